@@ -1,0 +1,131 @@
+# `make` alone lists what there is. Each target sets up what it needs in .venv by itself.
+
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+# Hashes name the very files; wheels only, so that nothing is built or downloaded behind pip's back.
+INSTALL := -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all:
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+SOURCES := pyproject.toml batchnorm_mechanics/_version.py
+RUN := .venv/.ready-run
+DEV := .venv/.ready-dev
+
+# One set-up at a time: the second make waits, then finds .venv ready. The kernel drops the lock
+# with the last process that holds it, so none is left behind however a set-up ends.
+define LOCKER
+import fcntl, os, sys
+os.makedirs(".make", exist_ok=True)
+lock = os.open(".make/lock", os.O_CREAT | os.O_RDWR)
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("Waiting for another make that is setting up .venv", flush=True)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+os.set_inheritable(lock, True)
+os.execvp(sys.argv[1], sys.argv[1:])
+endef
+export LOCKER
+
+ifndef HAS_LOCK
+set-up = @command -v "$(PYTHON)" >/dev/null || { \
+		echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }; \
+	"$(PYTHON)" -c "$$LOCKER" $(MAKE) -s HAS_LOCK=1 $@
+else
+# $(call set-up,LOCKS,STAMPS): fill .venv from locks, the project itself last.
+# .venv/.installing is there from before the first file until after the last: a set-up that was
+# cut short is known by it and done over.
+define set-up
+set -eu; \
+if [ -e .venv/.installing ]; then \
+	echo "The last set-up of .venv was cut short: starting over"; \
+	rm -rf .venv; \
+elif [ -e .venv ] && ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	echo ".venv does not work: starting over"; \
+	rm -rf .venv; \
+fi; \
+if [ ! -e .venv ]; then \
+	version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	case $$version in \
+	3.11|3.12|3.13) ;; \
+	2.*|3.?|3.10) \
+		echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$version; name another: make PYTHON=python3.12" >&2; exit 1;; \
+	*) echo "make: the locks are for Python 3.11 to 3.13, $(PYTHON) is $$version; name another: make PYTHON=python3.13" >&2; exit 1;; \
+	esac; \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "make: $(PYTHON) has no venv module; install it (on Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }; \
+	echo "Setting up .venv (about two minutes the first time)"; \
+	mkdir .venv; touch .venv/.installing; \
+	"$(PYTHON)" -m venv .venv; \
+else \
+	echo "Updating .venv"; \
+	touch .venv/.installing; \
+fi; \
+$(BIN)/python $(INSTALL) $(patsubst %,-r %,$(1)); \
+$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input \
+	--no-build-isolation --no-deps --editable .; \
+touch $(2); \
+rm .venv/.installing; \
+echo ".venv is ready"
+endef
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help reproduce test lint format types check wheel lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce and test,'
+	@echo 'WORKERS=4 is the number of test processes.'
+
+reproduce: $(RUN) ## run the MNIST studies and write the report
+	$(BIN)/bnm reproduce $(ARGS)
+
+test: $(DEV) ## run the tests
+	@sh tests/ensure_chromium.sh
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(DEV) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(DEV) ## repair what lint can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(DEV) ## check types
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+check: lint types test wheel ## all of the above, and the wheel: what CI runs
+
+wheel: $(DEV) ## build the wheel and try it in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist . >/dev/null
+	@set -eu; root=$$(pwd); folder=$$(mktemp -d); \
+	trap 'rm -rf "$$folder"' EXIT; trap 'exit 130' INT TERM; \
+	echo "Trying the wheel in an empty environment"; \
+	$(BIN)/python -m venv "$$folder/venv"; \
+	cp requirements.lock dist/*.whl "$$folder"; cd "$$folder"; \
+	venv/bin/python $(INSTALL) -r requirements.lock; \
+	venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-index --no-deps ./*.whl; \
+	venv/bin/python -m pip check; \
+	(set -x; venv/bin/bnm --version; venv/bin/bnm reproduce --list)
+
+lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upgrade" takes newer releases)
+	$(BIN)/uv pip compile -q $(LOCK) --group dev $(ARGS) -o requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
+
+clean: ## remove .venv and everything that was generated
+	rm -rf .venv .make dist build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): requirements.lock requirements-build.lock $(SOURCES)
+	$(call set-up,requirements.lock requirements-build.lock,$(RUN))
+
+$(DEV): requirements-dev.lock $(SOURCES)
+	$(call set-up,requirements-dev.lock,$(RUN) $(DEV))
