@@ -1,0 +1,72 @@
+"""Import TensorFlow when it is first needed, and without its start-up messages.
+
+Importing TensorFlow takes seconds and prints a dozen lines straight to file descriptor 2, some of
+them before any of its own log settings is read.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+import wrapt
+
+
+def import_tensorflow_quietly() -> None:
+    """Import TensorFlow and keep its start-up messages away.
+
+    Nothing is hidden from someone who imported TensorFlow before, who sets TF_CPP_MIN_LOG_LEVEL=0,
+    or whose import fails.
+    """
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _stderr_held_back():
+        tensorflow = importlib.import_module("tensorflow")
+        # The look for accelerators complains once, at the first operation; let it do so here.
+        tensorflow.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Hold file descriptor 2 back, and release what it got only if the block fails."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # There is no standard error to be quiet on.
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(stderr, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def import_with_keras(module: str) -> None:
+    """Import a module as soon as Keras is imported, whichever import comes first.
+
+    `keras.saving.load_model` finds a class of ours only if the class was registered before, and
+    our lazy imports would leave that to chance.
+
+    Args:
+        module: name of the module whose import registers classes with Keras.
+    """
+
+    def register(keras: ModuleType) -> None:
+        # With another backend our layers cannot be used at all; importing them would fail.
+        if keras.config.backend() == "tensorflow":
+            importlib.import_module(module)
+
+    wrapt.register_post_import_hook(register, "keras")

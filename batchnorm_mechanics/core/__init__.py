@@ -1,0 +1,41 @@
+"""The algorithm as pure functions of tensors: no variables, no Keras, no I/O."""
+
+from batchnorm_mechanics.core.axes import samples_per_statistic
+from batchnorm_mechanics.core.gradient import Gradients, backward, gradients
+from batchnorm_mechanics.core.moments import (
+    AxisMoments,
+    Moments,
+    merge_moments,
+    moments,
+    moments_one_axis_at_a_time,
+    unbiased_variance,
+)
+from batchnorm_mechanics.core.transform import (
+    Cache,
+    fold,
+    forward,
+    infer,
+    multiply_and_add,
+    normalize,
+    scale_and_shift,
+)
+
+__all__ = [
+    "AxisMoments",
+    "Cache",
+    "Gradients",
+    "Moments",
+    "backward",
+    "fold",
+    "forward",
+    "gradients",
+    "infer",
+    "merge_moments",
+    "moments",
+    "moments_one_axis_at_a_time",
+    "multiply_and_add",
+    "normalize",
+    "samples_per_statistic",
+    "scale_and_shift",
+    "unbiased_variance",
+]
