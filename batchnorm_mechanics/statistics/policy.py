@@ -1,0 +1,95 @@
+"""The contract of a statistics policy: three pure functions over an explicit state."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import tensorflow as tf
+
+from batchnorm_mechanics.core.axes import as_dtype
+
+
+class Statistics(NamedTuple):
+    """What inference normalizes with.
+
+    Attributes:
+        mean: in the shape of the kept axes.
+        variance: likewise; the policy's documentation says whether biased or unbiased.
+    """
+
+    mean: tf.Tensor
+    variance: tf.Tensor
+
+
+class Policy(ABC):
+    """How the moments of many batches become the statistics of inference.
+
+    A policy is a frozen dataclass of settings with `init`, `update` and `read`. It holds no state:
+    the state is a NamedTuple of tensors that the caller keeps, so that a layer can hold it in
+    variables and a test can hold it in its hand.
+
+    Every state begins with the fields `mean` and `variance`, which are at any time what inference
+    should use; further fields count what stands behind them. A layer can therefore keep the two
+    where Keras keeps `moving_mean` and `moving_variance`. Before the first update they are mean 0
+    and variance 1, as in Keras: inference then returns its input, up to epsilon.
+
+    A statistic with no sample behind it (`count` 0, as under an empty mask) leaves its part of the
+    state as it was.
+    """
+
+    @abstractmethod
+    def init(self, shape: Sequence[int], dtype: tf.DType = tf.float32) -> Any:
+        """Return the state before any batch, for statistics of this shape.
+
+        Args:
+            shape: shape of the kept axes.
+            dtype: float32 or float64.
+
+        Returns:
+            A NamedTuple of tensors whose first fields are `mean` (0) and `variance` (1).
+        """
+
+    @abstractmethod
+    def update(self, state: Any, mean: Any, variance: Any, count: Any) -> Any:
+        """Return the state after one more batch.
+
+        Args:
+            state: the state so far.
+            mean: batch mean, in the shape of the statistics.
+            variance: biased batch variance, likewise.
+            count: m', the samples behind each statistic of this batch, likewise or a scalar.
+
+        Returns:
+            The new state, of the same type, shapes and dtypes.
+        """
+
+    def read(self, state: Any) -> Statistics:
+        """Return the statistics that inference should use: mean 0, variance 1 before any update.
+
+        Args:
+            state: as `init` or `update` returned it.
+
+        Returns:
+            The state's `mean` and `variance`.
+        """
+        return Statistics(state.mean, state.variance)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings, as Keras serialization wants them."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return the policy with these settings."""
+        return cls(**config)
+
+
+def initial_statistics(shape: Sequence[int], dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return mean 0 and variance 1, the reading of every policy before its first update."""
+    return tf.zeros(shape, dtype), tf.ones(shape, dtype)
+
+
+def spread_count(count: Any, shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Return a count, scalar or not, as one number for each statistic."""
+    return tf.broadcast_to(as_dtype(count, dtype), shape)
