@@ -1,0 +1,16 @@
+"""The Keras layer: wiring and serialization of what `core` and `statistics` compute."""
+
+import keras
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        "batchnorm_mechanics.layers: Keras must run on the TensorFlow backend. Received: "
+        f"backend={keras.config.backend()!r}. Set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is first imported."
+    )
+
+from batchnorm_mechanics.layers.batch_normalization import BatchNormalization
+from batchnorm_mechanics.layers.callbacks import ResetStatistics
+from batchnorm_mechanics.layers.convert import from_keras, to_keras
+
+__all__ = ["BatchNormalization", "ResetStatistics", "from_keras", "to_keras"]

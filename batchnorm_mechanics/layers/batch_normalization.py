@@ -1,0 +1,314 @@
+"""`BatchNormalization`, which can stand in for Keras's layer and takes a statistics policy."""
+
+from numbers import Real
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from batchnorm_mechanics import core
+from batchnorm_mechanics.core.axes import normalize_axes
+from batchnorm_mechanics.core.transform import check_epsilon
+from batchnorm_mechanics.statistics import (
+    AverageOfBatches,
+    DebiasedMovingAverage,
+    ExponentialMovingAverage,
+    Policy,
+    PooledPopulation,
+)
+
+PACKAGE = "batchnorm_mechanics"
+for _policy in (
+    AverageOfBatches,
+    DebiasedMovingAverage,
+    ExponentialMovingAverage,
+    PooledPopulation,
+):
+    keras.saving.register_keras_serializable(PACKAGE)(_policy)
+
+_DEFAULT_MOMENTUM = 0.99
+
+# The settings that Keras serializes by module, for `get_config` and for conversion.
+SERIALIZED = {
+    "beta_initializer": keras.initializers,
+    "gamma_initializer": keras.initializers,
+    "moving_mean_initializer": keras.initializers,
+    "moving_variance_initializer": keras.initializers,
+    "beta_regularizer": keras.regularizers,
+    "gamma_regularizer": keras.regularizers,
+    "beta_constraint": keras.constraints,
+    "gamma_constraint": keras.constraints,
+}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BatchNormalization(keras.layers.Layer):
+    """Normalize each channel by batch statistics in training and running ones in inference.
+
+    Implements: Alg. 1 in training, Alg. 2, l. 11 in inference.
+
+    It can stand in for `keras.layers.BatchNormalization`: the arguments below that Keras has mean
+    what they mean there, with the same defaults, and the weights (gamma, beta, moving mean, moving
+    variance) come in the same order, so that `set_weights` and saved weights go from one to the
+    other. What it adds is `statistics`, the policy by which batches become running statistics;
+    what it leaves out is `renorm` and `synchronized`.
+
+    Args:
+        axis: integer, the axis that is *kept*, usually the features.
+        momentum: weight of the old value in the default policy,
+            `ExponentialMovingAverage(decay=momentum)`; in [0, 1]. PyTorch's is its complement.
+        epsilon: positive number added to the variance inside the square root.
+        center: whether to add beta.
+        scale: whether to multiply by gamma.
+        beta_initializer, gamma_initializer: initializers of the two parameters.
+        moving_mean_initializer, moving_variance_initializer: what the running statistics are
+            before the first update, and again after `reset_statistics`.
+        beta_regularizer, gamma_regularizer: optional regularizers.
+        beta_constraint, gamma_constraint: optional constraints.
+        statistics: a `Policy`; by default the moving average above, whose variance is the biased
+            one, as in Keras. A policy whose state is more than mean and variance keeps the rest in
+            further weights after the four.
+        **kwargs: those of every Keras layer, such as `name`, `dtype` and `trainable`.
+
+    Call arguments:
+        inputs: floating tensor of rank 2 or more.
+        training: True normalizes by the batch and updates the running statistics; False, the
+            default, normalizes by the running statistics. A frozen layer (`trainable=False`) always
+            does the latter.
+        mask: boolean tensor over the leading axes of `inputs`, True where a sample counts in the
+            statistics. A channel for which no sample counts keeps its running statistics.
+
+    Raises:
+        ValueError: an argument is out of range, the axis is not one of the input's, or a training
+            batch is empty.
+
+    Numerics:
+        Statistics are float32 at least, also under `float16` and mixed precision. The output's
+        error does not grow with the mean of the input; see `batchnorm_mechanics.forward`.
+
+    Example:
+        >>> layer = BatchNormalization(epsilon=0.001)
+        >>> x = tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+        >>> layer(x, training=True).numpy()[0].round(4).tolist()
+        [-0.9998000264167786, -0.9998000264167786, -0.9998000264167786]
+        >>> layer.moving_mean.numpy().round(4).tolist()
+        [0.02500000037252903, 0.03500000014901161, 0.04500000178813934]
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the arguments of the layer that it stands in for
+        self,
+        axis: int = -1,
+        momentum: float = _DEFAULT_MOMENTUM,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        statistics: Policy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check and keep the settings; see the class."""
+        super().__init__(**kwargs)
+        if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+            raise TypeError(
+                f"BatchNormalization: `axis` must be an integer. Received: axis={axis!r}. "
+                "Name the one axis to keep; all others are reduced over."
+            )
+        if not (isinstance(momentum, Real) and 0 <= momentum <= 1):
+            raise ValueError(
+                f"BatchNormalization: `momentum` must lie in [0, 1]. Received: "
+                f"momentum={momentum!r}. It is the weight of the old value, 1 minus PyTorch's."
+            )
+        if statistics is not None and not isinstance(statistics, Policy):
+            raise TypeError(
+                "BatchNormalization: `statistics` must be a statistics policy. Received: "
+                f"statistics={statistics!r}. Pass for instance AverageOfBatches()."
+            )
+        if statistics is not None and momentum != _DEFAULT_MOMENTUM:
+            raise ValueError(
+                "BatchNormalization: `momentum` must be left out where `statistics` is given. "
+                f"Received: momentum={momentum!r}, statistics={statistics!r}. "
+                "Give the policy its own decay."
+            )
+        self.axis = int(axis)
+        self.momentum = float(momentum)
+        self.epsilon = check_epsilon(epsilon, caller="BatchNormalization")
+        self.center = center
+        self.scale = scale
+        self.beta_initializer = keras.initializers.get(beta_initializer)
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
+        self.moving_mean_initializer = keras.initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = keras.initializers.get(moving_variance_initializer)
+        self.beta_regularizer = keras.regularizers.get(beta_regularizer)
+        self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
+        self.beta_constraint = keras.constraints.get(beta_constraint)
+        self.gamma_constraint = keras.constraints.get(gamma_constraint)
+        self.statistics = statistics
+        self.supports_masking = True
+        self.gamma = self.beta = self.moving_mean = self.moving_variance = None
+
+    @property
+    def policy(self) -> Policy:
+        """The statistics policy in force: `statistics`, or the moving average of `momentum`."""
+        return self.statistics or ExponentialMovingAverage(decay=self.momentum)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create gamma, beta, the running statistics and the rest of the policy's state."""
+        rank = len(input_shape)
+        if not -rank <= self.axis < rank:
+            raise ValueError(
+                f"BatchNormalization: `axis` must lie in [{-rank}, {rank}) for an input of rank "
+                f"{rank}. Received: axis={self.axis}, input_shape={tuple(input_shape)}. "
+                "Name the axis to keep, usually -1, or 1 for channels first."
+            )
+        channels = input_shape[self.axis]
+        if channels is None:
+            raise ValueError(
+                "BatchNormalization: `axis` must name an axis of known size. Received: "
+                f"axis={self.axis}, input_shape={tuple(input_shape)}. "
+                "Give the model's input that size; each channel has its own weights."
+            )
+        self._axes = normalize_axes(
+            [axis for axis in range(rank) if axis != self.axis % rank],
+            rank,
+            caller="BatchNormalization",
+        )
+        self.input_spec = keras.layers.InputSpec(ndim=rank, axes={self.axis % rank: channels})
+        if self.scale:
+            self.gamma = self.add_weight(
+                shape=(channels,),
+                name="gamma",
+                initializer=self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                autocast=False,
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                shape=(channels,),
+                name="beta",
+                initializer=self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                autocast=False,
+            )
+        # Each field of the policy's state is a weight: the mean and the variance are Keras's two
+        # moving statistics, and what else a policy needs comes after them.
+        start = self._start_of_statistics(channels)
+        self._state_type = type(start)
+        self._state_weights = [
+            self.add_weight(
+                shape=value.shape,
+                dtype=value.dtype.name,
+                name={"mean": "moving_mean", "variance": "moving_variance"}.get(field, field),
+                initializer=lambda shape, dtype, value=value: value,
+                trainable=False,
+                autocast=False,
+            )
+            for field, value in start._asdict().items()
+        ]
+        self.moving_mean, self.moving_variance = self._state_weights[:2]
+
+    def _start_of_statistics(self, channels: int) -> Any:
+        """Return the policy's state before any batch, begun by the layer's own initializers."""
+        # float16 cannot hold a moving average: at decay 0.99 its changes are below its resolution.
+        dtype = "float64" if self.variable_dtype == "float64" else "float32"
+        with tf.init_scope():
+            return self.policy.init((channels,), tf.as_dtype(dtype))._replace(
+                mean=self.moving_mean_initializer((channels,), dtype=dtype),
+                variance=self.moving_variance_initializer((channels,), dtype=dtype),
+            )
+
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Normalize `inputs`; see the class."""
+        if not (training and self.trainable):
+            outputs = core.infer(
+                inputs,
+                self.moving_mean,
+                self.moving_variance,
+                self.gamma,
+                self.beta,
+                axes=self._axes,
+                epsilon=self.epsilon,
+            )
+        else:
+            outputs, cache = core.forward(
+                inputs, self.gamma, self.beta, axes=self._axes, epsilon=self.epsilon, mask=mask
+            )
+            self._update_statistics(cache)
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _update_statistics(self, cache: core.Cache) -> None:
+        state = self._state_type(*(tf.convert_to_tensor(weight) for weight in self._state_weights))
+        state = self.policy.update(state, cache.mean, cache.variance, cache.count)
+        self._assign_statistics(state)
+
+    def _assign_statistics(self, state: Any) -> None:
+        for weight, value in zip(self._state_weights, state, strict=True):
+            weight.assign(value)
+
+    def reset_statistics(self) -> None:
+        """Put the running statistics back to what they were before the first update.
+
+        `ResetStatistics` does this at the start of each epoch, as Algorithm 2 needs: otherwise the
+        statistics of old weights stay in the average.
+
+        Raises:
+            ValueError: the layer has no weights yet.
+        """
+        if not self.built:
+            raise ValueError(
+                "BatchNormalization.reset_statistics: the layer must have weights. Received: "
+                f"built={self.built}. Call the layer or its model on data first."
+            )
+        self._assign_statistics(self._start_of_statistics(self._state_weights[0].shape[0]))
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load saved weights: this layer's, or the four of a Keras layer.
+
+        A file of Keras's layer has nothing of what a policy counts besides mean and variance. Those
+        two are taken, and the counts start anew.
+        """
+        weights = [*self._trainable_variables, *self._non_trainable_variables]
+        extra = self._state_weights[2:] if self.built else []
+        if extra and len(store.keys()) == len(weights) - len(extra):
+            self.reset_statistics()
+            weights = weights[: len(weights) - len(extra)]
+            for key, weight in enumerate(weights):
+                weight.assign(store[str(key)])
+        else:
+            super().load_own_variables(store)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the input, which is the shape of the output."""
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings, as Keras serialization wants them."""
+        config = {
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "statistics": keras.saving.serialize_keras_object(self.statistics),
+        }
+        for kind, module in SERIALIZED.items():
+            config[kind] = module.serialize(getattr(self, kind))
+        return {**super().get_config(), **config}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "BatchNormalization":
+        """Return a layer with these settings."""
+        statistics = config.get("statistics")
+        if isinstance(statistics, dict):
+            statistics = keras.saving.deserialize_keras_object(statistics)
+        return cls(**{**config, "statistics": statistics})
