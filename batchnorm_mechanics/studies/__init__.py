@@ -1,0 +1,1 @@
+"""The MNIST studies: settings, data, networks, training, and what the results say."""

@@ -1,0 +1,117 @@
+"""The output folder: finished runs are kept, and runs of other settings are never mixed in."""
+
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from batchnorm_mechanics.studies.config import InputError, Run, Study
+
+_CONDITIONS = "conditions.json"
+_RUN = "run.json"
+
+
+class OutputFolder:
+    """Where `reproduce` writes.
+
+    `conditions.json` says under what conditions (data, versions, lengths) all runs in the folder
+    were made. `runs/STUDY/seed-N/` holds each run's artifacts, and `run.json` when it is finished:
+    a run without that file is done again.
+    """
+
+    def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
+        """Open the folder, or make it.
+
+        Args:
+            path: the folder.
+            conditions: what every run in it has in common, as JSON holds it.
+
+        Raises:
+            InputError: the folder cannot be made or written, or holds runs of other conditions.
+        """
+        self.path = path
+        conditions = json.loads(json.dumps(conditions))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            found = _read_json(path / _CONDITIONS)
+            if found is None:
+                write_atomically(path / _CONDITIONS, json.dumps(conditions, indent=2) + "\n")
+            else:
+                # Being able to read is not enough, and it is better known now than after an hour.
+                tempfile.TemporaryFile(dir=path).close()
+        except OSError as error:
+            raise InputError(
+                f"reproduce: `out` must be a folder that can be written. Received: "
+                f"out={str(path)!r} ({error.strerror}). Name another with --out, or make room."
+            ) from error
+        if found is not None and found != conditions:
+            raise InputError(
+                f"reproduce: `out` must be a new folder, or hold results of the same settings. "
+                f"Received: out={str(path)!r}, made with {_differences(found, conditions)}. "
+                "Name another with --out, or delete it; nothing in it was changed."
+            )
+
+    def run_folder(self, study: str, seed: int) -> Path:
+        """Return where the artifacts of a run are."""
+        return self.path / "runs" / study / f"seed-{seed}"
+
+    def finish(self, study: Study, run: Run) -> None:
+        """Keep a finished run."""
+        folder = self.run_folder(study.name, run.seed)
+        write_atomically(folder / _RUN, json.dumps(run.as_json(), indent=2) + "\n")
+
+    def finished(self, studies: dict[str, Study]) -> dict[str, list[Run]]:
+        """Return the finished runs of these studies, by study and in the order of their seeds."""
+        runs: dict[str, list[Run]] = {}
+        for name in studies:
+            found = [
+                Run(**record)
+                for file in (self.path / "runs" / name).glob(f"seed-*/{_RUN}")
+                if (record := _read_json(file)) is not None
+            ]
+            if found:
+                runs[name] = sorted(found, key=lambda run: run.seed)
+        return runs
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"reproduce: `out` must hold what an earlier run wrote. Received: {str(path)!r}, which "
+            f"is not JSON ({error}). Delete that file, or name another folder with --out."
+        ) from error
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    return ", ".join(f"{key}={found.get(key)!r} and not {wanted.get(key)!r}" for key in changed)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that an interruption leaves either the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Return whether an error says, directly or by its cause, that a disk or quota is full.
+
+    TensorFlow and HDF5 put the system's error into words, so the words count too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        full = isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or os.strerror(errno.ENOSPC) in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

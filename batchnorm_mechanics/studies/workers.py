@@ -1,0 +1,216 @@
+"""Train many runs side by side, one process a core, and hear of each epoch as it ends."""
+
+import multiprocessing
+import os
+import queue
+import shutil
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batchnorm_mechanics.studies.config import Run, Study
+from batchnorm_mechanics.studies.folder import is_out_of_space
+
+# A worker that dies says nothing, so it is looked after this often, in seconds.
+_WATCH = 0.5
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to do: a study, a seed, and the folder for its artifacts, made anew."""
+
+    study: Study
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """A run has finished an epoch, counted from 1."""
+
+    task: Task
+    epoch: int
+    logs: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """A run is done."""
+
+    task: Task
+    run: Run
+
+
+@dataclass(frozen=True)
+class RunFailed:
+    """A run has raised.
+
+    Attributes:
+        task: which one.
+        error: the error in one line.
+        trace: the whole traceback, as text.
+        out_of_space: whether the cause was a full disk.
+    """
+
+    task: Task
+    error: str
+    trace: str
+    out_of_space: bool
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended without a word, as when the system kills it for memory."""
+
+
+@dataclass
+class _Pool:
+    processes: list[Any] = field(default_factory=list)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnded | RunFailed]:
+    """Do the tasks in the order given, as many at a time as there are cores.
+
+    Args:
+        tasks: what to do; the long ones first fill the cores best.
+        source: the data, as `dataset.load` takes it. Each worker loads it once.
+
+    Yields:
+        What happens, as it happens. Closing the iterator, or an exception such as Ctrl-C, ends the
+        processes.
+
+    Raises:
+        WorkerDiedError: a process ended without a word.
+    """
+    if not tasks:
+        return
+    count = min(cores(), len(tasks))
+    # Spawned, not forked: TensorFlow's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    todo: Any = context.Queue()
+    events: Any = context.Queue()
+    for task in (*tasks, *[None] * count):
+        todo.put(task)
+    with _pool(context, count, (todo, events, source, max(1, cores() // count))) as pool:
+        ended = 0
+        while ended < len(tasks):
+            try:
+                event = events.get(timeout=_WATCH)
+            except queue.Empty:
+                _check_alive(pool)
+                continue
+            ended += isinstance(event, RunEnded | RunFailed)
+            yield event
+
+
+@contextmanager
+def _pool(context: Any, count: int, arguments: tuple[Any, ...]) -> Iterator[_Pool]:
+    pool = _Pool()
+    try:
+        for _ in range(count):
+            process = context.Process(target=_work, args=arguments, daemon=True)
+            process.start()
+            pool.processes.append(process)
+        yield pool
+    finally:
+        pool.stop()
+
+
+def _check_alive(pool: _Pool) -> None:
+    for process in pool.processes:
+        if process.exitcode not in (None, 0):
+            raise WorkerDiedError(
+                f"reproduce: a worker process ended with exit code {process.exitcode} and no "
+                "message, as when the system runs out of memory. Finished runs are kept; run the "
+                "same command again to go on."
+            )
+
+
+def _work(todo: Any, events: Any, source: str, threads: int) -> None:
+    """Do tasks until there is none left. This is a worker process's whole life."""
+    # Ctrl-C reaches the whole group of processes; the parent answers it and ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    train = _prepare_worker(source, threads)
+    while (task := todo.get()) is not None:
+
+        def progress(epoch: int, logs: Any, task: Task = task) -> None:
+            numbers = {name: float(value) for name, value in logs.items()}
+            events.put(EpochEnded(task, epoch, numbers))
+
+        try:
+            events.put(RunEnded(task, train(task, progress)))
+        except Exception as error:  # Whatever it is, the parent must hear of it.
+            events.put(
+                RunFailed(
+                    task,
+                    f"{type(error).__name__}: {error}",
+                    traceback.format_exc(),
+                    is_out_of_space(error),
+                )
+            )
+
+
+def _end_with_parent() -> None:
+    """End this worker when the parent is gone, killed perhaps, and nobody listens any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _prepare_worker(source: str, threads: int) -> Callable[[Task, Any], Run]:
+    """Import TensorFlow and load the data, both once, and return how a task is done."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    # Networks this small are faster on a core, and several processes cannot share a GPU's memory.
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    from batchnorm_mechanics.studies import dataset
+    from batchnorm_mechanics.studies.train import train
+
+    digits = dataset.load(source, minimum_rows=1)
+    prepared: dict[Any, dataset.Arrays] = {}
+
+    def do(task: Task, progress: Any) -> Run:
+        settings = task.study.settings
+        key = (settings.inputs, settings.rows)
+        if key not in prepared:
+            # Keep one preparation at a time: standardized floats are four times the images.
+            prepared.clear()
+            prepared[key] = dataset.prepare(digits, settings)
+        shutil.rmtree(task.folder, ignore_errors=True)
+        task.folder.mkdir(parents=True)
+        return train(
+            task.study,
+            seed=task.seed,
+            arrays=prepared[key],
+            folder=task.folder,
+            progress=progress,
+        )
+
+    return do

@@ -1,0 +1,109 @@
+"""The studies' network is built from settings alone, and does what they say."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.statistics import AverageOfBatches, ExponentialMovingAverage
+from batchnorm_mechanics.studies.models import build
+from batchnorm_mechanics.studies.registry import STUDIES
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(1.0, 3.0, (60, 784)).astype(np.float32)
+
+
+def normalizations(model):
+    kinds = (BatchNormalization, keras.layers.BatchNormalization)
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+def test_the_network_has_the_parameters_that_the_source_reports():
+    model = build(STUDIES["keras-916"].settings, pixels=784, seed=100)
+    assert model.count_params() == 100_910
+    assert sum(int(np.prod(weight.shape)) for weight in model.non_trainable_weights) == 600
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another():
+    first, same, other = (
+        build(STUDIES["average-100"].settings, pixels=20, seed=seed).get_weights()
+        for seed in (100, 100, 101)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("name", ["keras-916", "average-916", "algorithm2-916", "reversed-916"])
+def test_networks_that_differ_in_statistics_alone_start_alike_and_train_alike(name, images):
+    reference = build(STUDIES["average-916"].settings, pixels=784, seed=100)
+    model = build(STUDIES[name].settings, pixels=784, seed=100)
+    outputs = [np.asarray(each(images, training=True)) for each in (reference, model)]
+    # Keras's layer rounds otherwise than ours; ours are the same code.
+    tolerance = 1e-5 if name == "keras-916" else 0.0
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=tolerance)
+
+
+def test_the_reversed_study_weighs_the_batch_with_0_99_and_starts_at_zero(images):
+    model = build(STUDIES["reversed-100"].settings, pixels=784, seed=100)
+    layer = normalizations(model)[0]
+    assert layer.policy == ExponentialMovingAverage(decay=0.01)
+    assert not layer.moving_mean.numpy().any()
+    assert not layer.moving_variance.numpy().any()
+    before = model.get_layer("dense_1")(images).numpy()
+    model(images, training=True)
+    np.testing.assert_allclose(layer.moving_mean, 0.99 * before.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, 0.99 * before.var(axis=0), rtol=1e-4)
+
+
+def test_the_population_study_averages_batches_as_algorithm_2_does():
+    model = build(STUDIES["algorithm2-100"].settings, pixels=784, seed=100)
+    assert [layer.policy for layer in normalizations(model)] == [AverageOfBatches()] * 3
+
+
+def test_a_study_without_batch_norm_has_none():
+    model = build(STUDIES["paper-without-bn"].settings, pixels=784, seed=100)
+    assert normalizations(model) == []
+
+
+def test_evaluation_obeys_a_baked_training_flag(images):
+    settings = STUDIES["keras-916-baked"].settings
+    model = build(settings, pixels=784, seed=100)
+    first, second, _ = normalizations(model)
+    model.predict(images, batch_size=60, verbose=0)
+    # The second layer normalized by the batch and so moved its statistics; the first did not.
+    assert not first.moving_mean.numpy().any()
+    assert second.moving_mean.numpy().any()
+
+
+def test_evaluation_without_a_baked_flag_uses_the_running_statistics(images):
+    model = build(STUDIES["keras-916"].settings, pixels=784, seed=100)
+    model.predict(images, batch_size=60, verbose=0)
+    assert not any(layer.moving_mean.numpy().any() for layer in normalizations(model))
+
+
+def test_training_uses_batch_statistics_with_or_without_the_flag(images):
+    baked = STUDIES["keras-916-baked"].settings
+    outputs = [
+        np.asarray(build(settings, pixels=784, seed=100)(images, training=True))
+        for settings in (baked, replace(baked, baked_training=(False, False, False)))
+    ]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_a_saved_keras_study_loads_as_a_plain_model_with_the_flag_in_it(images, tmp_path):
+    model = build(STUDIES["keras-916-baked"].settings, pixels=784, seed=100)
+    model.train_on_batch(images, np.eye(10, dtype=np.float32)[np.arange(60) % 10])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is keras.Model or type(loaded).__name__ == "Functional"
+    assert not any(isinstance(layer, BatchNormalization) for layer in loaded.layers)
+    np.testing.assert_allclose(
+        loaded(images, training=True), model(images, training=True), rtol=1e-5, atol=1e-5
+    )
+    # `loaded(x)` obeys the flag: its third batch norm sees the batch.
+    loaded(images)
+    assert loaded.get_layer("batch_norm_3").moving_mean.numpy().any()

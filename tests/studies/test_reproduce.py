@@ -1,0 +1,184 @@
+"""The main job as a whole: what is planned, kept, resumed and refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from batchnorm_mechanics.studies import reproduce, workers
+from batchnorm_mechanics.studies.config import InputError, Run
+from batchnorm_mechanics.studies.reproduce import Request, plan
+from batchnorm_mechanics.studies.registry import STUDIES
+
+
+def request(tmp_path, **changes):
+    return Request(**{"out": tmp_path / "out", "quick": True, "seeds": 1, **changes})
+
+
+def finish(found, *tasks):
+    for task in tasks:
+        task.folder.mkdir(parents=True)
+        found.folder.finish(task.study, Run(task.seed, 90.0, 89.0, 88.0, 1.0, {"loss": [0.1]}))
+
+
+def test_all_studies_are_planned_with_each_seed_the_long_ones_first(tmp_path):
+    found = plan(request(tmp_path, seeds=2, quick=False))
+    assert {(task.study.name, task.seed) for task in found.tasks} == {
+        (name, seed) for name in STUDIES for seed in (100, 101)
+    }
+    first, last = found.tasks[0].study, found.tasks[-1].study
+    assert first.settings.steps_per_epoch is None
+    assert last.name.startswith("paper")
+
+
+def test_named_studies_alone_are_planned(tmp_path):
+    found = plan(request(tmp_path, studies=("keras-100",), seeds=3))
+    assert [(task.study.name, task.seed) for task in found.tasks] == [
+        ("keras-100", 100),
+        ("keras-100", 101),
+        ("keras-100", 102),
+    ]
+
+
+def test_finished_runs_are_kept_and_the_missing_ones_planned(tmp_path):
+    asked = request(tmp_path, studies=("keras-100",), seeds=3)
+    before = plan(asked)
+    finish(before, before.tasks[1])
+    assert [task.seed for task in plan(asked).tasks] == [100, 102]
+
+
+def test_results_of_a_part_say_so(tmp_path):
+    found = plan(request(tmp_path, studies=("keras-100",), seeds=3))
+    finish(found, found.tasks[0])
+    results = reproduce.collect(found)
+    assert (results["finished"], results["planned_runs"]) == (False, 3)
+    assert [len(study["runs"]) for study in results["studies"]] == [1]
+
+
+def test_results_are_strict_json_even_when_a_loss_is_not_a_number(tmp_path):
+    found = plan(request(tmp_path, studies=("keras-100",)))
+    (task,) = found.tasks
+    task.folder.mkdir(parents=True)
+    run = Run(task.seed, 10.0, 10.0, 10.0, 1.0, {"loss": [float("nan"), float("inf")]})
+    found.folder.finish(task.study, run)
+    reproduce.collect(found)
+    text = (tmp_path / "out" / "results.json").read_text()
+    results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert results["studies"][0]["runs"][0]["history"]["loss"] == [None, None]
+
+
+def test_results_name_what_the_issue_of_their_origin_needs(tmp_path):
+    found = plan(request(tmp_path, studies=("keras-916", "average-916"), seeds=2))
+    finish(found, *found.tasks)
+    results = reproduce.collect(found)
+    assert {"environment", "data", "studies", "effects", "conclusion"} <= set(results)
+    assert {"name", "source", "settings", "published", "runs", "summary"} <= set(
+        results["studies"][0]
+    )
+    assert set(results["studies"][0]["runs"][0]) == {
+        "seed",
+        "train",
+        "val",
+        "test",
+        "seconds",
+        "history",
+    }
+    (effect,) = results["effects"]
+    assert {"factor", "from", "to", "on", "difference", "low", "high", "seeds"} <= set(effect)
+    assert results["data"]["name"] == "MNIST"
+    assert results["environment"]["tensorflow"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"studies": ("keras-961",)},
+            "reproduce: `study` must be one of the known studies. Received: study='keras-961'. "
+            "Did you mean 'keras-916'? `bnm reproduce --list` shows them all.",
+        ),
+        (
+            {"seeds": 0},
+            "reproduce: `seeds` must be 1 or more. Received: seeds=0. "
+            "Leave it out for the default.",
+        ),
+        (
+            {"paper_steps": -5},
+            "reproduce: `paper_steps` must be 1 or more. Received: paper_steps=-5. "
+            "Leave it out for the default.",
+        ),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_before_anything_is_written(
+    tmp_path, changes, message
+):
+    with pytest.raises(InputError) as error:
+        plan(request(tmp_path, **changes))
+    assert str(error.value) == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_results_of_other_settings_is_refused_and_left_alone(tmp_path):
+    asked = request(tmp_path, studies=("keras-100",))
+    found = plan(asked)
+    finish(found, *found.tasks)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    with pytest.raises(InputError) as error:
+        plan(dataclasses.replace(asked, quick=False, paper_steps=7))
+    assert str(error.value) == (
+        "reproduce: `out` must be a new folder, or hold results of the same settings. Received: "
+        f"out={str(tmp_path / 'out')!r}, made with quick=True and not False, paper_steps=10000 "
+        "and not 7. Name another with --out, or delete it; nothing in it was changed."
+    )
+    after = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert after == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match=r"reproduce: `out` must be a folder that can be written"):
+        plan(request(tmp_path, out=tmp_path / "file" / "out"))
+
+
+def test_a_damaged_result_is_named_and_not_overwritten(tmp_path):
+    asked = request(tmp_path, studies=("keras-100",))
+    found = plan(asked)
+    finish(found, *found.tasks)
+    damaged = found.tasks[0].folder / "run.json"
+    damaged.write_text("{")
+    with pytest.raises(InputError, match=r"`out` must hold what an earlier run wrote.*run\.json"):
+        plan(asked)
+    assert damaged.read_text() == "{"
+
+
+def test_a_run_that_raises_ends_the_job_and_keeps_the_others(tmp_path, monkeypatch):
+    found = plan(request(tmp_path, studies=("keras-100",), seeds=2))
+    first, second = found.tasks
+    run = Run(first.seed, 90.0, 89.0, 88.0, 1.0, {})
+
+    def events(tasks, source):
+        first.folder.mkdir(parents=True)
+        yield workers.RunEnded(first, run)
+        yield workers.RunFailed(second, "ValueError: no", "the traceback", out_of_space=False)
+
+    monkeypatch.setattr(workers, "run_all", events)
+    with pytest.raises(reproduce.StudyFailedError, match=r"keras-100 with seed 101 failed.*no"):
+        reproduce.carry_out(found)
+    assert found.folder.finished(STUDIES) == {"keras-100": [run]}
+
+
+def test_a_full_disk_says_what_to_do_and_keeps_the_finished_runs(tmp_path, monkeypatch):
+    found = plan(request(tmp_path, studies=("keras-100",)))
+    (task,) = found.tasks
+
+    def events(tasks, source):
+        yield workers.RunFailed(task, "", "", out_of_space=True)
+
+    monkeypatch.setattr(workers, "run_all", events)
+    with pytest.raises(InputError, match=r"must be on a disk with room.*Finished runs are kept"):
+        reproduce.carry_out(found)
+
+
+def test_out_is_results_in_the_current_folder_by_default():
+    assert Request().out == Path("results")

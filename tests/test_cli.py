@@ -1,0 +1,181 @@
+"""The command line as a user meets it: real processes, real signals, real exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batchnorm_mechanics._version import __version__
+from batchnorm_mechanics.studies.registry import STUDIES
+
+BNM = [sys.executable, "-m", "batchnorm_mechanics"]
+
+
+def bnm(*arguments, **options):
+    return subprocess.run(
+        [*BNM, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        **options,
+    )
+
+
+def test_the_version_is_printed():
+    done = bnm("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"bnm {__version__}\n", "")
+
+
+def test_the_installed_command_is_the_module():
+    command = Path(sys.executable).with_name("bnm")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"bnm {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["reproduce", "--help"], ["--version"]])
+def test_help_and_version_do_without_tensorflow(arguments):
+    code = (
+        "import sys; from batchnorm_mechanics.cli import main\n"
+        f"sys.argv = ['bnm', *{arguments!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'scipy', 'altair'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_study_is_listed_with_what_it_is():
+    lines = bnm("reproduce", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(STUDIES)
+    assert all(
+        study.title in line for study, line in zip(STUDIES.values(), lines, strict=True)
+    )
+
+
+def one_line_error(done):
+    """Return the message of a command that was refused, holding it to one line and code 2."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert re.search(r"`\w+` must .*Received: .*\. ", done.stderr), done.stderr
+    return done.stderr
+
+
+def npz(path, **changes):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (600, 28, 28), dtype=np.uint8),
+        "y_train": rng.integers(0, 10, 600, dtype=np.uint8),
+        "x_test": rng.integers(0, 256, (100, 28, 28), dtype=np.uint8),
+        "y_test": rng.integers(0, 10, 100, dtype=np.uint8),
+        **changes,
+    }
+    np.savez_compressed(path, **{name: a for name, a in arrays.items() if a is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["keras-961"], "Did you mean 'keras-916'?"),
+        (["--seeds", "0"], "`seeds` must be 1 or more"),
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, arguments, expected):
+    assert expected in one_line_error(bnm("reproduce", *arguments, cwd=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_data_is_refused_in_one_line_each(tmp_path):
+    good = npz(tmp_path / "good.npz")
+    truncated = tmp_path / "truncated.npz"
+    truncated.write_bytes(good.read_bytes()[:5000])
+    bad = {
+        truncated: "truncated",
+        npz(tmp_path / "missing.npz", y_test=None): "y_test",
+        npz(tmp_path / "float.npz", x_train=np.zeros((600, 28, 28), np.float32)): "float32",
+        npz(
+            tmp_path / "few.npz",
+            x_train=np.zeros((59, 28, 28), np.uint8),
+            y_train=np.zeros(59, np.uint8),
+        ): "59",
+    }
+    for path, expected in bad.items():
+        done = bnm("reproduce", "--data", path, "--out", tmp_path / "out")
+        assert expected in one_line_error(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_options_are_refused_with_code_2():
+    done = bnm("reproduce", "--sedes", "3")
+    assert done.returncode == 2
+    assert "--seeds" in done.stderr
+
+
+def test_a_study_runs_from_start_to_report_and_a_second_time_from_what_is_kept(tmp_path):
+    data = npz(tmp_path / "mine.npz")
+    arguments = ["reproduce", "average-100", "--quick", "--data", data, "--out", "out", "--json"]
+    done = bnm(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results == json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["data"]["name"] == "mine.npz"
+    assert results["studies"][0]["summary"]["test"]["within"] is None
+    artifacts = tmp_path / "out" / "runs" / "average-100" / "seed-100"
+    assert {"best.keras", "history.csv", "run.json", "tensorboard"} <= {
+        path.name for path in artifacts.iterdir()
+    }
+    assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
+    # TensorFlow's start-up messages stay away; what is left is ours.
+    assert "tensorflow" not in done.stderr.lower()
+    assert "cuda" not in done.stderr.lower()
+
+    written = (artifacts / "best.keras").stat().st_mtime_ns
+    again = bnm(*arguments, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "1 of them kept from before" in again.stderr
+    assert (artifacts / "best.keras").stat().st_mtime_ns == written
+    assert json.loads(again.stdout)["studies"] == results["studies"]
+
+
+def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(tmp_path):
+    process = subprocess.Popen(
+        [*BNM, "reproduce", "reversed-100-short", "--quick", "--seeds", "40", "--out", "out"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    runs = tmp_path / "out" / "runs"
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/*/run.json")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "run the same command again to go on" in stderr
+    assert "reversed-100-short" in stdout
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["finished"] is False
+    assert results["planned_runs"] == 40
+    assert len(results["studies"][0]["runs"]) == len(list(runs.glob("*/*/run.json"))) >= 1
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
