@@ -50,18 +50,14 @@ def test_help_and_version_do_without_tensorflow(arguments):
         "heavy = {'tensorflow', 'keras', 'sklearn', 'scipy', 'altair'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_every_study_is_listed_with_what_it_is():
     lines = bnm("reproduce", "--list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(STUDIES)
-    assert all(
-        study.title in line for study, line in zip(STUDIES.values(), lines, strict=True)
-    )
+    assert all(study.title in line for study, line in zip(STUDIES.values(), lines, strict=True))
 
 
 def one_line_error(done):

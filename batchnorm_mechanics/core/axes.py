@@ -41,7 +41,7 @@ def normalize_axes(axes: Axes, rank: int, *, caller: str) -> tuple[int, ...]:
             f"{caller}: `x` must have rank 2 or more (samples and channels). "
             f"Received: rank={rank}. Add an axis, for instance x[:, None]."
         )
-    named: tuple[Any, ...] = tuple(axes) if _is_iterable(axes) else (axes,)
+    named = _as_tuple(axes)
     for axis in named:
         if isinstance(axis, bool) or not isinstance(axis, SupportsIndex):
             raise TypeError(
@@ -68,13 +68,12 @@ def normalize_axes(axes: Axes, rank: int, *, caller: str) -> tuple[int, ...]:
     return positive
 
 
-def _is_iterable(axes: Any) -> bool:
-    # A NumPy scalar has __iter__ and refuses; asking it is the only way to know.
+def _as_tuple(axes: Any) -> tuple[Any, ...]:
+    # A NumPy scalar has __iter__ and refuses; trying it is the only way to know.
     try:
-        iter(axes)
+        return tuple(axes)
     except TypeError:
-        return False
-    return True
+        return (axes,)
 
 
 def samples_per_statistic(shape: Sequence[int | None], axes: Axes) -> int | None:

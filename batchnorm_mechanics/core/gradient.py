@@ -103,9 +103,9 @@ def backward(dy: TensorLike, cache: Cache) -> tuple[tf.Tensor, tf.Tensor, tf.Ten
         cache: as `forward` returned it.
 
     Returns:
-        dx in the shape of `dy` and its dtype, if it has one; dgamma and dbeta in the shape of the kept axes and the
-        statistics' dtype. dgamma and dbeta are per channel also where gamma and beta were scalars
-        or left out.
+        dx in the shape of `dy` and its dtype, if it has one; dgamma and dbeta in the shape of the
+        kept axes and the statistics' dtype, per channel also where gamma and beta were scalars or
+        left out.
 
     Raises:
         ValueError: `dy` has another shape than the input.

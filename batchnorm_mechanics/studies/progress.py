@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from batchnorm_mechanics.studies.reproduce import Plan
+from batchnorm_mechanics.studies.summary import steps_per_epoch
 from batchnorm_mechanics.studies.workers import EpochEnded, RunEnded, Task
 
 
@@ -41,7 +42,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
             disable=not console.is_terminal,
         )
         self._all = self._progress.add_task(
-            "All runs, in steps", total=sum(_steps(task) for task in plan.tasks)
+            "All runs, in steps", total=sum(self._steps(task) for task in plan.tasks)
         )
         self._running: dict[Task, TaskID] = {}
 
@@ -70,6 +71,10 @@ class Display(contextlib.AbstractContextManager["Display"]):
         elif isinstance(event, RunEnded):
             self._run(event)
 
+    def _steps(self, task: Task) -> int:
+        settings = task.study.settings
+        return settings.epochs * steps_per_epoch(settings, len(self._plan.digits.x_train))
+
     def _epoch(self, event: EpochEnded) -> None:
         epochs = event.task.study.settings.epochs
         if event.task not in self._running:
@@ -82,7 +87,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
                 f"val {100 * event.logs.get('val_accuracy', 0):.2f} %"
             ),
         )
-        self._progress.advance(self._all, _steps(event.task) / epochs)
+        self._progress.advance(self._all, self._steps(event.task) / epochs)
 
     def _run(self, event: RunEnded) -> None:
         self._done += 1
@@ -94,11 +99,3 @@ class Display(contextlib.AbstractContextManager["Display"]):
             f"seed {run.seed}  test {run.test:5.2f} %  {run.seconds:5.1f} s",
             highlight=False,
         )
-
-
-def _steps(task: Task) -> int:
-    """Return about how many steps a run has, as a measure of its length."""
-    settings = task.study.settings
-    rows = settings.rows or 60_000
-    whole = int(rows * (1 - settings.validation_fraction)) // settings.batch_size
-    return settings.epochs * min(settings.steps_per_epoch or whole, whole)

@@ -16,7 +16,7 @@ from batchnorm_mechanics.studies.config import InputError, Run, Study
 from batchnorm_mechanics.studies.dataset import Digits, load
 from batchnorm_mechanics.studies.folder import OutputFolder, write_atomically
 from batchnorm_mechanics.studies.registry import STUDIES, quick, with_paper_steps
-from batchnorm_mechanics.studies.summary import results
+from batchnorm_mechanics.studies.summary import results, steps_per_epoch
 
 FIRST_SEED = 100
 DEFAULT_SEEDS = 5
@@ -133,10 +133,13 @@ def carry_out(plan: Plan, on_event: Callable[[Any], None] = lambda event: None) 
 def collect(plan: Plan) -> dict[str, Any]:
     """Return what the folder's finished runs say, and write it to `results.json`."""
     runs = plan.folder.finished(plan.studies)
-    done = _keys(runs)
-    found = results(_environment(), _data(plan), plan.studies, runs)
-    found["planned_runs"] = len(plan.wanted | done)
-    found["finished"] = plan.wanted <= done
+    found = results(
+        _environment(),
+        _data(plan),
+        plan.studies,
+        runs,
+        planned_runs=len(plan.wanted | _keys(runs)),
+    )
     text = json.dumps(found, indent=2, allow_nan=False)
     write_atomically(plan.folder.path / "results.json", text + "\n")
     return found
@@ -163,7 +166,7 @@ def _as_asked(study: Study, request: Request) -> Study:
 def _order(task: workers.Task) -> tuple[Any, ...]:
     """Sort runs of the same inputs together, which prepares them once, and the long ones first."""
     settings = task.study.settings
-    steps = settings.epochs * (settings.steps_per_epoch or 1000)
+    steps = settings.epochs * steps_per_epoch(settings)
     return settings.inputs != "standardized", -steps, task.seed, task.study.name
 
 

@@ -51,9 +51,7 @@ def test_the_published_runs_share_the_set_up_of_the_source():
         ("reversed-100", 100, 50, 10, (False, False, False), True),
     ],
 )
-def test_each_published_run_keeps_its_quirks(
-    name, steps, validation_batches, epochs, baked, reset
-):
+def test_each_published_run_keeps_its_quirks(name, steps, validation_batches, epochs, baked, reset):
     settings = STUDIES[name].settings
     assert settings.steps_per_epoch == steps
     assert settings.validation_batches == validation_batches

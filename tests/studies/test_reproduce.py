@@ -8,8 +8,8 @@ import pytest
 
 from batchnorm_mechanics.studies import reproduce, workers
 from batchnorm_mechanics.studies.config import InputError, Run
-from batchnorm_mechanics.studies.reproduce import Request, plan
 from batchnorm_mechanics.studies.registry import STUDIES
+from batchnorm_mechanics.studies.reproduce import Request, plan
 
 
 def request(tmp_path, **changes):

@@ -97,9 +97,7 @@ def test_the_statistics_alone_leave_training_as_it_is_and_change_evaluation(trai
 
 def test_a_run_can_be_repeated_to_the_last_digit(trained, digits, tmp_path):
     study, run, _, _ = trained["algorithm2-100"]
-    again = train(
-        study, seed=100, arrays=dataset.prepare(digits, study.settings), folder=tmp_path
-    )
+    again = train(study, seed=100, arrays=dataset.prepare(digits, study.settings), folder=tmp_path)
     assert again.history == run.history
     assert again.test == run.test
 
@@ -118,9 +116,7 @@ def test_algorithm_2_ends_an_epoch_with_the_statistics_of_that_epoch_alone(digit
 
 def test_the_papers_run_follows_test_accuracy_and_percentiles(digits, tmp_path):
     study = small("paper-with-bn", steps_per_epoch=12)
-    run = train(
-        study, seed=100, arrays=dataset.prepare(digits, study.settings), folder=tmp_path
-    )
+    run = train(study, seed=100, arrays=dataset.prepare(digits, study.settings), folder=tmp_path)
     history = run.history
     assert len(history["test_accuracy"]) == 2
     assert history["test_accuracy"][-1] == pytest.approx(run.test / 100)

@@ -1,0 +1,68 @@
+"""Largest error of the normalized output against float64, ours beside TensorFlow's and Keras's.
+
+Run as: python benchmarks/accuracy.py
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import batchnorm_mechanics as bnm
+from batchnorm_mechanics import reference
+
+SHAPE, AXES, EPSILON = (64, 14, 14, 32), [0, 1, 2], 1e-3
+MEANS = (0.0, 1e2, 1e4, 1e6)
+
+
+def composed(x):
+    """TensorFlow's own two functions."""
+    mean, variance = tf.nn.moments(x, AXES)
+    return tf.nn.batch_normalization(x, mean, variance, None, None, EPSILON)
+
+
+def fused(x):
+    """TensorFlow's fused operation."""
+    ones, zeros = tf.ones(SHAPE[-1]), tf.zeros(SHAPE[-1])
+    return tf.compat.v1.nn.fused_batch_norm(x, ones, zeros, epsilon=EPSILON)[0]
+
+
+def keras_layer(x):
+    """Keras's layer in training mode."""
+    return keras.layers.BatchNormalization(epsilon=EPSILON)(x, training=True)
+
+
+def ours(x):
+    """Our forward pass."""
+    return bnm.forward(x, axes=AXES, epsilon=EPSILON)[0]
+
+
+IMPLEMENTATIONS = {
+    "ours": ours,
+    "tf.nn.moments + tf.nn.batch_normalization": composed,
+    "FusedBatchNormV3": fused,
+    "keras.layers.BatchNormalization": keras_layer,
+}
+
+
+def errors(mean):
+    """Return the largest error of each implementation for data of this mean."""
+    rng = np.random.default_rng(0)
+    x = (mean + rng.normal(size=SHAPE)).astype(np.float32)
+    # The oracle takes the same rounded input: what is judged is the computation alone.
+    expected = reference.forward(x, None, None, AXES, EPSILON)[0]
+    return {
+        name: np.abs(implementation(tf.constant(x)).numpy() - expected).max()
+        for name, implementation in IMPLEMENTATIONS.items()
+    }
+
+
+def main():
+    """Print the table in Markdown."""
+    print(f"| mean of the input | {' | '.join(IMPLEMENTATIONS)} |")
+    print("| --- " * (1 + len(IMPLEMENTATIONS)) + "|")
+    for mean in MEANS:
+        print(f"| {mean:g} | {' | '.join(f'{error:.1e}' for error in errors(mean).values())} |")
+
+
+if __name__ == "__main__":
+    main()

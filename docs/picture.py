@@ -1,0 +1,44 @@
+"""Draw the README's picture from results: python docs/picture.py results/results.json."""
+
+import json
+import sys
+from pathlib import Path
+
+import vl_convert
+
+from batchnorm_mechanics.studies.figures import accuracies
+
+PICTURE = Path(__file__).with_name("reproduce.svg")
+
+
+def main(results: Path) -> None:
+    """Write the chart of test accuracies, ours beside the published ones."""
+    studies = [
+        study
+        for study in json.loads(results.read_text())["studies"]
+        if not study["settings"]["track_inputs"]
+    ]
+    spec = accuracies(studies, "test").spec
+    text = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    spec["width"] = 560
+    spec["padding"] = 12
+    spec["title"] = {
+        "text": "Test accuracy of each seed, ours, beside the published figures (diamonds)",
+        "anchor": "start",
+        "fontSize": 13,
+        "fontWeight": "normal",
+    }
+    spec["config"] = {
+        # White also where a dark page shows the picture.
+        "background": "white",
+        "font": "sans-serif",
+        "view": {"stroke": None},
+        "axis": text,
+        "legend": text,
+        "style": {"ink": {"stroke": "black", "filled": False, "strokeWidth": 2}},
+    }
+    PICTURE.write_text(vl_convert.vegalite_to_svg(spec))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

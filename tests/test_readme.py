@@ -1,0 +1,136 @@
+"""The README is true: its Python prints what it shows, and its commands run."""
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batchnorm_mechanics.studies.registry import STUDIES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
+PYTHON = [
+    (code, output)
+    for (kind, code), (next_kind, output) in itertools.pairwise(BLOCKS)
+    if kind == "python" and next_kind == ""
+]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for kind, block in BLOCKS
+    if kind == "sh"
+    for line in block.splitlines()
+]
+
+# What a command is run with here, so that it takes seconds and not minutes: the same targets and
+# options on less data. A command of the README that is not here has no test, and so fails one.
+SHORTER = {
+    "make reproduce": 'make reproduce ARGS="keras-100 --quick --out {out}"',
+    "make test": 'make test ARGS="-q tests/test_repository.py"',
+    "bnm reproduce --list": "{command}",
+    "bnm reproduce --quick --out try": "{command}",
+    "bnm reproduce keras-100 algorithm2-100 --seeds 3 --out two": "{command} --quick",
+    "bnm reproduce keras-100 --data mine.npz --out mine": "{command} --quick",
+    "bnm reproduce paper-with-bn paper-without-bn --paper-steps 50000 --out paper": (
+        "{command} --quick --seeds 1 --paper-steps 40"
+    ),
+    "python -m batchnorm_mechanics --help": "{command}",
+}
+
+
+def test_the_readme_has_what_the_tests_below_look_for():
+    assert len(PYTHON) == 2
+    assert len(PYTHON) == sum(kind == "python" for kind, _ in BLOCKS)
+    assert {command.removeprefix(".venv/bin/") for command in COMMANDS} == set(SHORTER)
+
+
+def test_the_first_screen_has_a_sentence_two_commands_a_picture_and_ten_lines():
+    first = README.split("\n## ")[0]
+    assert first.index("make reproduce") < first.index("make test")
+    picture = re.search(r"!\[.+\]\((.+)\)", first)
+    assert (ROOT / picture[1]).read_text().startswith("<svg")
+    code = [line for line in PYTHON[0][0].splitlines() if line]
+    assert len(code) == 10
+
+
+@pytest.mark.parametrize(("code", "output"), PYTHON, ids=["first screen", "layer"])
+def test_the_python_runs_as_it_stands_and_prints_what_is_shown(code, output, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
+
+
+def test_the_first_screens_python_keeps_tensorflows_messages_away(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PYTHON[0][0]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(command, tmp_path):
+    short = SHORTER[command.removeprefix(".venv/bin/")].format(
+        command=command, out=tmp_path / "out"
+    )
+    cwd = tmp_path
+    if command.startswith("make"):
+        # In the checkout, whose .venv is ready: setting one up is tried on an empty machine.
+        cwd = ROOT
+        if shutil.which("make") is None or not (ROOT / ".venv" / ".ready-dev").exists():
+            pytest.skip("not run by make test")
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "mine.npz",
+        x_train=rng.integers(0, 256, (6000, 28, 28), np.uint8),
+        y_train=rng.integers(0, 10, 6000),
+        x_test=rng.integers(0, 256, (100, 28, 28), np.uint8),
+        y_test=rng.integers(0, 10, 100),
+    )
+    words = shlex.split(short)
+    if words[0].startswith(".venv/bin/"):
+        words[0] = str(Path(sys.executable).with_name(Path(words[0]).name))
+    # A make within make must not take part in the outer one's jobs.
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MAKE", "MFLAGS", "PYTEST"))
+    }
+    done = subprocess.run(
+        words, cwd=cwd, env=kept, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()
+
+
+def test_every_study_that_the_readme_names_exists():
+    named = set(re.findall(r"`((?:keras|average|algorithm2|reversed|paper)-[\w-]+)`", README))
+    assert named
+    assert named <= set(STUDIES)
+
+
+def test_every_make_target_of_the_contributing_guide_exists():
+    targets = set(re.findall(r"`make ([a-z]+)", CONTRIBUTING))
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets
+    assert targets <= set(re.findall(r"^([a-z]+):", makefile, flags=re.M))
