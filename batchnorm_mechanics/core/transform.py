@@ -72,24 +72,30 @@ def _parameter(
     return align(as_parameter(value, x, axes, name=name, caller=caller), axes)
 
 
-def _x_hat(
-    x: tf.Tensor,
+def _given_statistics(
     mean: TensorLike,
     variance: TensorLike,
+    x: tf.Tensor,
     axes: tuple[int, ...],
     epsilon: float,
     caller: str,
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the mean and 1/sqrt(variance + epsilon), aligned with x."""
     epsilon = check_epsilon(epsilon, caller=caller)
-    mean = _parameter(mean, x, axes, "mean", caller)
-    variance = _parameter(variance, x, axes, "variance", caller)
-    return (x - mean) * tf.math.rsqrt(variance + epsilon)
+    variance = align(as_parameter(variance, x, axes, name="variance", caller=caller), axes)
+    mean = align(as_parameter(mean, x, axes, name="mean", caller=caller), axes)
+    return mean, tf.math.rsqrt(variance + epsilon)
 
 
-def _affine(x_hat: tf.Tensor, gamma: tf.Tensor | None, beta: tf.Tensor | None) -> tf.Tensor:
-    if gamma is not None:
-        x_hat = x_hat * gamma
-    return x_hat if beta is None else x_hat + beta
+def _scale(inverse_std: tf.Tensor, gamma: tf.Tensor | None) -> tf.Tensor:
+    # One factor for each channel, not two: a product the size of x less, forward and backward.
+    return inverse_std if gamma is None else inverse_std * gamma
+
+
+def _affine(x: tf.Tensor, scale: tf.Tensor | None, offset: tf.Tensor | None) -> tf.Tensor:
+    if scale is not None:
+        x = x * scale
+    return x if offset is None else x + offset
 
 
 def normalize(
@@ -122,7 +128,8 @@ def normalize(
         [[-0.9995], [0.9995]]
     """
     x, axes, dtype = _prepare(x, axes, "normalize")
-    return tf.cast(_x_hat(x, mean, variance, axes, epsilon, "normalize"), dtype)
+    mean, inverse_std = _given_statistics(mean, variance, x, axes, epsilon, "normalize")
+    return tf.cast((x - mean) * inverse_std, dtype)
 
 
 def scale_and_shift(
@@ -213,7 +220,8 @@ def forward(
         weights=centered.weights,
         axes=axes,
     )
-    return tf.cast(_affine(cache.x_hat, gamma, beta), dtype), cache
+    y = _affine(cache.deviation, _scale(cache.inverse_std, gamma), beta)
+    return tf.cast(y, dtype), cache
 
 
 def infer(
@@ -258,8 +266,8 @@ def infer(
     x, axes, dtype = _prepare(x, axes, "infer")
     gamma = _parameter(gamma, x, axes, "gamma", "infer")
     beta = _parameter(beta, x, axes, "beta", "infer")
-    x_hat = _x_hat(x, mean, variance, axes, epsilon, "infer")
-    return tf.cast(_affine(x_hat, gamma, beta), dtype)
+    mean, inverse_std = _given_statistics(mean, variance, x, axes, epsilon, "infer")
+    return tf.cast(_affine(x - mean, _scale(inverse_std, gamma), beta), dtype)
 
 
 def fold(
