@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -110,6 +111,7 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
     from rich.console import Console
 
     from batchnorm_mechanics.studies import reproduce as job
+    from batchnorm_mechanics.studies.folder import is_out_of_space
     from batchnorm_mechanics.studies.progress import Display
     from batchnorm_mechanics.studies.report import write_report
     from batchnorm_mechanics.studies.tables import print_results
@@ -119,33 +121,38 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
     plan = job.plan(request)
     interrupted = False
     try:
-        with Display(plan, log) as display:
-            job.carry_out(plan, display)
-    except KeyboardInterrupt:
-        interrupted = True
-    results = job.collect(plan)
-    report = plan.folder.path / "report.html"
-    write_report(results, report)
+        try:
+            with Display(plan, log) as display:
+                job.carry_out(plan, display)
+        except KeyboardInterrupt:
+            interrupted = True
+        results = job.collect(plan)
+        report = plan.folder.path / "report.html"
+        write_report(results, report)
+    except OSError as error:
+        if is_out_of_space(error):
+            raise job.disk_full(plan.folder.path) from error
+        raise
     if as_json:
         print(json.dumps(results, indent=2))
     else:
         print_results(results, Console(), report=report)
     if interrupted:
-        log.print(
+        print(
             "Interrupted. Finished runs are kept; run the same command again to go on.",
-            highlight=False,
+            file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from batchnorm_mechanics.studies.config import InputError
+    from batchnorm_mechanics.studies.config import FailureError, InputError
 
     try:
         app()
-    except InputError as error:
+    except (InputError, FailureError) as error:
         print(f"bnm {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

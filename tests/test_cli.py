@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,14 @@ def test_a_study_runs_from_start_to_report_and_a_second_time_from_what_is_kept(t
     assert json.loads(again.stdout)["studies"] == results["studies"]
 
 
+def group_is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(tmp_path):
     process = subprocess.Popen(
         [*BNM, "reproduce", "reversed-100-short", "--quick", "--seeds", "40", "--out", "out"],
@@ -173,5 +182,61 @@ def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(tmp_path
     assert results["finished"] is False
     assert results["planned_runs"] == 40
     assert len(results["studies"][0]["runs"]) == len(list(runs.glob("*/*/run.json"))) >= 1
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    deadline = time.monotonic() + 20
+    while group_is_alive(process.pid):
+        assert time.monotonic() < deadline, "a worker outlived the command"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 600 kB, which a run overfills."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_clear_message(small_disk):
+    done = bnm("reproduce", "reversed-100-short", "--quick", "--out", small_disk / "out")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert (
+        "`out` must be on a disk with room. Received: "
+        f"out={str(small_disk / 'out')!r}, which is full. Finished runs are kept"
+    ) in done.stderr
+
+
+def test_a_worker_that_is_killed_ends_the_command_with_a_message(tmp_path):
+    process = subprocess.Popen(
+        [*BNM, "reproduce", "reversed-100-short", "--quick", "--out", "out"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs Linux's list of child processes")
+    deadline = time.monotonic() + 60
+    workers = []
+    while not workers:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        workers = [
+            int(pid)
+            for pid in children.read_text().split()
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+    os.kill(workers[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker process ended with exit code -9" in stderr
+    assert "Traceback" not in stderr

@@ -15,6 +15,10 @@ class InputError(ValueError):
     """What a user gave cannot be used; the message says what was expected and what to do."""
 
 
+class FailureError(RuntimeError):
+    """A run failed through no fault of its input; the message says how, and what is kept."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """All choices of a study; the defaults are what the studies share.
@@ -46,7 +50,8 @@ class Settings:
         split_seed: shuffles the training file before it is split; the same for every run.
         track_inputs: whether to follow test accuracy, and the percentiles of one input of the last
             hidden activation, along training.
-        rows: how many rows of the training file to use, None for all; and a sixth of it for test.
+        rows: how many rows of the training file to use at most, None for all; and of the test file
+            a sixth as many.
     """
 
     statistics: Statistics

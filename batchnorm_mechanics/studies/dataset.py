@@ -5,6 +5,7 @@ the command line checks the data in a process that has no other use for them.
 """
 
 import hashlib
+import itertools
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -188,7 +189,7 @@ def prepare(digits: Digits, settings: Settings) -> Arrays:
     that validate included, as in the source. Binary inputs are 1 where the pixel is at least 128.
 
     Raises:
-        DataError: if there are fewer rows than `rows`, or too few to train and validate on.
+        DataError: if there are too few rows to train and validate on.
 
     Numerics: scaled in float64 and rounded once, as when all rows are scaled together.
 
@@ -202,17 +203,15 @@ def prepare(digits: Digits, settings: Settings) -> Arrays:
     """
     from sklearn.utils import shuffle
 
-    total = len(digits.x_train)
-    rows = total if settings.rows is None else settings.rows
-    if not 1 <= rows <= total:
-        limit = f"be from 1 to the {total} training rows of {digits.name}"
-        hint = "Change it, or use a larger file."
-        raise DataError(f"prepare: `rows` must {limit}. Received: rows={rows}. {hint}")
+    rows = min(len(digits.x_train), settings.rows or len(digits.x_train))
+    needed = rows_needed(settings)
+    if rows < needed:
+        raise DataError(
+            f"prepare: `digits` must have {needed} training rows or more, to validate on one and "
+            f"to train on a batch of {settings.batch_size}. Received: {rows} rows of {digits.name}. "
+            "Use more of them."
+        )
     validating = round(rows * settings.validation_fraction)
-    if validating < 1 or rows - validating < settings.batch_size:
-        need = f"leave 1 row to validate and {settings.batch_size}, one batch, to train"
-        hint = f"{rows} rows leave {validating} and {rows - validating}: use more of them."
-        raise DataError(f"prepare: `rows` must {need}. Received: rows={settings.rows}. {hint}")
     tested = None if settings.rows is None else max(1, rows // 6)
     x, x_test = digits.x_train[:rows], digits.x_test[:tested]
     scaler = fit_scaler(x) if settings.inputs == "standardized" else None
@@ -228,6 +227,23 @@ def prepare(digits: Digits, settings: Settings) -> Arrays:
         x_test=_scaled(x_test, np.arange(len(x_test)), scaler),
         y_test=one_hot[digits.y_test[:tested]],
     )
+
+
+def rows_needed(settings: Settings) -> int:
+    """Return the fewest training rows that leave one to validate and a batch to train.
+
+    Example:
+        >>> from batchnorm_mechanics.studies import dataset
+        >>> from batchnorm_mechanics.studies.config import Settings
+        >>> dataset.rows_needed(Settings("keras-layer"))
+        65
+    """
+
+    def enough(rows: int) -> bool:
+        validating = round(rows * settings.validation_fraction)
+        return validating >= 1 and rows - validating >= settings.batch_size
+
+    return next(rows for rows in itertools.count(settings.batch_size) if enough(rows))
 
 
 def fit_scaler(images: Bytes) -> "StandardScaler":

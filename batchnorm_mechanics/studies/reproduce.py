@@ -12,8 +12,8 @@ from typing import Any
 
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.studies import workers
-from batchnorm_mechanics.studies.config import InputError, Run, Study
-from batchnorm_mechanics.studies.dataset import Digits, load
+from batchnorm_mechanics.studies.config import FailureError, InputError, Run, Study
+from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
 from batchnorm_mechanics.studies.folder import OutputFolder, write_atomically
 from batchnorm_mechanics.studies.registry import STUDIES, quick, with_paper_steps
 from batchnorm_mechanics.studies.summary import results, steps_per_epoch
@@ -67,10 +67,6 @@ class Plan:
     tasks: tuple[workers.Task, ...]
 
 
-class StudyFailedError(RuntimeError):
-    """A run raised; the finished ones are kept."""
-
-
 def plan(request: Request) -> Plan:
     """Check the request, load the data, open the folder, and find out what is still to do.
 
@@ -88,9 +84,8 @@ def plan(request: Request) -> Plan:
         if name not in STUDIES:
             raise InputError(_unknown(name))
     studies = {study.name: _as_asked(study, request) for study in STUDIES.values()}
-    digits = load(
-        request.data, minimum_rows=max(studies[name].settings.batch_size for name in names)
-    )
+    needed = max(rows_needed(studies[name].settings) for name in names)
+    digits = load(request.data, minimum_rows=needed)
     folder = OutputFolder(request.out, _conditions(request, digits))
     wanted = frozenset(
         (name, seed) for name in names for seed in range(FIRST_SEED, FIRST_SEED + request.seeds)
@@ -111,8 +106,7 @@ def carry_out(plan: Plan, on_event: Callable[[Any], None] = lambda event: None) 
 
     Raises:
         InputError: the disk is full.
-        StudyFailedError: a run raised.
-        WorkerDiedError: a worker process ended without a word.
+        FailureError: a run raised, or a worker process died.
     """
     with contextlib.closing(workers.run_all(plan.tasks, plan.request.data)) as events:
         for event in events:
@@ -120,9 +114,9 @@ def carry_out(plan: Plan, on_event: Callable[[Any], None] = lambda event: None) 
                 raise (
                     disk_full(plan.folder.path)
                     if event.out_of_space
-                    else StudyFailedError(
-                        f"reproduce: {event.task.study.name} with seed {event.task.seed} failed: "
-                        f"{event.error}\n{event.trace}"
+                    else FailureError(
+                        f"reproduce: {event.task.study.name} with seed {event.task.seed} failed "
+                        f"with {event.error}. Finished runs are kept.\n{event.trace}"
                     )
                 )
             if isinstance(event, workers.RunEnded):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchnorm_mechanics.studies.config import Run, Study
+from batchnorm_mechanics.studies.config import FailureError, Run, Study
 from batchnorm_mechanics.studies.folder import is_out_of_space
 
 # A worker that dies says nothing, so it is looked after this often, in seconds.
@@ -63,10 +63,6 @@ class RunFailed:
     out_of_space: bool
 
 
-class WorkerDiedError(RuntimeError):
-    """A worker process ended without a word, as when the system kills it for memory."""
-
-
 @dataclass
 class _Pool:
     processes: list[Any] = field(default_factory=list)
@@ -99,7 +95,7 @@ def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnd
         processes.
 
     Raises:
-        WorkerDiedError: a process ended without a word.
+        FailureError: a process ended without a word.
     """
     if not tasks:
         return
@@ -138,7 +134,7 @@ def _pool(context: Any, count: int, arguments: tuple[Any, ...]) -> Iterator[_Poo
 def _check_alive(pool: _Pool) -> None:
     for process in pool.processes:
         if process.exitcode not in (None, 0):
-            raise WorkerDiedError(
+            raise FailureError(
                 f"reproduce: a worker process ended with exit code {process.exitcode} and no "
                 "message, as when the system runs out of memory. Finished runs are kept; run the "
                 "same command again to go on."

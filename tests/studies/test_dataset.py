@@ -487,36 +487,31 @@ def test_a_test_row_is_left_however_few_rows(mnist):
     assert len(dataset.prepare(mnist, settings).x_test) == 1
 
 
-@pytest.mark.parametrize("rows", [0, -1, 60_001])
-def test_rows_that_are_not_there_are_refused(mnist, rows):
-    with pytest.raises(DataError) as caught:
-        dataset.prepare(mnist, with_settings(rows=rows))
-    assert str(caught.value) == (
-        "prepare: `rows` must be from 1 to the 60000 training rows of MNIST. "
-        f"Received: rows={rows}. Change it, or use a larger file."
-    )
+def test_more_rows_than_there_are_means_all(tmp_path, few):
+    digits = dataset.load(save(tmp_path / "a.npz", few), minimum_rows=1)
+    arrays = dataset.prepare(digits, with_settings(rows=6000))
+    assert len(arrays.x_train) + len(arrays.x_val) == len(digits.x_train)
 
 
-def test_less_than_a_batch_to_train_on_is_refused(mnist):
+def test_too_few_rows_to_train_and_validate_are_refused(mnist):
     assert len(dataset.prepare(mnist, with_settings(rows=65)).x_train) == 60
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         dataset.prepare(mnist, with_settings(rows=64))
-    assert str(caught.value) == (
-        "prepare: `rows` must leave 1 row to validate and 60, one batch, to train. "
-        "Received: rows=64. 64 rows leave 5 and 59: use more of them."
+    assert str(error.value) == (
+        "prepare: `digits` must have 65 training rows or more, to validate on one and to train on "
+        "a batch of 60. Received: 64 rows of MNIST. Use more of them."
     )
 
 
-def test_a_small_file_is_refused_though_no_rows_are_asked_for(tmp_path, few):
-    small = {name: array[:50] for name, array in few.items()}
-    digits = dataset.load(save(tmp_path / "a.npz", small), minimum_rows=1)
-    with pytest.raises(DataError, match=r"Received: rows=None\. 50 rows leave 4 and 46: use more"):
-        dataset.prepare(digits, SETTINGS)
-
-
-def test_nothing_to_validate_is_refused(mnist):
-    with pytest.raises(DataError, match="100 rows leave 0 and 100"):
-        dataset.prepare(mnist, with_settings(rows=100, validation_fraction=0.004))
+def test_the_rows_needed_are_the_fewest_that_can_be_prepared(mnist):
+    for changes in ({}, {"batch_size": 7}, {"validation_fraction": 0.004, "batch_size": 2}):
+        settings = with_settings(**changes)
+        rows = dataset.rows_needed(settings)
+        arrays = dataset.prepare(mnist, dataclasses.replace(settings, rows=rows))
+        assert len(arrays.x_val) >= 1
+        assert len(arrays.x_train) >= settings.batch_size
+        with pytest.raises(DataError):
+            dataset.prepare(mnist, dataclasses.replace(settings, rows=rows - 1))
 
 
 # Batches

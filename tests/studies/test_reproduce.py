@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchnorm_mechanics.studies import reproduce, workers
-from batchnorm_mechanics.studies.config import InputError, Run
+from batchnorm_mechanics.studies.config import FailureError, InputError, Run
 from batchnorm_mechanics.studies.registry import STUDIES
 from batchnorm_mechanics.studies.reproduce import Request, plan
 
@@ -163,7 +163,7 @@ def test_a_run_that_raises_ends_the_job_and_keeps_the_others(tmp_path, monkeypat
         yield workers.RunFailed(second, "ValueError: no", "the traceback", out_of_space=False)
 
     monkeypatch.setattr(workers, "run_all", events)
-    with pytest.raises(reproduce.StudyFailedError, match=r"keras-100 with seed 101 failed.*no"):
+    with pytest.raises(FailureError, match=r"keras-100 with seed 101 failed with ValueError: no"):
         reproduce.carry_out(found)
     assert found.folder.finished(STUDIES) == {"keras-100": [run]}
 
