@@ -35,7 +35,7 @@ def main(results: Path) -> None:
         "view": {"stroke": None},
         "axis": text,
         "legend": text,
-        "style": {"ink": {"stroke": "black", "filled": False, "strokeWidth": 2}},
+        "style": {"ink": {"stroke": "black", "color": "black", "filled": False, "strokeWidth": 2}},
     }
     PICTURE.write_text(vl_convert.vegalite_to_svg(spec))
 

@@ -92,7 +92,9 @@ def _charts(results: Mapping[str, Any]) -> "list[Chart]":
         found.append(figures.effect_sizes(results["effects"]))
     if mnist:
         found.append(curves.by_step(mnist))
-    found += [curves.learning_curves(studies, place) for place in range(min(2, len(studies)))]
+    # The paper's runs have a chart of their own, and would stretch the scale of the others.
+    shown = mnist or paper
+    found += [curves.learning_curves(shown, place) for place in range(min(2, len(shown)))]
     if paper:
         found.append(curves.paper_accuracy(paper))
         found += [curves.percentiles(study, paper) for study in paper]

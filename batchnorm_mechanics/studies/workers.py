@@ -182,6 +182,8 @@ def _prepare_worker(source: str, threads: int) -> Callable[[Task, Any], Run]:
     import_tensorflow_quietly()
     import tensorflow as tf
 
+    # Every run traces its own network; TensorFlow takes that for a mistake and says so each time.
+    tf.get_logger().setLevel("ERROR")
     # Networks this small are faster on a core, and several processes cannot share a GPU's memory.
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(threads)
