@@ -208,8 +208,8 @@ def prepare(digits: Digits, settings: Settings) -> Arrays:
     if rows < needed:
         raise DataError(
             f"prepare: `digits` must have {needed} training rows or more, to validate on one and "
-            f"to train on a batch of {settings.batch_size}. Received: {rows} rows of {digits.name}. "
-            "Use more of them."
+            f"to train on a batch of {settings.batch_size}. Received: {rows} rows of "
+            f"{digits.name}. Use more of them."
         )
     validating = round(rows * settings.validation_fraction)
     tested = None if settings.rows is None else max(1, rows // 6)
