@@ -13,32 +13,13 @@ SOURCES := pyproject.toml batchnorm_mechanics/_version.py
 RUN := .venv/.ready-run
 DEV := .venv/.ready-dev
 
-# One set-up at a time: the second make waits, then finds .venv ready. The kernel drops the lock
-# with the last process that holds it, so none is left behind however a set-up ends.
-define LOCKER
-import fcntl, os, sys
-os.makedirs(".make", exist_ok=True)
-lock = os.open(".make/lock", os.O_CREAT | os.O_RDWR)
-try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    print("Waiting for another make that is setting up .venv", flush=True)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-os.set_inheritable(lock, True)
-os.execvp(sys.argv[1], sys.argv[1:])
-endef
-export LOCKER
-
-ifndef HAS_LOCK
-set-up = @command -v "$(PYTHON)" >/dev/null || { \
-		echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }; \
-	"$(PYTHON)" -c "$$LOCKER" $(MAKE) -s HAS_LOCK=1 $@
-else
 # $(call set-up,LOCKS,STAMPS): fill .venv from locks, the project itself last.
 # .venv/.installing is there from before the first file until after the last: a set-up that was
 # cut short is known by it and done over.
 define set-up
-set -eu; \
+@set -eu; \
+command -v "$(PYTHON)" >/dev/null || { \
+	echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }; \
 if [ -e .venv/.installing ]; then \
 	echo "The last set-up of .venv was cut short: starting over"; \
 	rm -rf .venv; \
@@ -70,7 +51,6 @@ touch $(2); \
 rm .venv/.installing; \
 echo ".venv is ready"
 endef
-endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -121,7 +101,7 @@ lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upg
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 
 clean: ## remove .venv and everything that was generated
-	rm -rf .venv .make dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements.lock requirements-build.lock $(SOURCES)

@@ -262,6 +262,17 @@ def test_a_compiled_layer_of_unknown_batch_size_is_the_oracles(jit_compile, rng)
     assert_within(inferred, after, rounding("float32", 16, np.max(np.abs(after)) + 100))
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 0.5])
+def test_epsilon_counts_in_training_and_in_inference(epsilon, rng):
+    x = 0.1 * data(rng, (6, 3))
+    layer = bnm.BatchNormalization(epsilon=epsilon, dtype="float64")
+    expected = reference.forward(x, None, None, 0, epsilon)[0]
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-12)
+    moving = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    expected = reference.infer(x, *moving, None, None, 0, epsilon)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-12)
+
+
 def test_a_second_derivative_passes_through_the_layer(rng):
     layer = bnm.BatchNormalization(dtype="float64")
     x, w = data(rng, (5, 2), 3.0), rng.normal(size=(5, 2))
