@@ -40,6 +40,9 @@ SERIALIZED = {
     "gamma_constraint": keras.constraints,
 }
 
+# Settings of Keras's layer that ours does not have.
+ONLY_KERAS = {"renorm", "renorm_clipping", "renorm_momentum", "synchronized"}
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BatchNormalization(keras.layers.Layer):
@@ -307,8 +310,21 @@ class BatchNormalization(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BatchNormalization":
-        """Return a layer with these settings."""
-        statistics = config.get("statistics")
-        if isinstance(statistics, dict):
-            statistics = keras.saving.deserialize_keras_object(statistics)
-        return cls(**{**config, "statistics": statistics})
+        """Return a layer with these settings, ours or those of Keras's layer.
+
+        Args:
+            config: from `get_config` of either layer.
+
+        Raises:
+            ValueError: the settings ask for `renorm` or `synchronized`, which are not in ours.
+        """
+        for mode in ("renorm", "synchronized"):
+            if config.get(mode):
+                raise ValueError(
+                    f"BatchNormalization: `{mode}` must be False. Received: {mode}=True, in the "
+                    "settings of a Keras layer. Our layer has no such mode; keep Keras's layer."
+                )
+        config = {name: value for name, value in config.items() if name not in ONLY_KERAS}
+        if isinstance(config.get("statistics"), dict):
+            config["statistics"] = keras.saving.deserialize_keras_object(config["statistics"])
+        return cls(**config)

@@ -34,15 +34,7 @@ def from_keras(
             "from_keras: `layer` must be a keras.layers.BatchNormalization itself. Received: "
             f"layer={layer!r}. A subclass may compute something else; convert it by hand."
         )
-    for flag in ("renorm", "synchronized"):
-        if getattr(layer, flag, False):
-            raise ValueError(
-                f"from_keras: `layer` must not use `{flag}`. Received: {flag}=True. "
-                "Our layer has no such mode; keep Keras's layer here."
-            )
     config = layer.get_config()
-    for only_keras in ("synchronized", "renorm", "renorm_clipping", "renorm_momentum"):
-        config.pop(only_keras, None)
     if statistics is not None:
         config.pop("momentum")
     ours = BatchNormalization.from_config({**config, "statistics": statistics})
