@@ -121,14 +121,21 @@ def align(statistic: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     return statistic
 
 
+def as_floating(value: TensorLike, *, name: str, caller: str) -> tf.Tensor:
+    """Return `value` as a floating tensor, or say that it is none."""
+    tensor = tf.convert_to_tensor(value)
+    if not tensor.dtype.is_floating:
+        raise TypeError(
+            f"{caller}: `{name}` must be a floating tensor (float64, float32, bfloat16 or "
+            f"float16). Received: {name}.dtype={tensor.dtype.name!r}. Convert it first: "
+            f"tf.cast({name}, tf.float32)."
+        )
+    return tensor
+
+
 def as_input(x: TensorLike, *, caller: str) -> tf.Tensor:
     """Return `x` as a floating tensor of known rank, or say what is wrong with it."""
-    x = tf.convert_to_tensor(x)
-    if not x.dtype.is_floating:
-        raise TypeError(
-            f"{caller}: `x` must be a floating tensor (float64, float32, bfloat16 or float16). "
-            f"Received: x.dtype={x.dtype.name!r}. Convert it first: tf.cast(x, tf.float32)."
-        )
+    x = as_floating(x, name="x", caller=caller)
     if x.shape.rank is None:
         raise ValueError(
             f"{caller}: `x` must have a known rank. Received: x.shape={x.shape}. "

@@ -7,6 +7,8 @@ import tensorflow as tf
 from batchnorm_mechanics.core.axes import (
     Axes,
     TensorLike,
+    as_dtype,
+    as_floating,
     as_input,
     as_weights,
     normalize_axes,
@@ -182,12 +184,15 @@ def unbiased_variance(variance: TensorLike, count: TensorLike) -> tf.Tensor:
         variance * m'/(m'-1), NaN where there are fewer than two samples: one sample says nothing
         of a spread.
 
+    Raises:
+        TypeError: `variance` is not floating.
+
     Example:
         >>> unbiased_variance(2.25, 2.0).numpy().item()
         4.5
     """
-    variance = tf.convert_to_tensor(variance)
-    count = tf.cast(count, variance.dtype)
+    variance = as_floating(variance, name="variance", caller="unbiased_variance")
+    count = as_dtype(count, variance.dtype)
     # Dividing by at least 1 keeps the branch that is not taken finite, for autodiff's sake.
     corrected = variance * count / tf.maximum(count - 1, 1)
     return tf.where(count > 1, corrected, tf.constant(float("nan"), variance.dtype))

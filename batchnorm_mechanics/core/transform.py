@@ -11,6 +11,7 @@ from batchnorm_mechanics.core.axes import (
     TensorLike,
     align,
     as_dtype,
+    as_floating,
     as_input,
     as_parameter,
     normalize_axes,
@@ -197,7 +198,9 @@ def forward(
     Numerics:
         x - mean is formed before the mean is rounded, so the error does not grow with the mean: at
         mean 1e4 and standard deviation 1 in float32 it stays near 1e-6, where
-        `tf.nn.batch_normalization` has 1e-2. One sample gives x_hat = 0 and y = beta.
+        `tf.nn.batch_normalization` has 1e-2. What is left is TensorFlow's running sum along one
+        axis: below 1e-5 up to some 16,000 samples on it, 2e-4 for 200,000. One sample gives
+        x_hat = 0 and y = beta.
 
     Example:
         >>> y, cache = forward([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], 2.0, 1.0, axes=[0])
@@ -302,12 +305,7 @@ def fold(
         ([2.0], [-3.0])
     """
     epsilon = check_epsilon(epsilon, caller="fold")
-    mean = tf.convert_to_tensor(mean)
-    if not mean.dtype.is_floating:
-        raise TypeError(
-            "fold: `mean` must be a floating tensor. Received: "
-            f"mean.dtype={mean.dtype.name!r}. Convert it first: tf.cast(mean, tf.float32)."
-        )
+    mean = as_floating(mean, name="mean", caller="fold")
     variance = _of_the_same_shape(variance, mean, "variance")
     scale = tf.math.rsqrt(variance + epsilon)
     if gamma is not None:

@@ -7,9 +7,8 @@ import shutil
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +62,6 @@ class RunFailed:
     out_of_space: bool
 
 
-@dataclass
-class _Pool:
-    processes: list[Any] = field(default_factory=list)
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.join(timeout=5)
-            if process.is_alive():
-                process.kill()
-
-
 def cores() -> int:
     """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -102,43 +88,51 @@ def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnd
     count = min(cores(), len(tasks))
     # Spawned, not forked: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    todo: Any = context.Queue()
-    events: Any = context.Queue()
+    todo, events = context.Queue(), context.Queue()
+    # Else this process, ending early, would wait for somebody to read the rest of the queue.
+    todo.cancel_join_thread()
     for task in (*tasks, *[None] * count):
         todo.put(task)
-    with _pool(context, count, (todo, events, source, max(1, cores() // count))) as pool:
-        ended = 0
-        while ended < len(tasks):
+    processes = [
+        context.Process(
+            target=_work, args=(todo, events, source, max(1, cores() // count)), daemon=True
+        )
+        for _ in range(count)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        left = len(tasks)
+        while left:
             try:
                 event = events.get(timeout=_WATCH)
             except queue.Empty:
-                _check_alive(pool)
+                _check_alive(processes)
                 continue
-            ended += isinstance(event, RunEnded | RunFailed)
+            left -= isinstance(event, RunEnded | RunFailed)
             yield event
-
-
-@contextmanager
-def _pool(context: Any, count: int, arguments: tuple[Any, ...]) -> Iterator[_Pool]:
-    pool = _Pool()
-    try:
-        for _ in range(count):
-            process = context.Process(target=_work, args=arguments, daemon=True)
-            process.start()
-            pool.processes.append(process)
-        yield pool
     finally:
-        pool.stop()
+        _stop(processes)
 
 
-def _check_alive(pool: _Pool) -> None:
-    for process in pool.processes:
+def _check_alive(processes: Sequence[Any]) -> None:
+    for process in processes:
         if process.exitcode not in (None, 0):
             raise FailureError(
                 f"reproduce: a worker process ended with exit code {process.exitcode} and no "
                 "message, as when the system runs out of memory. Finished runs are kept; run the "
                 "same command again to go on."
             )
+
+
+def _stop(processes: Sequence[Any]) -> None:
+    started = [process for process in processes if process.pid is not None]
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.join(timeout=5)
+        if process.is_alive():
+            process.kill()
 
 
 def _work(todo: Any, events: Any, source: str, threads: int) -> None:

@@ -406,3 +406,13 @@ def test_an_empty_batch_taken_one_axis_after_another_is_refused():
     )
     with pytest.raises(ValueError, match=whole(message)):
         bnm.moments_one_axis_at_a_time(np.ones((0, 2, 3), np.float32), [0, 1])
+
+
+def test_the_unbiased_variance_of_integers_is_refused():
+    message = (
+        "unbiased_variance: `variance` must be a floating tensor (float64, float32, bfloat16 or "
+        "float16). Received: variance.dtype='int32'. Convert it first: "
+        "tf.cast(variance, tf.float32)."
+    )
+    with pytest.raises(TypeError, match=whole(message)):
+        bnm.unbiased_variance([2, 3], [2, 3])
