@@ -65,7 +65,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
     ] = Path("results"),
     paper_steps: Annotated[
         int, typer.Option(help="Length of the paper's own experiment; the paper has 50000.")
-    ] = 10_000,
+    ] = 5_000,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the data, few steps: under a minute.")
     ] = False,

@@ -21,7 +21,7 @@ from batchnorm_mechanics.studies.summary import results, steps_per_epoch
 FIRST_SEED = 100
 DEFAULT_SEEDS = 5
 QUICK_SEEDS = 1
-DEFAULT_PAPER_STEPS = 10_000
+DEFAULT_PAPER_STEPS = 5_000
 
 
 @dataclass(frozen=True)

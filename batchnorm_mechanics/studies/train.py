@@ -25,6 +25,9 @@ PERCENTILES = (15, 50, 85)
 # Steps that TensorFlow takes between two returns to Python: a step is 0.2 ms of arithmetic.
 _MOST_STEPS_AT_ONCE = 128
 
+# The histograms of an epoch take as long as 200 steps of training.
+_HISTOGRAM_EPOCHS = 3
+
 Progress = Callable[[int, Mapping[str, float]], None]
 
 
@@ -127,7 +130,9 @@ def _callbacks(
         keras.callbacks.ModelCheckpoint(
             folder / "best.keras", monitor="val_loss", save_best_only=True
         ),
-        keras.callbacks.TensorBoard(folder / "tensorboard", histogram_freq=1, write_graph=False),
+        keras.callbacks.TensorBoard(
+            folder / "tensorboard", histogram_freq=_HISTOGRAM_EPOCHS, write_graph=False
+        ),
         _Report(progress),
     ]
 

@@ -128,7 +128,7 @@ def test_a_folder_with_results_of_other_settings_is_refused_and_left_alone(tmp_p
         plan(dataclasses.replace(asked, quick=False, paper_steps=7))
     assert str(error.value) == (
         "reproduce: `out` must be a new folder, or hold results of the same settings. Received: "
-        f"out={str(tmp_path / 'out')!r}, made with quick=True and not False, paper_steps=10000 "
+        f"out={str(tmp_path / 'out')!r}, made with quick=True and not False, paper_steps=5000 "
         "and not 7. Name another with --out, or delete it; nothing in it was changed."
     )
     after = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
