@@ -42,7 +42,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
             disable=not console.is_terminal,
         )
         self._all = self._progress.add_task(
-            "All runs, in steps", total=sum(self._steps(task) for task in plan.tasks)
+            "Starting TensorFlow", total=sum(self._steps(task) for task in plan.tasks)
         )
         self._running: dict[Task, TaskID] = {}
 
@@ -87,6 +87,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
                 f"val {100 * event.logs.get('val_accuracy', 0):.2f} %"
             ),
         )
+        self._progress.update(self._all, description="All runs, in steps")
         self._progress.advance(self._all, self._steps(event.task) / epochs)
 
     def _run(self, event: RunEnded) -> None:
