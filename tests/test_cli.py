@@ -165,6 +165,8 @@ def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(tmp_path
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts background jobs with SIGINT ignored, and so would be our child in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     runs = tmp_path / "out" / "runs"
     deadline = time.monotonic() + 120
