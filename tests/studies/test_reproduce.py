@@ -68,7 +68,7 @@ def test_results_are_strict_json_even_when_a_loss_is_not_a_number(tmp_path):
     assert results["studies"][0]["runs"][0]["history"]["loss"] == [None, None]
 
 
-def test_results_name_what_the_issue_of_their_origin_needs(tmp_path):
+def test_results_hold_all_that_a_reader_of_the_file_needs(tmp_path):
     found = plan(request(tmp_path, studies=("keras-916", "average-916"), seeds=2))
     finish(found, *found.tasks)
     results = reproduce.collect(found)
