@@ -28,8 +28,8 @@ for _policy in (
 
 _DEFAULT_MOMENTUM = 0.99
 
-# The settings that Keras serializes by module, for `get_config` and for conversion.
-SERIALIZED = {
+# The settings that Keras serializes, each with the module that does it.
+_SERIALIZED = {
     "beta_initializer": keras.initializers,
     "gamma_initializer": keras.initializers,
     "moving_mean_initializer": keras.initializers,
@@ -41,7 +41,7 @@ SERIALIZED = {
 }
 
 # Settings of Keras's layer that ours does not have.
-ONLY_KERAS = {"renorm", "renorm_clipping", "renorm_momentum", "synchronized"}
+_ONLY_KERAS = {"renorm", "renorm_clipping", "renorm_momentum", "synchronized"}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -304,7 +304,7 @@ class BatchNormalization(keras.layers.Layer):
             "scale": self.scale,
             "statistics": keras.saving.serialize_keras_object(self.statistics),
         }
-        for kind, module in SERIALIZED.items():
+        for kind, module in _SERIALIZED.items():
             config[kind] = module.serialize(getattr(self, kind))
         return {**super().get_config(), **config}
 
@@ -324,7 +324,7 @@ class BatchNormalization(keras.layers.Layer):
                     f"BatchNormalization: `{mode}` must be False. Received: {mode}=True, in the "
                     "settings of a Keras layer. Our layer has no such mode; keep Keras's layer."
                 )
-        config = {name: value for name, value in config.items() if name not in ONLY_KERAS}
+        config = {name: value for name, value in config.items() if name not in _ONLY_KERAS}
         if isinstance(config.get("statistics"), dict):
             config["statistics"] = keras.saving.deserialize_keras_object(config["statistics"])
         return cls(**config)

@@ -165,7 +165,7 @@ def test_a_run_that_raises_ends_the_job_and_keeps_the_others(tmp_path, monkeypat
     monkeypatch.setattr(workers, "run_all", events)
     with pytest.raises(FailureError, match=r"keras-100 with seed 101 failed with ValueError: no"):
         reproduce.carry_out(found)
-    assert found.folder.finished(STUDIES) == {"keras-100": [run]}
+    assert found.folder.finished(found.studies) == {"keras-100": [run]}
 
 
 def test_a_full_disk_says_what_to_do_and_keeps_the_finished_runs(tmp_path, monkeypatch):
@@ -182,3 +182,35 @@ def test_a_full_disk_says_what_to_do_and_keeps_the_finished_runs(tmp_path, monke
 
 def test_out_is_results_in_the_current_folder_by_default():
     assert Request().out == Path("results")
+
+
+def test_a_run_of_a_study_that_has_changed_since_is_refused_and_left_alone(tmp_path, monkeypatch):
+    asked = request(tmp_path, studies=("keras-100",))
+    found = plan(asked)
+    finish(found, *found.tasks)
+    kept = found.tasks[0].folder / "run.json"
+    before = kept.read_bytes()
+    study = STUDIES["keras-100"]
+    changed = dataclasses.replace(study.settings, learning_rate=0.5)
+    monkeypatch.setitem(STUDIES, "keras-100", dataclasses.replace(study, settings=changed))
+    with pytest.raises(InputError, match=r"same settings.*learning_rate=0\.001 and not 0\.5"):
+        plan(asked)
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"settings": {}, "run": {"seed": 1}}', "\udc80"])
+def test_a_result_that_lacks_its_parts_is_named(tmp_path, text):
+    asked = request(tmp_path, studies=("keras-100",))
+    found = plan(asked)
+    finish(found, *found.tasks)
+    damaged = found.tasks[0].folder / "run.json"
+    damaged.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"`out` must hold what an earlier run wrote.*run\.json"):
+        plan(asked)
+
+
+def test_conditions_that_are_no_object_are_named(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "conditions.json").write_text("[]")
+    with pytest.raises(InputError, match=r"conditions\.json', which is not a JSON object"):
+        plan(request(tmp_path))
