@@ -12,6 +12,10 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 SOURCES := pyproject.toml batchnorm_mechanics/_version.py
 RUN := .venv/.ready-run
 DEV := .venv/.ready-dev
+PEERS := .venv/.ready-peers
+# Not in a lock: one version of torch has a CPU build and a CUDA build of several gigabytes, and a
+# lock that names no index could only pin the second.
+TORCH := torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
 
 # $(call set-up,LOCKS,STAMPS): fill .venv from locks, the project itself last.
 # .venv/.installing is there from before the first file until after the last: a set-up that was
@@ -54,7 +58,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce test lint format types check wheel lock clean
+.PHONY: help reproduce test lint format types peers check wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -80,7 +84,9 @@ format: $(DEV) ## repair what lint can repair
 types: $(DEV) ## check types
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
-check: lint types test wheel ## all of the above, and the wheel: what CI runs
+peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
+
+check: lint types peers test wheel ## all of the above, and the wheel: what CI runs
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist
@@ -93,12 +99,13 @@ wheel: $(DEV) ## build the wheel and try it in an empty environment
 	venv/bin/python $(INSTALL) -r requirements.lock; \
 	venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-index --no-deps ./*.whl; \
 	venv/bin/python -m pip check; \
-	(set -x; venv/bin/bnm --version; venv/bin/bnm reproduce --list)
+	(set -x; venv/bin/bnm --version; venv/bin/bnm trace; venv/bin/bnm reproduce --list)
 
 lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upgrade" takes newer releases)
 	$(BIN)/uv pip compile -q $(LOCK) --group dev $(ARGS) -o requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
+	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group peers $(ARGS) -o requirements-peers.lock
 
 clean: ## remove .venv and everything that was generated
 	rm -rf .venv dist build .pytest_cache .ruff_cache .hypothesis
@@ -109,3 +116,12 @@ $(RUN): requirements.lock requirements-build.lock $(SOURCES)
 
 $(DEV): requirements-dev.lock $(SOURCES)
 	$(call set-up,requirements-dev.lock,$(RUN) $(DEV))
+
+$(PEERS): requirements-peers.lock $(DEV)
+	@touch .venv/.installing
+	@echo "Installing the peers (about a minute)"
+	@$(BIN)/python $(INSTALL) -r requirements-peers.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps "$(TORCH)" || \
+		echo "make: no $(TORCH) to be found, so torch is left out; its CPU build is at PyTorch's own index" >&2
+	@touch $(PEERS)
+	@rm .venv/.installing

@@ -1,3 +1,10 @@
+from .conformance import (
+    CaseResult,
+    Check,
+    Conventions,
+    Report,
+    conform,
+)
 from .core import (
     Cache,
     Gradients,
@@ -29,20 +36,32 @@ from .statistics import (
     Policy,
     PooledPopulation,
 )
+from .tracing import (
+    Step,
+    Trace,
+    trace,
+)
 
 __all__ = [
     "AverageOfBatches",
     "BatchNormalization",
     "Cache",
+    "CaseResult",
+    "Check",
+    "Conventions",
     "DebiasedMovingAverage",
     "ExponentialMovingAverage",
     "Gradients",
     "Moments",
     "Policy",
     "PooledPopulation",
+    "Report",
     "ResetStatistics",
+    "Step",
+    "Trace",
     "__version__",
     "backward",
+    "conform",
     "fold",
     "forward",
     "from_keras",
@@ -56,6 +75,7 @@ __all__ = [
     "samples_per_statistic",
     "scale_and_shift",
     "to_keras",
+    "trace",
     "unbiased_variance",
 ]
 __version__: str

@@ -36,6 +36,13 @@ COMMANDS = [
 SHORTER = {
     "make reproduce": 'make reproduce ARGS="keras-100 --quick --out {out}"',
     "make test": 'make test ARGS="-q tests/test_repository.py"',
+    "make peers": "make --dry-run peers",
+    "bnm trace": "{command}",
+    "bnm trace --inference": "{command}",
+    "bnm trace --input x.npy --axes 0,1,2 --backward --compare --html trace.html": "{command}",
+    "bnm conform": 'bnm conform tf.nn --cases "one step rank 2"',
+    "bnm conform keras": '{command} --cases "one step rank 2"',
+    "bnm conform my_layers.py:MyBatchNorm": '{command} --cases "one step rank 2"',
     "bnm reproduce --list": "{command}",
     "bnm reproduce --quick --out try": "{command}",
     "bnm reproduce keras-100 algorithm2-100 --seeds 3 --out two": "{command} --quick",
@@ -48,7 +55,7 @@ SHORTER = {
 
 
 def test_the_readme_has_what_the_tests_below_look_for():
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
     assert len(PYTHON) == sum(kind == "python" for kind, _ in BLOCKS)
     assert {command.removeprefix(".venv/bin/") for command in COMMANDS} == set(SHORTER)
 
@@ -62,7 +69,7 @@ def test_the_first_screen_has_a_sentence_two_commands_a_picture_and_ten_lines():
     assert len(code) == 10
 
 
-@pytest.mark.parametrize(("code", "output"), PYTHON, ids=["first screen", "layer"])
+@pytest.mark.parametrize(("code", "output"), PYTHON, ids=["first screen", "trace", "layer"])
 def test_the_python_runs_as_it_stands_and_prints_what_is_shown(code, output, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -107,8 +114,12 @@ def test_every_command_runs(command, tmp_path):
         x_test=rng.integers(0, 256, (100, 28, 28), np.uint8),
         y_test=rng.integers(0, 10, 100),
     )
+    np.save(tmp_path / "x.npy", rng.normal(size=(2, 3, 3, 2)).astype("float32"))
+    (tmp_path / "my_layers.py").write_text(
+        "import keras\n\nclass MyBatchNorm(keras.layers.BatchNormalization):\n    pass\n"
+    )
     words = shlex.split(short)
-    if words[0].startswith(".venv/bin/"):
+    if Path(words[0]).name in ("bnm", "python"):
         words[0] = str(Path(sys.executable).with_name(Path(words[0]).name))
     # A make within make must not take part in the outer one's jobs.
     kept = {

@@ -13,7 +13,12 @@ import pytest
 from batchnorm_mechanics._version import __version__
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+LOCKS = (
+    "requirements.lock",
+    "requirements-build.lock",
+    "requirements-peers.lock",
+    "requirements-dev.lock",
+)
 MAX_BYTES = 400_000
 LARGE = {"batchnorm_mechanics/studies/data/mnist.npz"}
 
@@ -62,6 +67,7 @@ def test_the_locks_hold_every_declared_dependency():
     wanted = {
         "requirements.lock": project["project"]["dependencies"],
         "requirements-build.lock": groups["build"],
+        "requirements-peers.lock": groups["peers"],
         "requirements-dev.lock": [item for item in groups["dev"] if isinstance(item, str)],
     }
     for name, requirements in wanted.items():

@@ -11,14 +11,6 @@ from typing import Any, Literal
 Statistics = Literal["keras-layer", "moving-average", "reversed", "algorithm-2", "debiased", "none"]
 
 
-class InputError(ValueError):
-    """What a user gave cannot be used; the message says what was expected and what to do."""
-
-
-class FailureError(RuntimeError):
-    """A run failed through no fault of its input; the message says how, and what is kept."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """All choices of a study; the defaults are what the studies share.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from batchnorm_mechanics.studies.config import InputError, Settings
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.studies.config import Settings
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -195,7 +196,7 @@ def prepare(digits: Digits, settings: Settings) -> Arrays:
 
     Example:
         >>> from batchnorm_mechanics.studies import dataset
-        >>> from batchnorm_mechanics.studies.config import InputError, Settings
+        >>> from batchnorm_mechanics.studies.config import Settings
         >>> digits = dataset.load("mnist", minimum_rows=600)
         >>> arrays = dataset.prepare(digits, Settings("keras-layer", rows=600))
         >>> arrays.x_train.shape, arrays.x_val.shape, arrays.x_test.shape, arrays.y_val.shape
@@ -270,7 +271,7 @@ def steps_in_epoch(rows: int, settings: Settings) -> int:
 
     Example:
         >>> from batchnorm_mechanics.studies import dataset
-        >>> from batchnorm_mechanics.studies.config import InputError, Settings
+        >>> from batchnorm_mechanics.studies.config import Settings
         >>> dataset.steps_in_epoch(55_000, Settings("keras-layer"))
         916
     """

@@ -1,14 +1,14 @@
 """The output folder: finished runs are kept, and runs of other settings are never mixed in."""
 
 import dataclasses
-import errno
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from batchnorm_mechanics.studies.config import InputError, Run, Study
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._files import write_atomically
+from batchnorm_mechanics.studies.config import Run, Study
 
 _CONDITIONS = "conditions.json"
 _RUN = "run.json"
@@ -120,27 +120,3 @@ def _other_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
     return ", ".join(f"{key}={found.get(key)!r} and not {wanted.get(key)!r}" for key in changed)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that an interruption leaves either the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def is_out_of_space(error: BaseException) -> bool:
-    """Return whether an error says, directly or by its cause, that a disk or quota is full.
-
-    TensorFlow and HDF5 put the system's error into words, so the words count too.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        full = isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or os.strerror(errno.ENOSPC) in str(seen):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchnorm_mechanics.studies.folder import write_atomically
+from batchnorm_mechanics._files import write_atomically
 from batchnorm_mechanics.studies.summary import (
     MARGIN,
     METRICS,

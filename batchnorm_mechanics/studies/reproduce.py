@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchnorm_mechanics._exceptions import FailureError, InputError
+from batchnorm_mechanics._files import write_atomically
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.studies import workers
-from batchnorm_mechanics.studies.config import FailureError, InputError, Run, Study
+from batchnorm_mechanics.studies.config import Run, Study
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
-from batchnorm_mechanics.studies.folder import OutputFolder, write_atomically
+from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES, quick, with_paper_steps
 from batchnorm_mechanics.studies.summary import results, steps_per_epoch
 

@@ -4,16 +4,16 @@ import multiprocessing
 import os
 import queue
 import shutil
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchnorm_mechanics.studies.config import FailureError, Run, Study
-from batchnorm_mechanics.studies.folder import is_out_of_space
+from batchnorm_mechanics._exceptions import FailureError
+from batchnorm_mechanics._files import is_out_of_space
+from batchnorm_mechanics._processes import behave_as_worker, cores, stop
+from batchnorm_mechanics.studies.config import Run, Study
 
 # A worker that dies says nothing, so it is looked after this often, in seconds.
 _WATCH = 0.5
@@ -63,13 +63,6 @@ class RunFailed:
     error: str
     trace: str
     out_of_space: bool
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fitting_in_memory() -> int:
@@ -124,7 +117,7 @@ def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnd
             left -= isinstance(event, RunEnded | RunFailed)
             yield event
     finally:
-        _stop(processes)
+        stop(processes)
 
 
 def _check_alive(processes: Sequence[Any]) -> None:
@@ -137,21 +130,9 @@ def _check_alive(processes: Sequence[Any]) -> None:
             )
 
 
-def _stop(processes: Sequence[Any]) -> None:
-    started = [process for process in processes if process.pid is not None]
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.join(timeout=5)
-        if process.is_alive():
-            process.kill()
-
-
 def _work(todo: Any, events: Any, source: str, threads: int) -> None:
     """Do tasks until there is none left. This is a worker process's whole life."""
-    # Ctrl-C reaches the whole group of processes; the parent answers it and ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    behave_as_worker()
     train = _prepare_worker(source, threads)
     while (task := todo.get()) is not None:
 
@@ -170,14 +151,6 @@ def _work(todo: Any, events: Any, source: str, threads: int) -> None:
                     is_out_of_space(error),
                 )
             )
-
-
-def _end_with_parent() -> None:
-    """End this worker when the parent is gone, killed perhaps, and nobody listens any more."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _prepare_worker(source: str, threads: int) -> Callable[[Task, Any], Run]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics.studies import reproduce, workers
-from batchnorm_mechanics.studies.config import FailureError, InputError, Run
+from batchnorm_mechanics.studies.config import Run
 from batchnorm_mechanics.studies.registry import STUDIES
 from batchnorm_mechanics.studies.reproduce import Request, plan
 

@@ -1,4 +1,4 @@
-"""The command `bnm`: parse, call, print, exit code. TensorFlow waits until it is needed."""
+"""`bnm reproduce`: the MNIST studies."""
 
 import json
 import sys
@@ -7,45 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchnorm_mechanics._version import __version__
+from batchnorm_mechanics.cli.exit_codes import INTERRUPTED
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.studies.reproduce import Request
 
-app = typer.Typer(
-    name="bnm",
-    help="Show how batch normalization works, prove whether it is right, and repair it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
-FAILED = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"bnm {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def bnm(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Show how batch normalization works, prove whether it is right, and repair it."""
-
-
-@app.command()
 def reproduce(  # noqa: PLR0913 - each is an option
     studies: Annotated[
         list[str] | None,
@@ -76,7 +43,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
         bool, typer.Option("--list", help="List the studies and exit.")
     ] = False,
 ) -> None:
-    r"""Run the MNIST studies with several seeds, beside the published figures.
+    """Run the MNIST studies with several seeds, beside the published figures.
 
     Prints how far ours and the published accuracies agree, what each factor changes, with a 95%
     interval, and why the studies differ; writes results.json and report.html to the folder. Runs
@@ -87,7 +54,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
     bnm reproduce --quick --out try          see it work in under a minute
     bnm reproduce keras-916 --seeds 3        one study
     bnm reproduce --data my.npz --out mine   your own images
-    """
+    """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics.studies.registry import STUDIES
 
     if list_studies:
@@ -110,8 +77,8 @@ def reproduce(  # noqa: PLR0913 - each is an option
 def _reproduce(request: "Request", *, as_json: bool) -> None:
     from rich.console import Console
 
+    from batchnorm_mechanics._files import is_out_of_space
     from batchnorm_mechanics.studies import reproduce as job
-    from batchnorm_mechanics.studies.folder import is_out_of_space
     from batchnorm_mechanics.studies.progress import Display
     from batchnorm_mechanics.studies.report import write_report
     from batchnorm_mechanics.studies.tables import print_results
@@ -143,16 +110,3 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
-
-
-def main() -> None:
-    """Run the command line and exit with its code."""
-    from batchnorm_mechanics.studies.config import FailureError, InputError
-
-    try:
-        app()
-    except (InputError, FailureError) as error:
-        print(f"bnm {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

@@ -1,0 +1,171 @@
+"""`bnm conform`: whether implementations of batch normalization are right."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchnorm_mechanics.cli.exit_codes import FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchnorm_mechanics.conformance.record import CaseResult, Report
+    from batchnorm_mechanics.conformance.workers import Event
+
+
+def conform(
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUBJECT]...",
+            help="Built-in names (see --list), path/to/file.py:Name or package.module:Name; all "
+            "built-in ones by default.",
+        ),
+    ] = None,
+    *,
+    cases: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only a group of cases, or those with TEXT in the name."),
+    ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Print every case, as for subjects that are named."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
+    ] = False,
+    list_subjects: Annotated[
+        bool, typer.Option("--list", help="List built-in subjects and groups of cases, and exit.")
+    ] = False,
+) -> None:
+    """Say whether implementations of batch normalization are right.
+
+    Finds out which conventions each subject follows, runs it through a table of cases against a
+    float64 oracle, and names the mistake that explains its failures. A subject is a Keras layer
+    class or instance, or a function f(x, gamma, beta, moving_mean, moving_variance, *, axis,
+    momentum, epsilon, training) -> (y, new_moving_mean, new_moving_variance).
+
+    \b
+    bnm conform                              all built-in subjects that can run here
+    bnm conform keras torch                  two of them
+    bnm conform my_layers.py:MyBatchNorm     a layer or function of your own
+    bnm conform keras --cases offset         only large means
+    bnm conform --json > report.json         for programs
+
+    \b
+    pass      within a tolerance that follows from the dtype's rounding alone
+    FAIL      beyond it, or raised, hung for 60 s, crashed, gave a wrong shape
+    measured  shown, not judged: the dtype has no digit left there
+    skipped   the subject is not made for it
+
+    Exit code: 0 if nothing failed, 1 if a subject failed, 2 on bad usage.
+    """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
+    from batchnorm_mechanics.conformance.cases import CASES, select
+    from batchnorm_mechanics.conformance.subjects import registry
+
+    if list_subjects:
+        _list()
+        return
+    specs = list(dict.fromkeys(subjects or registry.default_names()))
+    for spec in specs:
+        _check(spec)
+    chosen = CASES if cases is None else select(cases)
+    from batchnorm_mechanics.conformance.workers import conform_all
+
+    detailed = verbose or bool(subjects)
+    _conform(specs, conform_all(specs, cases=chosen), as_json=as_json, verbose=detailed)
+
+
+def _list() -> None:
+    from batchnorm_mechanics.conformance.cases import CASES
+    from batchnorm_mechanics.conformance.subjects import registry
+
+    here = registry.default_names()
+    print("Subjects")
+    for name in registry.all_names():
+        print(f"  {name}" if name in here else f"  {name:<24}not installed")
+    print("Groups of cases")
+    groups = [case.group for case in CASES]
+    for group in dict.fromkeys(groups):
+        print(f"  {group:<24}{groups.count(group):3}")
+
+
+def _check(spec: str) -> None:
+    """Refuse what cannot name a subject before any work starts, without importing anything."""
+    from batchnorm_mechanics.conformance.subjects import registry
+
+    if spec in registry.default_names():
+        return
+    where, _, name = spec.rpartition(":")
+    of_form = bool(where) and name.isidentifier()
+    if not of_form or (where.endswith(".py") and not Path(where).is_file()):
+        # It cannot be one, and the registry has the words for each way in which it is not.
+        registry.resolve(spec)
+
+
+class _Collected:
+    """What has been found so far, also of subjects that are not done yet."""
+
+    def __init__(self, specs: list[str]) -> None:
+        self._specs = specs
+        self._ended: dict[str, Report] = {}
+        self._cases: dict[str, list[CaseResult]] = {spec: [] for spec in specs}
+        self.troubles: list[str] = []
+
+    def add(self, event: "Event") -> None:
+        from batchnorm_mechanics.conformance.workers import CaseJudged, Ended
+
+        if isinstance(event, CaseJudged):
+            self._cases[event.spec].append(event.result)
+        elif isinstance(event, Ended):
+            self._ended[event.spec] = event.report
+            self.troubles += [event.trouble] if event.trouble else []
+
+    def reports(self) -> "Iterator[Report]":
+        """Yield the reports in the order asked for, the unfinished ones without explanations."""
+        from batchnorm_mechanics.conformance.record import Conventions, Report
+
+        for spec in self._specs:
+            if spec in self._ended:
+                yield self._ended[spec]
+            elif self._cases[spec]:
+                yield Report(spec, "interrupted", Conventions(), tuple(self._cases[spec]))
+
+
+def _conform(specs: list[str], events: "Iterator[Event]", *, as_json: bool, verbose: bool) -> None:
+    from rich.console import Console
+
+    from batchnorm_mechanics.conformance.as_json import document
+    from batchnorm_mechanics.conformance.progress import Display
+    from batchnorm_mechanics.conformance.tables import print_report, print_summary
+
+    collected = _Collected(specs)
+    interrupted = False
+    # Progress goes to standard error, so that standard output holds the results alone.
+    log = Console(stderr=True, quiet=as_json)
+    try:
+        with Display(log, len(specs)) as display:
+            for event in events:
+                display(event)
+                collected.add(event)
+    except KeyboardInterrupt:
+        interrupted = True
+    reports = list(collected.reports())
+    if as_json:
+        print(json.dumps(document(reports, finished=not interrupted), indent=2, allow_nan=False))
+    else:
+        console = Console(highlight=False)
+        for report in reports:
+            print_report(report, console, verbose=verbose)
+        if reports:
+            print_summary(reports, console)
+    for trouble in collected.troubles:
+        print(f"bnm conform: {trouble}", file=sys.stderr)
+    if interrupted:
+        print("Interrupted; this is what was found so far.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if collected.troubles or not all(report.passed for report in reports):
+        raise typer.Exit(FAILED)

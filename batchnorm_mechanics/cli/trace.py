@@ -1,0 +1,143 @@
+"""`bnm trace`: one batch norm, step by step."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.tracing.record import Trace
+
+
+class Dtype(StrEnum):
+    """The types that batch norm is computed in."""
+
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+def trace(  # noqa: PLR0913 - each is an option
+    *,
+    input_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help=".npy, .npz or .csv.",
+            show_default="[[1, 2, 3], [4, 5, 6]] with gamma 2 and beta 1",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which array of an .npz file.")
+    ] = None,
+    axes: Annotated[str, typer.Option(help="Axes reduced over, such as 0,2.")] = "0",
+    gamma: Annotated[
+        str | None, typer.Option(help="The scale: 2, or 1,2,3 by channel, or a .npy file.")
+    ] = None,
+    beta: Annotated[str | None, typer.Option(help="The offset, likewise.")] = None,
+    epsilon: Annotated[float, typer.Option(help="Added to the variance.")] = 1e-3,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="Convert the input first.", show_default="the file's, or float32"),
+    ] = None,
+    inference: Annotated[
+        bool, typer.Option("--inference", help="Use given statistics, not the batch's.")
+    ] = False,
+    mean: Annotated[
+        str | None, typer.Option(help="For --inference.", show_default="the initial 0")
+    ] = None,
+    variance: Annotated[
+        str | None, typer.Option(help="For --inference.", show_default="the initial 1")
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        typer.Option(help="Show moving statistics before and after; the old value's weight."),
+    ] = None,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="Show the six gradients and their sums too.")
+    ] = False,
+    dy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Gradient of the loss by y, for --backward.",
+            show_default="a ramp from -1 to 1",
+        ),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="tf.nn, the fused op and Keras beside the oracle.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON with all values instead of tables.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the trace too.")
+    ] = None,
+) -> None:
+    """Show one batch norm step by step: every value, its formula and its place in the paper.
+
+    Without options it takes a small input whose result is easy to follow by hand.
+
+    \b
+    bnm trace                                 [[1, 2, 3], [4, 5, 6]], step by step
+    bnm trace --inference                     why a new layer's output differs
+    bnm trace --backward --compare            gradients, and other implementations
+    bnm trace --input x.npy --axes 0,1,2      images: one statistic per channel
+    bnm trace --input x.csv --html page.html  your own numbers, as a page too
+    """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
+    from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    from batchnorm_mechanics.tracing.order import Order, carry_out
+
+    order = Order(
+        input_file=input_file,
+        key=key,
+        axes=axes,
+        parameters={"gamma": gamma, "beta": beta, "mean": mean, "variance": variance},
+        epsilon=epsilon,
+        dtype=None if dtype is None else dtype.value,
+        inference=inference,
+        momentum=momentum,
+        backward=backward,
+        dy=dy,
+        compare=compare,
+    )
+    found = carry_out(order)
+    if html is not None:
+        _write_page(found, html)
+    if as_json:
+        print(found.to_json())
+        return
+    _print(found, html)
+
+
+def _write_page(found: "Trace", path: Path) -> None:
+    from batchnorm_mechanics._exceptions import InputError
+    from batchnorm_mechanics._files import write_atomically
+
+    try:
+        write_atomically(path, found.to_html())
+    except OSError as error:
+        raise InputError(
+            f"trace: `html` must be a file that can be written. Received: html={str(path)!r} "
+            f"({error.strerror}). Name one in a folder that exists and is yours."
+        ) from error
+
+
+def _print(found: "Trace", html: Path | None) -> None:
+    from rich.console import Console
+
+    from batchnorm_mechanics.tracing.text import plain_text, print_trace
+
+    console = Console()
+    if console.is_terminal:
+        print_trace(found, console)
+    else:
+        print(plain_text(found))
+    if html is not None:
+        # A path is for copying: it is not cut into lines.
+        console.print(f"Page: {html}", soft_wrap=True, markup=False, highlight=False)

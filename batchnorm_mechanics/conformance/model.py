@@ -1,0 +1,282 @@
+"""What a batch normalization made of given steps gives for the data of a case, in float64.
+
+`Material` is what a case gave to a subject, and `Prediction` what an implementation made of some
+steps gives for it. Wrong gradients are not written down anywhere: they come from TensorFlow's
+differentiation of the wrong forward computation, and mistakes of a gradient alone are stopped
+gradients.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from batchnorm_mechanics.conformance import record
+from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.steps import (
+    Moments,
+    Pair,
+    Seen,
+    Steps,
+    Tensor,
+    Triple,
+    right_inference,
+    right_training,
+)
+
+# What the cases that follow something up add to the name of an output.
+ALONE = " of one sample alone"
+AGAIN = " asked again"
+INFERRED = " after inference"
+LOADED = " after loading"
+STEP_LATER = " one step after loading"
+# The longer one first: it ends like the other.
+_WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
+
+
+def parts(what: str) -> tuple[str, str]:
+    """Return an output's name and when it was asked for.
+
+    Example:
+        >>> parts("moving mean after loading")
+        ('moving mean', ' after loading')
+    """
+    when = next((when for when in _WHEN if what.endswith(when)), "")
+    return what.removesuffix(when), when
+
+
+class Material:
+    """What one case gave to a subject, as float64 tensors.
+
+    Attributes:
+        axes: the right axes to reduce over.
+        shape, rank: of the input; kept: the shape of the kept axes.
+        xs, masks: the batches; each mask None or boolean in as many dimensions as its batch.
+        dy, probe: as in `Evidence`.
+        gamma, beta: given to the subject, or 1 and 0.
+        start: moving statistics before the first batch.
+        end: the subject's own after the last, which its inference output is made from.
+        epsilon: as set.
+        decay: weight of the old value, by what the subject declares of its momentum.
+        unbiased: whether the moving variance takes in the unbiased variance.
+        loaded_later: whether there are outputs, named so, from after loading; the others are then
+            from before.
+        reloaded: whether `start` was saved and loaded before the first batch.
+        known: the moments of batches that were computed before.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        setting = evidence.setting
+        self.shape = setting.shape
+        self.axes, self.rank = evidence.axes, len(setting.shape)
+        self.kept = tuple(setting.shape[a] for a in range(self.rank) if a not in self.axes)
+        self.xs = [_float64(batch) for batch in evidence.batches]
+        self.masks = [_mask(mask, self.rank) for mask in evidence.masks]
+        self.dy, self.probe = _float64(evidence.dy), _float64(evidence.probe)
+        self.gamma = _parameter(setting.gamma, 1.0, self.kept)
+        self.beta = _parameter(setting.beta, 0.0, self.kept)
+        mean = _parameter(setting.moving_mean, 0.0, self.kept)
+        variance = _parameter(setting.moving_variance, 1.0, self.kept)
+        self.start = Pair(mean, variance)
+        own = [
+            _own(evidence.actual.get(name), fallback, self.kept)
+            for name, fallback in ((record.MOVING_MEAN, mean), (record.MOVING_VARIANCE, variance))
+        ]
+        self.end = Pair(*own)
+        self.epsilon = float(setting.epsilon or 0.0)
+        momentum = float(setting.momentum or 0.0)
+        self.decay = 1 - momentum if evidence.momentum_weighs == "new" else momentum
+        self.unbiased = evidence.unbiased
+        asked = {parts(what)[1] for what in evidence.actual}
+        self.loaded_later = not asked.isdisjoint({LOADED, STEP_LATER})
+        self.reloaded = evidence.reloaded and not self.loaded_later
+        self.known: dict[Any, Moments] = {}
+
+
+def _float64(value: np.ndarray) -> Tensor:
+    return tf.constant(np.asarray(value).astype(np.float64))
+
+
+def _mask(mask: np.ndarray | None, rank: int) -> Tensor:
+    if mask is None:
+        return None
+    mask = np.asarray(mask, dtype=bool)
+    return tf.constant(mask.reshape(mask.shape + (1,) * (rank - mask.ndim)))
+
+
+def _parameter(value: np.ndarray | None, otherwise: float, kept: tuple[int, ...]) -> Tensor:
+    return _float64(np.broadcast_to(otherwise if value is None else value, kept))
+
+
+def _own(actual: np.ndarray | None, otherwise: Tensor, kept: tuple[int, ...]) -> Tensor:
+    return otherwise if actual is None or np.shape(actual) != kept else _float64(actual)
+
+
+class Prediction:
+    """What an implementation made of these steps gives for this material, computed when asked.
+
+    Args:
+        steps: the steps.
+        material: the case.
+    """
+
+    def __init__(self, steps: Steps, material: Material) -> None:
+        self.steps, self.material = steps, material
+        self.axes = steps.axes(material.rank, material.axes)
+        self.place = steps.place(material.rank, material.axes)
+        self.possible = self.axes is not None and self._placeable()
+        self.epsilon = steps.epsilon(material.epsilon)
+
+    def _placeable(self) -> bool:
+        """Whether gamma has the right size for the axes that it is put along."""
+        if self.place is None:
+            return False
+        shape = self.material.shape
+        return self.material.kept == tuple(
+            shape[axis] for axis in range(len(shape)) if axis not in self.place
+        )
+
+    def of(self, what: str) -> np.ndarray | None:
+        """Return an output by its name, None where the mistake is impossible or the name unknown.
+
+        Args:
+            what: a name of `record`, with what a case may add to it.
+
+        Returns:
+            float64; gradients of parameters and moving statistics in the shape of the kept axes.
+        """
+        if not self.possible:
+            return None
+        base, when = parts(what)
+        if base == record.TRAINING_OUTPUT:
+            return self.output.numpy()
+        if base == record.INFERENCE_OUTPUT:
+            return self._inferred(when).numpy()
+        if base in (record.MOVING_MEAN, record.MOVING_VARIANCE):
+            moving = self._moving(when)
+            value = moving.mean if base == record.MOVING_MEAN else moving.variance
+            return np.reshape(value.numpy(), self.material.kept)
+        if base == record.DX:
+            return self.slopes.dx.numpy()
+        if base in (record.DGAMMA, record.DBETA):
+            value = self.slopes.dgamma if base == record.DGAMMA else self.slopes.dbeta
+            return np.reshape(value.numpy(), self.material.kept)
+        return None
+
+    def spread(self, value: Tensor) -> Tensor:
+        """Give a parameter size-1 axes where it does not lie along the input's."""
+        for axis in sorted(self.place or ()):
+            value = tf.expand_dims(value, axis)
+        return value
+
+    def batch(self, x: Tensor, mask: Tensor) -> Moments:
+        """Return the moments of a batch, with the mask as these steps understand it."""
+        return self.steps.moments(x, self.steps.mask(mask, x), self.axes or ())
+
+    @property
+    def first(self) -> Moments:
+        """The moments of the first batch."""
+        return self._moments(0)
+
+    def _moments(self, number: int) -> Moments:
+        """Return the moments of a batch, which most hypotheses have in common."""
+        key = number, self.steps.moments, self.steps.mask, self.axes
+        known = self.material.known
+        if key not in known:
+            known[key] = self.batch(self.material.xs[number], self.material.masks[number])
+        return known[key]
+
+    def _forward(self, x: Tensor, gamma: Tensor, beta: Tensor, batch: Moments) -> Tensor:
+        steps, material = self.steps, self.material
+        mask = material.masks[0]
+        old = self._start
+        used = steps.use(batch)
+        if steps.training is not right_training:
+            used = steps.training(used, old, self._updated(old, batch, 0))
+        x_hat = steps.normalize(x, used, self.epsilon)
+        return steps.affine(x_hat, self.spread(gamma), self.spread(beta), mask)
+
+    @cached_property
+    def output(self) -> Tensor:
+        """The training output of the first batch."""
+        material = self.material
+        return self._forward(material.xs[0], material.gamma, material.beta, self.first)
+
+    @cached_property
+    def slopes(self) -> Triple:
+        """The gradients of sum(y * dy) for the first batch."""
+        material = self.material
+        x, gamma, beta = sources = [material.xs[0], material.gamma, material.beta]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            # Computed anew: what is known already was not watched.
+            batch = self.batch(x, material.masks[0])
+            loss = tf.reduce_sum(self._forward(x, gamma, beta, batch) * material.dy)
+        found = tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return self.steps.slopes(Triple(*found), self)
+
+    def _inferred(self, when: str) -> Tensor:
+        """Return the inference output of the probe, by the subject's own moving statistics."""
+        steps, material = self.steps, self.material
+        probe = material.probe[:1] if when == ALONE else material.probe
+        by = Pair(*(self.spread(value) for value in material.end))
+        if when == LOADED:
+            by = steps.stored(by)
+        elif steps.moves_in_inference and when in (ALONE, AGAIN):
+            by = self._inferred_once(by)
+        if steps.inference is not right_inference:
+            by = steps.inference(by, steps.use(self.batch(probe, None)))
+        x_hat = steps.normalize(probe, by, self.epsilon)
+        gamma, beta = self.spread(material.gamma), self.spread(material.beta)
+        return steps.affine(x_hat, gamma, beta, None)
+
+    def _moving(self, when: str) -> Pair:
+        """Return the moving statistics, with size 1 where an axis is reduced."""
+        if when == "":
+            return self._moved
+        end = Pair(*(self.spread(value) for value in self.material.end))
+        if when == INFERRED:
+            # Twice: for the inference output, and when it was asked for again.
+            moves = self.steps.moves_in_inference
+            return self._inferred_once(self._inferred_once(end)) if moves else end
+        if self.material.loaded_later:
+            end = self.steps.stored(end)
+            return self._updated(end, self.first, 0) if when == STEP_LATER else end
+        return self._start
+
+    def _inferred_once(self, moving: Pair) -> Pair:
+        """Return what inference makes of the moving statistics if it moves them."""
+        batch = self.batch(self.material.probe, None)
+        return self._updated(moving, batch, 0, training=False)
+
+    @cached_property
+    def _start(self) -> Pair:
+        """The moving statistics before the first batch."""
+        start = Pair(*(self.spread(value) for value in self.material.start))
+        return self.steps.stored(start) if self.material.reloaded else start
+
+    @cached_property
+    def _moved(self) -> Pair:
+        """The moving statistics after all batches, read before inference."""
+        moving = self._start
+        for number in range(len(self.material.xs)):
+            moving = self._updated(moving, self._moments(number), number)
+        return moving
+
+    def _updated(self, old: Pair, batch: Moments, number: int, *, training: bool = True) -> Pair:
+        """Return the moving statistics after one batch."""
+        steps, unbiased = self.steps, self.material.unbiased
+        taken = steps.intake(batch, unbiased, old)
+        seen = Seen(self._fitted(batch.count, old.mean), unbiased, number, training)
+        taken = Pair(*(self._fitted(part, old.mean) for part in taken))
+        return steps.update(old, taken, steps.decay(self.material.decay), seen)
+
+    def _fitted(self, value: Tensor, like: Tensor) -> Tensor:
+        """Bring a statistic reduced over wrong axes into the shape of the moving ones."""
+        extra = [
+            axis for axis, size in enumerate(like.shape) if size == 1 and value.shape[axis] != 1
+        ]
+        if extra:
+            value = tf.reduce_mean(value, extra, keepdims=True)
+        return tf.broadcast_to(value, like.shape)

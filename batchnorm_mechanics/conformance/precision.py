@@ -1,0 +1,279 @@
+"""Recognize digits lost on the way, which no wrong formula explains.
+
+Rounding errors cannot be predicted, for they depend on the order of every sum. What can be said is
+how large they may be, and what they leave right. If only the statistics are imprecise, the output
+is still an exact straight line in x, channel by channel, and the line tells the mean and variance
+it was made with; if the output is, its digits end early.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+import tensorflow as tf
+
+from batchnorm_mechanics import reference
+from batchnorm_mechanics.conformance import record
+from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.model import Material, Prediction
+from batchnorm_mechanics.conformance.steps import Moments, Pair, Steps
+
+_STATISTICS = (record.MOVING_MEAN, record.MOVING_VARIANCE)
+_HALF = ("float16", "bfloat16")
+
+
+class Line(NamedTuple):
+    """The statistics that an output was made with, per channel, and how far off they may be."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    mean_error: np.ndarray
+    variance_error: np.ndarray
+
+
+def _unit(dtype: str) -> float:
+    """Return the largest relative error of one rounding."""
+    return float(ml_dtypes.finfo(dtype).eps) / 2
+
+
+def _bounds(
+    evidence: Evidence, number: int, unit: float, *, one_pass: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far the mean and variance of a batch may be off if sums round by this unit.
+
+    Roundings of a sum come in both directions, so that their number counts by its root. One pass
+    subtracts two numbers of the size of the mean square; two passes round only what is left after
+    the mean is taken away.
+    """
+    x, mask, axes = (
+        evidence.batches[number].astype(np.float64),
+        evidence.masks[number],
+        evidence.axes,
+    )
+    mean, variance, count = reference.moments(x, axes, mask)
+    largest = np.max(np.abs(x), axis=axes, initial=0.0)
+    share = (np.sqrt(count) + 4) * unit
+    mean_error = share * largest
+    if one_pass:
+        return mean_error, 2 * share * (variance + mean**2 + largest**2)
+    return mean_error, share * (variance + 2 * largest * np.sqrt(variance)) + mean_error**2
+
+
+@dataclass(frozen=True)
+class ImpreciseStatistics:
+    """Statistics that lose digits, all else being right.
+
+    Attributes:
+        name: what is done, in words.
+        one_pass: whether the variance is E[x^2] - E[x]^2, in the precision of usual statistics;
+            else everything about them is in half precision.
+    """
+
+    name: str
+    one_pass: bool
+    kind: str = "precision"
+
+    def label(self, material: Material) -> str:
+        """Return the name."""
+        return self.name
+
+    def gives(self, evidence: Evidence, what: str, actual: np.ndarray) -> np.ndarray | None:
+        """Return what the subject's own statistics make of an output, if they can be so far off.
+
+        Args:
+            evidence: of the case.
+            what: the output.
+            actual: the subject's, float64.
+
+        Returns:
+            The output, for comparison with the subject's; None if its statistics are further off
+            than lost digits explain.
+        """
+        # NaN and infinity come up, compare as false, and so are never explained.
+        with np.errstate(all="ignore"):
+            if not _output_fails(evidence):
+                # Statistics that cost the output nothing are not what spoilt the rest.
+                return None
+            units = self._units(evidence.setting.dtype)
+            each = (self._given(evidence, what, actual, unit) for unit in units)
+            return next((given for given in each if given is not None), None)
+
+    def _units(self, dtype: str) -> list[float]:
+        if self.one_pass:
+            return [_unit("float64" if dtype == "float64" else "float32")]
+        # bfloat16 for wider data is left out: its bounds would cover mistakes as well.
+        return [_unit(dtype if dtype in _HALF else "float16")]
+
+    def _given(
+        self, evidence: Evidence, what: str, actual: np.ndarray, unit: float
+    ) -> np.ndarray | None:
+        if what in _STATISTICS:
+            return self._moving(evidence, what, actual, unit)
+        if what == record.INFERENCE_OUTPUT:
+            return None
+        line = _line(evidence, unit, one_pass=self.one_pass)
+        given = None if line is None else _with(line, evidence, what)
+        if given is None or self.one_pass or what == record.TRAINING_OUTPUT:
+            return given
+        # Gradients through imprecise statistics are rounded like these on their way.
+        near = np.abs(actual - given) <= 16 * unit * np.max(np.abs(given), initial=0.0)
+        return actual if np.all(near) else given
+
+    def _moving(
+        self, evidence: Evidence, what: str, actual: np.ndarray, unit: float
+    ) -> np.ndarray | None:
+        """Return the moving statistic itself if it is no further off than all batches may be."""
+        each = [
+            _bounds(evidence, number, unit, one_pass=self.one_pass)[_STATISTICS.index(what)]
+            for number in range(len(evidence.batches))
+        ]
+        expected = np.asarray(evidence.expected[what])
+        if self.one_pass and what == record.MOVING_MEAN:
+            return None
+        error = np.abs(actual - expected)
+        near = np.all(error <= np.max(each, axis=0)) and _large(error, each)
+        # A number alone may be off for any reason; the line shows that the statistics are.
+        shown = near and _line(evidence, unit, one_pass=self.one_pass) is not None
+        return actual if shown else None
+
+
+def _output_fails(evidence: Evidence) -> bool:
+    """Whether the training output is beyond its tolerance."""
+    what = record.TRAINING_OUTPUT
+    if what not in evidence.actual or what not in evidence.tolerance:
+        return False
+    actual = np.asarray(evidence.actual[what]).astype(np.float64)
+    if actual.shape != np.shape(evidence.expected[what]):
+        return False
+    within = np.abs(actual - evidence.expected[what]) <= evidence.tolerance[what]
+    return bool(np.any(np.isfinite(evidence.expected[what]) & ~within))
+
+
+def _large(error: np.ndarray, bound: np.ndarray | list[np.ndarray]) -> bool:
+    """Whether an error is of the size of its bound somewhere: less is another imprecision."""
+    return bool(np.any(error >= 1e-3 * np.max(bound)))
+
+
+def _line(evidence: Evidence, unit: float, *, one_pass: bool) -> Line | None:
+    """Return the statistics behind the training output, None if they are too far off."""
+    setting, axes = evidence.setting, evidence.axes
+    if record.TRAINING_OUTPUT not in evidence.actual:
+        return None
+    x = evidence.batches[0].astype(np.float64)
+    y = np.asarray(evidence.actual[record.TRAINING_OUTPUT]).astype(np.float64)
+    if y.shape != x.shape:
+        return None
+    mean, variance, _ = reference.moments(x, axes, evidence.masks[0])
+    mean_error, variance_error = _bounds(evidence, 0, unit, one_pass=one_pass)
+    gamma = np.asarray(1.0 if setting.gamma is None else setting.gamma)
+    beta = np.asarray(0.0 if setting.beta is None else setting.beta)
+    epsilon = float(setting.epsilon or 0.0)
+    deviation = x - x.mean(axes, keepdims=True)
+    squares = np.sum(deviation**2, axes)
+    slope = np.sum(deviation * y, axes) / squares
+    own_variance = (gamma / slope) ** 2 - epsilon
+    own_mean = x.mean(axes) - (y.mean(axes) - beta) / slope
+    # A constant channel has no slope; where the variance may come out below -epsilon, NaN is due.
+    flat = squares <= 1e-24 * np.max(np.abs(x), axes, initial=0.0) ** 2
+    lost = ~np.isfinite(own_variance) & (variance_error >= variance + epsilon)
+    own_variance = np.where(flat, variance, own_variance)
+    own_mean = np.where(flat | lost | one_pass, mean, own_mean)
+    off = ~(np.abs(own_variance - variance) <= variance_error) & ~lost
+    off |= ~(np.abs(own_mean - mean) <= mean_error)
+    error = np.abs(own_variance - variance)[~flat & ~lost]
+    small = not np.any(lost) and not _large(error, variance_error)
+    # In half precision the mean is rounded too; a variance that is off alone has another cause.
+    small |= not one_pass and not _large(np.abs(own_mean - mean), mean_error)
+    if np.any(off) or small:
+        return None
+    return Line(own_mean, np.where(lost, np.nan, own_variance), mean_error, variance_error)
+
+
+def _with(line: Line, evidence: Evidence, what: str) -> np.ndarray | None:
+    """Return an output made with these statistics, their gradients flowing as they should."""
+
+    def use(batch: Moments) -> Pair:
+        mean, variance = (
+            tf.reshape(tf.constant(part), batch.mean.shape) for part in (line.mean, line.variance)
+        )
+        # Clipped at zero a variance has no gradient.
+        flows = tf.cast(variance > 1e-3 * float(evidence.setting.epsilon or 0.0), batch.mean.dtype)
+        return Pair(
+            batch.mean + tf.stop_gradient(mean - batch.mean),
+            tf.stop_gradient(variance)
+            + flows * (batch.variance - tf.stop_gradient(batch.variance)),
+        )
+
+    return Prediction(replace(Steps(), use=use), Material(evidence)).of(what)
+
+
+@dataclass(frozen=True)
+class ImpreciseOutput:
+    """An output computed in half precision, although its dtype has more digits.
+
+    Attributes:
+        name: what is done, in words.
+    """
+
+    name: str
+    kind: str = "precision"
+
+    def label(self, material: Material) -> str:
+        """Return the name."""
+        return self.name
+
+    def gives(self, evidence: Evidence, what: str, actual: np.ndarray) -> np.ndarray | None:
+        """Return the output itself if all its digits, and its error, are those of a half type.
+
+        Args:
+            evidence: of the case.
+            what: the output.
+            actual: the subject's, float64.
+
+        Returns:
+            `actual`, or None.
+        """
+        asked = what if what == record.INFERENCE_OUTPUT else record.TRAINING_OUTPUT
+        shown = evidence.actual.get(asked)
+        if what in _STATISTICS or shown is None or evidence.setting.dtype in _HALF:
+            return None
+        values = np.asarray(shown).astype(np.float64)
+        for name in _HALF:
+            if np.array_equal(_rounded(values, name), values, equal_nan=True):
+                near = _near_half(evidence, what, actual, _unit(name))
+                return actual if near else None
+        return None
+
+
+def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(ml_dtypes.finfo(dtype).dtype).astype(np.float64)
+
+
+def _near_half(evidence: Evidence, what: str, actual: np.ndarray, unit: float) -> bool:
+    """Whether an output is no further off than a few roundings of its terms."""
+    expected, axes = np.asarray(evidence.expected[what]), evidence.axes
+    if what in (record.DGAMMA, record.DBETA):
+        x = evidence.batches[0].astype(np.float64)
+        x_hat = reference.forward(x, None, None, axes, float(evidence.setting.epsilon or 0.0))[3]
+        factor = x_hat if what == record.DGAMMA else np.ones_like(x)
+        dy = np.abs(evidence.dy.astype(np.float64))
+        allowed = 4 * unit * np.sum(dy * (1 + np.abs(factor)), axes)
+    else:
+        beta = np.max(np.abs(0.0 if evidence.setting.beta is None else evidence.setting.beta))
+        extra = 0.0 if what == record.DX else beta
+        finite = np.where(np.isfinite(expected), expected, 0.0)
+        allowed = 8 * unit * (np.max(np.abs(finite), axes, keepdims=True) + extra)
+    neither = ~np.isfinite(actual) & ~np.isfinite(expected)
+    return bool(np.all(neither | (np.abs(actual - expected) <= allowed)))
+
+
+Imprecision = ImpreciseStatistics | ImpreciseOutput
+
+# In the order in which one is preferred to another that explains as much.
+IMPRECISIONS: tuple[Imprecision, ...] = (
+    ImpreciseOutput("output computed in half precision"),
+    ImpreciseStatistics("variance computed as E[x^2] - E[x]^2", one_pass=True),
+    ImpreciseStatistics("statistics computed in half precision", one_pass=False),
+)

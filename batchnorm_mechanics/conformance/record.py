@@ -1,0 +1,136 @@
+"""What conformance finds, as frozen data: checks, cases, conventions, mistakes, reports."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Status = Literal["pass", "fail", "measured", "skipped"]
+
+# What a check may be about; each is one output of a subject.
+TRAINING_OUTPUT = "training output"
+INFERENCE_OUTPUT = "inference output"
+MOVING_MEAN = "moving mean"
+MOVING_VARIANCE = "moving variance"
+DX = "dx"
+DGAMMA = "dgamma"
+DBETA = "dbeta"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output of a subject beside the oracle's.
+
+    Attributes:
+        what: which output, one of the names above or a behaviour in words.
+        passed: whether every element lies within its tolerance.
+        absolute, relative, ulps: the largest differences, each over all elements by itself; None
+            where nothing could be compared.
+        tolerance: the absolute tolerance of the element that comes closest to its own, or exceeds
+            it the most.
+        error: the absolute error of that element.
+        reason: what is wrong in words, where numbers do not say it (raised, hung, wrong shape).
+        diagnosis: the name of the mistake that explains a failure, or None.
+    """
+
+    what: str
+    passed: bool
+    absolute: float | None = None
+    relative: float | None = None
+    ulps: float | None = None
+    tolerance: float | None = None
+    error: float | None = None
+    reason: str | None = None
+    diagnosis: str | None = None
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What came of one case.
+
+    Attributes:
+        case: the case's name.
+        group: what the case is about, such as "axes" or "offset".
+        status: "pass"; "fail"; "measured" if the numbers are beyond what the dtype can promise, so
+            that they are shown and not judged; "skipped" if the subject is not made for it.
+        checks: one for each output.
+        reason: why it was skipped or only measured.
+        seconds: how long it took.
+    """
+
+    case: str
+    group: str
+    status: Status
+    checks: tuple[Check, ...] = ()
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What a subject does, found from its behaviour alone; None where it could not be told.
+
+    Attributes:
+        moving_variance: which variance its moving average takes in; "none" if nothing moves,
+            "other" if it is neither.
+        momentum_weighs: whether its momentum weighs the old value or the new one.
+        default_momentum: in the subject's own meaning.
+        epsilon_place: where epsilon is added: 1/sqrt(variance + epsilon), or
+            1/(sqrt(variance) + epsilon).
+        default_epsilon: epsilon when none is set.
+        initial_mean, initial_variance: moving statistics before any batch.
+        axis_kept: kept axis when none is set, of a rank-4 input: -1 or 1.
+        default_mode: what a call without a mode gives.
+        moves_in_inference: whether statistics change in inference.
+        one_sample: what it does with a single sample behind a statistic: "normalizes" (the output
+            is beta) or "refuses".
+        empty_batch: "refuses", "ignores" it (statistics stay), or "poisons" them (NaN, or worse).
+        large_mean: how the error grows with mean/std: "exact" (not at all), "proportional" (one
+            digit lost for each digit of mean/std), or "quadratic" (two digits lost).
+    """
+
+    moving_variance: Literal["biased", "unbiased", "none", "other"] | None = None
+    momentum_weighs: Literal["old", "new"] | None = None
+    default_momentum: float | None = None
+    epsilon_place: Literal["inside", "outside"] | None = None
+    default_epsilon: float | None = None
+    initial_mean: float | None = None
+    initial_variance: float | None = None
+    axis_kept: int | None = None
+    default_mode: Literal["training", "inference"] | None = None
+    moves_in_inference: bool | None = None
+    one_sample: Literal["normalizes", "refuses"] | None = None
+    empty_batch: Literal["refuses", "ignores", "poisons"] | None = None
+    large_mean: Literal["exact", "proportional", "quadratic"] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about one subject.
+
+    Attributes:
+        name, description: the subject's.
+        conventions: found before judging.
+        cases: in the order of the table of cases.
+        seconds: how long it all took.
+    """
+
+    name: str
+    description: str
+    conventions: Conventions
+    cases: tuple[CaseResult, ...]
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether no case failed."""
+        return not any(case.status == "fail" for case in self.cases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as `bnm conform --json` has it; see `as_json.report_as_json`."""
+        from batchnorm_mechanics.conformance.as_json import report_as_json
+
+        return report_as_json(self)
+
+    def __str__(self) -> str:
+        from batchnorm_mechanics.conformance.tables import plain
+
+        return plain(self)

@@ -1,0 +1,137 @@
+"""What a subject is: something that normalizes batches, asked in one way whatever it is made of."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+
+
+class Ability(StrEnum):
+    """What a case may ask of a subject, and what not every subject has."""
+
+    TRAIN = "training mode"
+    INFER = "inference mode"
+    CALL = "a mode of its own choice"
+    STATISTICS = "moving statistics"
+    GRADIENTS = "gradients"
+    MASK = "masks"
+    RELOAD = "saving and loading"
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """How a subject is to be set up. None leaves what the subject does of its own accord.
+
+    Attributes:
+        shape: of the input, rank 2 to 5; the first axis is the batch, and may be given other sizes
+            later on.
+        kept: the axes that are kept (Keras's `axis`), none negative, in ascending order; () reduces
+            over all.
+        dtype: of the input: "float64", "float32", "bfloat16" or "float16".
+        epsilon: added to the variance.
+        momentum: the number handed to the subject's own argument, whatever it means there.
+        gamma, beta, moving_mean, moving_variance: float64 in the shape of the kept axes.
+    """
+
+    shape: tuple[int, ...]
+    kept: tuple[int, ...] | None = None
+    dtype: str = "float32"
+    epsilon: float | None = None
+    momentum: float | None = None
+    gamma: np.ndarray | None = None
+    beta: np.ndarray | None = None
+    moving_mean: np.ndarray | None = None
+    moving_variance: np.ndarray | None = None
+
+
+class Slopes(NamedTuple):
+    """Gradients of sum(y * dy) in training mode; gamma's and beta's None where there are none."""
+
+    dx: np.ndarray
+    dgamma: np.ndarray | None
+    dbeta: np.ndarray | None
+
+
+class Running(NamedTuple):
+    """The subject's moving statistics, in the shape of the kept axes."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class Session(ABC):
+    """A subject set up for one `Setting`.
+
+    Inputs are NumPy arrays of the setting's dtype (bfloat16 as `ml_dtypes.bfloat16`). Outputs come
+    back as NumPy arrays exactly as the subject gave them, in whatever dtype and shape. What the
+    subject raises comes through. A method whose ability the subject lacks is not called.
+    """
+
+    @abstractmethod
+    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Return the output in training mode, and let the subject take the batch into account."""
+
+    @abstractmethod
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        """Return the output in inference mode, by the subject's moving statistics."""
+
+    def call(self, x: np.ndarray) -> np.ndarray:
+        """Return what the subject gives if it is not told which mode it is in."""
+        raise NotImplementedError
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return the gradients of sum(y * dy) in training mode."""
+        raise NotImplementedError
+
+    def running(self) -> Running:
+        """Return the moving statistics as they are now."""
+        raise NotImplementedError
+
+    def reload(self) -> Self:
+        """Return a session of the subject after saving and loading, as its users do that."""
+        raise NotImplementedError
+
+
+class Subject(ABC):
+    """An implementation of batch normalization under judgement.
+
+    Attributes:
+        name: as the tables have it, and as the command line takes it.
+        description: what it is, in a few words, with the library's version where there is one.
+        abilities: what it can be asked.
+        declared_momentum: what its momentum weighs by its documentation, the "old" value or the
+            "new" one; None if it has no momentum.
+        takes_epsilon: whether epsilon can be set.
+        lacks: which of "gamma" and "beta" it does not have. A case leaves them None and expects
+            what 1 and 0 give; a setting that gives them is refused.
+        needs: which of "axis", "epsilon", "momentum" and "statistics" it has no default for. Where
+            a setting leaves one None it is given Keras's, which says nothing of the subject.
+        source: for a user's own, where it came from; None for what is built in.
+    """
+
+    name: str
+    description: str
+    abilities: frozenset[Ability]
+    declared_momentum: Literal["old", "new"] | None
+    takes_epsilon: bool = True
+    lacks: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    source: str | None = None
+
+    @abstractmethod
+    def refusal(self, setting: Setting) -> str | None:
+        """Return why the subject is not made for a setting, or None if it should manage it.
+
+        This is for what the subject does not claim: another axis, rank, dtype or parameter. What it
+        claims and then fails at is a failure.
+        """
+
+    @abstractmethod
+    def open(self, setting: Setting) -> Session:
+        """Return the subject set up for a setting."""
+
+    def about(self) -> dict[str, Any]:
+        """Return name and description, as JSON has them."""
+        return {"name": self.name, "description": self.description}

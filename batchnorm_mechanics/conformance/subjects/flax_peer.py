@@ -1,0 +1,162 @@
+"""Flax's `nnx.BatchNorm`; jax and flax are imported on opening."""
+
+# A peer need not be installed.
+# pyright: reportMissingImports=false
+
+import importlib.metadata
+from contextlib import AbstractContextManager
+from typing import Any, Self
+
+import numpy as np
+
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Running,
+    Session,
+    Setting,
+    Slopes,
+    Subject,
+)
+from batchnorm_mechanics.conformance.subjects.layout import wide
+
+
+class FlaxBatchNorm(Subject):
+    """`nnx.BatchNorm` under `nnx.jit`, with E[x^2] - E[x]^2 for the variance, as it is by default.
+
+    Half precision is asked for by its argument `dtype`, and leaves parameters and statistics in
+    float32. In float64, which JAX has to be told of, the statistics are made float64 too.
+    """
+
+    def __init__(self) -> None:
+        version = importlib.metadata.version("flax")
+        self.name = "flax"
+        self.description = f"flax.nnx.BatchNorm of Flax {version}"
+        self.abilities = frozenset(Ability)
+        self.declared_momentum = "old"
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse all but one kept axis; see `Subject.refusal`."""
+        if setting.kept is not None and len(setting.kept) != 1:
+            return "its `axis` is one axis"
+        return None
+
+    def open(self, setting: Setting) -> "FlaxSession":
+        """Return a new module with the setting's values."""
+        return FlaxSession(setting)
+
+
+class FlaxSession(Session):
+    """A module set up for one setting, and its three computations, each compiled once a shape."""
+
+    def __init__(self, setting: Setting) -> None:
+        from flax import nnx
+
+        self._setting = setting
+        self._dtype = wide(setting.dtype)
+        with self._precision():
+            self._module = self._new_module()
+            for variable, value in (
+                (self._module.scale, setting.gamma),
+                (self._module.bias, setting.beta),
+                (self._module.mean, setting.moving_mean),
+                (self._module.var, setting.moving_variance),
+            ):
+                self._set(variable, variable[...] if value is None else value)
+
+        self._forward = nnx.jit(_forward, static_argnames=("mode",))
+        self._gradients = nnx.jit(_gradients)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        import jax
+
+        return jax.enable_x64(self._dtype == "float64")
+
+    def _new_module(self) -> Any:
+        from flax import nnx
+        from jax import numpy as jnp
+
+        setting = self._setting
+        axis = -1 if setting.kept is None else setting.kept[0]
+        options: dict[str, Any] = {} if setting.kept is None else {"axis": axis}
+        if setting.epsilon is not None:
+            options["epsilon"] = setting.epsilon
+        if setting.momentum is not None:
+            options["momentum"] = setting.momentum
+        if setting.dtype in ("bfloat16", "float16"):
+            options["dtype"] = jnp.dtype(setting.dtype)
+        return nnx.BatchNorm(setting.shape[axis], rngs=nnx.Rngs(0), **options)
+
+    def _set(self, variable: Any, value: Any) -> None:
+        from jax import numpy as jnp
+
+        # As a whole: element by element, a float32 variable would stay float32.
+        variable.set_value(jnp.asarray(value, self._dtype))
+
+    def _output(
+        self, x: np.ndarray, mode: bool | None, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        with self._precision():
+            return np.asarray(self._forward(self._module, x, _aligned(mask, x), mode=mode))
+
+    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Call the module with `use_running_average=False`."""
+        return self._output(x, False, mask)
+
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        """Call the module with `use_running_average=True`."""
+        return self._output(x, True)
+
+    def call(self, x: np.ndarray) -> np.ndarray:
+        """Call the module with its input alone."""
+        return self._output(x, None)
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return the gradients of `nnx.grad`."""
+        with self._precision():
+            of_module, dx = self._gradients(self._module, x, dy, _aligned(mask, x))
+            return Slopes(
+                np.asarray(dx),
+                np.asarray(of_module["scale"][...]),
+                np.asarray(of_module["bias"][...]),
+            )
+
+    def running(self) -> Running:
+        """Return the module's statistics."""
+        return Running(np.array(self._module.mean[...]), np.array(self._module.var[...]))
+
+    def reload(self) -> Self:
+        """Write the module's state as msgpack, and put it into a new module of the same settings.
+
+        Flax saves what a module holds; the arguments are the program's.
+        """
+        from flax import nnx, serialization
+
+        with self._precision():
+            state = nnx.to_pure_dict(nnx.state(self._module))
+            saved = serialization.msgpack_serialize(state)
+            loaded: Any = serialization.msgpack_restore(saved)
+            session = type(self)(self._setting)
+            for name, value in loaded.items():
+                session._set(getattr(session._module, name), value)
+        return session
+
+
+def _forward(module: Any, x: Any, mask: Any, mode: bool | None) -> Any:
+    return module(x, use_running_average=mode, mask=mask)
+
+
+def _gradients(module: Any, x: Any, dy: Any, mask: Any) -> tuple[Any, Any]:
+    from flax import nnx
+    from jax import numpy as jnp
+
+    def loss(module: Any, x: Any) -> Any:
+        y = module(x, use_running_average=False, mask=mask)
+        # The sum is of no interest, and in half precision it could overflow.
+        return jnp.sum(y.astype(jnp.promote_types(y.dtype, jnp.float32)) * dy)
+
+    return nnx.grad(loss, argnums=(0, 1))(module, x)
+
+
+def _aligned(mask: np.ndarray | None, x: np.ndarray) -> np.ndarray | None:
+    """Return the mask with an axis of size 1 for each axis of the input that it does not have."""
+    return None if mask is None else mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))

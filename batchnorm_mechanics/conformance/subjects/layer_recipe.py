@@ -1,0 +1,146 @@
+"""How a Keras layer is made for a setting, from its class or from a copy of an instance."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import keras
+
+from batchnorm_mechanics._exceptions import InputError
+
+# What a layer may let one set, each with Keras's default for a constructor that has none.
+OPTIONS: Mapping[str, Any] = {"axis": -1, "momentum": 0.99, "epsilon": 1e-3, "dtype": "float32"}
+
+# Half precision is used through a mixed policy: variables stay float32.
+POLICIES = {
+    "float32": "float32",
+    "float64": "float64",
+    "float16": "mixed_float16",
+    "bfloat16": "mixed_bfloat16",
+}
+
+
+class Recipe(ABC):
+    """A way to make layers that differ in their options alone.
+
+    Attributes:
+        layer_class: the class of the layers.
+        takes: which of `OPTIONS` can be set.
+        needs: which of them must be.
+    """
+
+    layer_class: type[keras.layers.Layer]
+    takes: frozenset[str]
+    needs: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def make(self, options: Mapping[str, Any]) -> keras.layers.Layer:
+        """Return a new layer, not built yet, with these options; what is not named stays."""
+
+
+class ClassRecipe(Recipe):
+    """Calls the class.
+
+    Args:
+        layer_class: a subclass of `keras.layers.Layer` whose constructor needs no argument besides
+            `OPTIONS` and `name`.
+
+    Raises:
+        InputError: the constructor needs more.
+    """
+
+    def __init__(self, layer_class: type[keras.layers.Layer]) -> None:
+        required = {
+            name: None
+            for name, parameter in inspect.signature(layer_class).parameters.items()
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        }
+        missing = [name for name in required if name not in OPTIONS]
+        if missing:
+            raise InputError(
+                "conform: `subject` must be a layer class that can be constructed without "
+                f"arguments. Received: subject={layer_class.__name__}, whose __init__ needs "
+                f"{', '.join(missing)}. Pass an instance instead."
+            )
+        self.layer_class = layer_class
+        self.needs = frozenset(required)
+
+    @cached_property
+    def takes(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Which options the constructors of the class and its bases take.
+
+        Followed through `**kwargs` down to Keras's own layer, of whose arguments `dtype` counts.
+        """
+        found: set[str] = set()
+        for cls in self.layer_class.__mro__:
+            if cls is keras.layers.Layer:
+                found.add("dtype")
+                break
+            if "__init__" not in vars(cls):
+                continue
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters
+            found |= OPTIONS.keys() & parameters.keys()
+            if all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
+                break
+        own = inspect.signature(self.layer_class).parameters
+        return frozenset(name for name in found if name in own or not self._fixes(name))
+
+    def _fixes(self, name: str) -> bool:
+        """Whether the class hands the option on to its base by itself, and so takes it no more."""
+        try:
+            self.make({name: OPTIONS[name]})
+        except TypeError as error:
+            return "multiple values for" in str(error)
+        except Exception:
+            # Whatever else is wrong with it is found, and reported, when it is opened for a case.
+            return False
+        return False
+
+    def make(self, options: Mapping[str, Any]) -> keras.layers.Layer:
+        """Construct the class; see `Recipe.make`."""
+        return self.layer_class(**{**{name: OPTIONS[name] for name in self.needs}, **options})
+
+
+class InstanceRecipe(Recipe):
+    """Copies an instance by its own configuration; weights are not copied.
+
+    Args:
+        layer: any Keras layer; it is left alone.
+    """
+
+    def __init__(self, layer: keras.layers.Layer) -> None:
+        self.layer_class = type(layer)
+        self._layer = layer
+        self._problem: Exception | None = None
+        try:
+            self._config: dict[str, Any] = layer.get_config()
+        except Exception as error:
+            # A layer that cannot be copied cannot be saved either: `make` fails with this reason,
+            # and until then nothing may be refused in its stead.
+            self._problem = error
+        self.takes = frozenset(OPTIONS if self._problem else OPTIONS.keys() & self._config.keys())
+
+    def make(self, options: Mapping[str, Any]) -> keras.layers.Layer:
+        """Return a copy with other options; see `Recipe.make`.
+
+        Raises:
+            ValueError: the configuration cannot be had, or makes no layer.
+        """
+        if self._problem is not None:
+            raise self._not_copied(self._problem) from self._problem
+        # A frozen layer would not train, and its computation is what is judged here.
+        config = {**self._config, "trainable": True, **options}
+        try:
+            return self.layer_class.from_config(config)
+        except Exception as error:
+            raise self._not_copied(error) from error
+
+    def _not_copied(self, error: Exception) -> ValueError:
+        return ValueError(
+            "conform: `subject` must give by get_config() what from_config() makes the same layer "
+            f"of. Received: subject={self._layer!r}, {type(error).__name__}: {error} "
+            "Repair get_config, which saving a model needs too, or pass the class."
+        )

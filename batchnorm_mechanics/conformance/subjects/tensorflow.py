@@ -1,0 +1,202 @@
+"""What TensorFlow itself has: `tf.nn.batch_normalization` and the fused operation."""
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Running,
+    Session,
+    Setting,
+    Slopes,
+    Subject,
+)
+from batchnorm_mechanics.conformance.subjects.layout import parameters, reduced_axes, wide
+
+
+class TfNn(Subject):
+    """`tf.nn.moments` and `tf.nn.batch_normalization`.
+
+    They have no state: inference uses the statistics that it is given. Both want everything in one
+    dtype, so that half-precision statistics come with half-precision inputs.
+    """
+
+    name = "tf.nn"
+    declared_momentum = None
+
+    def __init__(self) -> None:
+        self.description = f"tf.nn.moments and tf.nn.batch_normalization of {_version()}"
+        self.abilities = frozenset({Ability.TRAIN, Ability.INFER, Ability.GRADIENTS})
+        self.needs = frozenset({"axis", "epsilon", "statistics"})
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse momentum, and to reduce over nothing; see `Subject.refusal`."""
+        if setting.momentum is not None:
+            return "it has no momentum"
+        if setting.kept is not None and len(setting.kept) == len(setting.shape):
+            return "it reduces over at least one axis"
+        return None
+
+    def open(self, setting: Setting) -> "TfNnSession":
+        """Return the setting's parameters and statistics, ready to be used."""
+        return TfNnSession(setting)
+
+
+class TfNnSession(Session):
+    """Parameters and statistics for `tf.nn.batch_normalization`."""
+
+    def __init__(self, setting: Setting) -> None:
+        rank = len(setting.shape)
+        kept = (rank - 1,) if setting.kept is None else setting.kept
+        aligned = [size if axis in kept else 1 for axis, size in enumerate(setting.shape)]
+        given = parameters(setting, kept)
+        self._axes = reduced_axes(rank, kept)
+        self._epsilon = 1e-3 if setting.epsilon is None else setting.epsilon
+        self._gamma, self._beta, self._mean, self._variance = (
+            tf.constant(np.reshape(value, aligned), setting.dtype) for value in given
+        )
+        self._statistics_shape = given.gamma.shape
+
+    def _trained(self, x: tf.Tensor) -> tf.Tensor:
+        mean, variance = tf.nn.moments(x, self._axes, keepdims=True)
+        return self._normalized(x, mean, variance)
+
+    def _normalized(self, x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+        return tf.nn.batch_normalization(x, mean, variance, self._beta, self._gamma, self._epsilon)
+
+    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Normalize by the batch's own moments."""
+        return self._trained(tf.constant(x)).numpy()
+
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        """Normalize by the statistics that the setting gave."""
+        return self._normalized(tf.constant(x), self._mean, self._variance).numpy()
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return TensorFlow's gradients."""
+        sources = [tf.constant(x), self._gamma, self._beta]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            y = self._trained(sources[0])
+        slopes: list[Any] = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
+        dx, dgamma, dbeta = (slope.numpy() for slope in slopes)
+        shape = self._statistics_shape
+        return Slopes(dx, dgamma.reshape(shape), dbeta.reshape(shape))
+
+
+class TfFused(Subject):
+    """`FusedBatchNormV3`, the kernel below Keras 2 and `tf.compat.v1.nn.fused_batch_norm`.
+
+    It takes four axes, of which the last is kept, so any other input is brought into that form. Its
+    moving averages are its own: `exponential_avg_factor` weighs the new value, and by default it is
+    1, so that no average is taken.
+    """
+
+    name = "tf.fused"
+
+    def __init__(self) -> None:
+        self.description = f"FusedBatchNormV3 of {_version()}"
+        self.abilities = frozenset(
+            {
+                Ability.TRAIN,
+                Ability.INFER,
+                Ability.CALL,
+                Ability.STATISTICS,
+                Ability.GRADIENTS,
+            }
+        )
+        self.declared_momentum = "new"
+        self.needs = frozenset({"statistics"})
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse float64 and all but one kept axis; see `Subject.refusal`."""
+        if setting.dtype == "float64":
+            return "it has no float64 kernel"
+        if setting.kept is not None and len(setting.kept) != 1:
+            return "it keeps exactly one axis"
+        return None
+
+    def open(self, setting: Setting) -> "TfFusedSession":
+        """Return the setting's parameters and statistics, ready to be used."""
+        return TfFusedSession(setting)
+
+
+class TfFusedSession(Session):
+    """Parameters and moving statistics for `FusedBatchNormV3`."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._axis = len(setting.shape) - 1 if setting.kept is None else setting.kept[0]
+        self._gamma, self._beta, self._mean, self._variance = (
+            tf.constant(value, wide(setting.dtype)) for value in parameters(setting, (self._axis,))
+        )
+        given = {"epsilon": setting.epsilon, "exponential_avg_factor": setting.momentum}
+        self._options = {name: value for name, value in given.items() if value is not None}
+
+    def _run(
+        self, x: tf.Tensor, *, training: bool | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return y and the moving statistics that the operation gives back."""
+        shape: list[Any] = x.shape.as_list()
+        # Exchanges the kept axis and the last; done twice, it undoes itself.
+        swap = list(range(len(shape)))
+        swap[self._axis], swap[-1] = swap[-1], swap[self._axis]
+        last = tf.transpose(x, swap)
+        outputs = tf.raw_ops.FusedBatchNormV3(
+            x=tf.reshape(last, _four_axes([shape[axis] for axis in swap])),
+            scale=self._gamma,
+            offset=self._beta,
+            mean=self._mean,
+            variance=self._variance,
+            **self._options,
+            **({} if training is None else {"is_training": training}),
+        )
+        y = tf.transpose(tf.reshape(outputs.y, last.shape), swap)
+        return y, outputs.batch_mean, outputs.batch_variance
+
+    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Normalize by the batch and keep the moving statistics that come back."""
+        y, self._mean, self._variance = self._run(tf.constant(x), training=True)
+        return y.numpy()
+
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        """Normalize by the moving statistics."""
+        return self._run(tf.constant(x), training=False)[0].numpy()
+
+    def call(self, x: np.ndarray) -> np.ndarray:
+        """Leave `is_training` out."""
+        y, self._mean, self._variance = self._run(tf.constant(x), training=None)
+        return y.numpy()
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return what the gradient that is registered for the operation gives."""
+        sources = [tf.constant(x), self._gamma, self._beta]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            y, _, _ = self._run(sources[0], training=True)
+        slopes: list[Any] = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
+        return Slopes(*(slope.numpy() for slope in slopes))
+
+    def running(self) -> Running:
+        """Return the moving statistics as the operation gave them back last."""
+        return Running(self._mean.numpy(), self._variance.numpy())
+
+
+def _four_axes(shape: list[int]) -> list[int]:
+    """Return a shape of four axes with as many elements, the last one as it was.
+
+    A shape with four axes stays.
+
+    Example:
+        >>> _four_axes([60, 3]), _four_axes([2, 4, 5, 6, 3])
+        ([60, 1, 1, 3], [2, 4, 30, 3])
+    """
+    batch, *between, channels = shape
+    first, *rest = [*between, 1, 1]
+    return [batch, first, math.prod(rest), channels]
+
+
+def _version() -> str:
+    return f"TensorFlow {tf.__version__}"

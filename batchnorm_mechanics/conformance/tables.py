@@ -1,0 +1,226 @@
+"""Reports as a terminal shows them, in 80 columns."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
+
+# Imported only when there are reports to show.
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Report, Status
+from batchnorm_mechanics.conformance.wording import describe
+
+_WIDTH = 80
+# A subject with one mistake fails nearly everywhere: the first cases show it as well as all do.
+_SHOWN = 4
+_STYLES: dict[Status, str] = {
+    "pass": "green",
+    "fail": "bold red",
+    "measured": "yellow",
+    "skipped": "dim",
+}
+_MARKS: dict[Status, str] = {
+    "pass": "pass",
+    "fail": "FAIL",
+    "measured": "meas",
+    "skipped": "skip",
+}
+_MODES = {"training": "train", "inference": "infer"}
+_LARGE_MEANS = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
+
+
+def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
+    """Print what was found about one subject.
+
+    Args:
+        report: what was found.
+        console: where to.
+        verbose: whether to list every case and every failed check, and not only each group of cases
+            and the first failures.
+    """
+    console.rule(Text(report.name, "bold"), align="left", style="dim")
+    lines = [report.description] if report.description != report.name else []
+    for line in filter(None, (*lines, *describe(report.conventions))):
+        console.print(Text(f"  {line}", "dim" if line in lines else ""))
+    console.print()
+    console.print(_cases(report.cases) if verbose else _groups(report.cases))
+    for reason, count in _skipped(report.cases) if verbose else ():
+        console.print(_indented(Text(f"{count} cases skipped: {reason}", "dim"), 2))
+    for line in _failures(report, verbose=verbose):
+        console.print(line)
+
+
+def print_summary(reports: Sequence[Report], console: Console) -> None:
+    """Print one table over all subjects: how they did, and the conventions that differ most."""
+    # Names of 22 columns and all the rest fit 80 just so.
+    table = _table(padding=0)
+    table.add_column("subject", no_wrap=True)
+    for heading in ("pass", "fail", "meas", "skip"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("moving\nvariance", "mom.", "eps", "mode", "large\nmeans"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("s", justify="right", no_wrap=True)
+    for report in reports:
+        found = report.conventions
+        table.add_row(
+            Text(report.name, "bold" if report.passed else "bold red", overflow="ellipsis"),
+            *_counts(report.cases),
+            found.moving_variance or "–",
+            found.momentum_weighs or "–",
+            "–" if found.default_epsilon is None else f"{found.default_epsilon:g}",
+            _MODES.get(found.default_mode or "", "–"),
+            _LARGE_MEANS.get(found.large_mean or "", "–"),
+            f"{report.seconds:.0f}",
+        )
+    console.print()
+    console.print(table)
+    for line in _notes(reports):
+        console.print(Text(line, "dim"))
+
+
+def plain(report: Report) -> str:
+    """Return a report as text, as `print` shows it."""
+    console = Console(file=StringIO(), width=_WIDTH, color_system=None, highlight=False)
+    with console.capture() as capture:
+        print_report(report, console)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _notes(reports: Sequence[Report]) -> Iterator[str]:
+    statuses = {case.status for report in reports for case in report.cases}
+    if "measured" in statuses:
+        yield "meas: the dtype has no digit left to judge by; --verbose has the numbers"
+    if "skipped" in statuses:
+        yield "skip: the subject is not made for it"
+    yield "abs., rel., ULPs: largest differences; tol.: how much of the tolerance they use"
+    yield "mom.: what momentum weighs; eps, mode: what it has by default"
+    yield "large means: the error grows not at all, with mean/std, or with its square"
+
+
+def _table(padding: int = 1) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        padding=(0, padding),
+    )
+
+
+def _counts(cases: Iterable[CaseResult]) -> list[Text]:
+    counted = Counter(case.status for case in cases)
+    statuses: tuple[Status, ...] = ("pass", "fail", "measured", "skipped")
+    return [
+        Text(
+            str(counted[status]) if counted[status] else "·",
+            _STYLES[status] if counted[status] else "dim",
+        )
+        for status in statuses
+    ]
+
+
+def _add_numbers(table: Table) -> None:
+    for heading in ("abs.", "rel.", "ULPs", "tol."):
+        table.add_column(heading, justify="right", no_wrap=True)
+
+
+def _numbers(cases: Iterable[CaseResult]) -> list[str]:
+    """Return the largest differences, and how much of its tolerance the worst element used."""
+    checks = [check for case in cases for check in case.checks if check.absolute is not None]
+    return [
+        _largest(check.absolute for check in checks),
+        _largest(check.relative for check in checks),
+        _largest(check.ulps for check in checks),
+        _used(checks),
+    ]
+
+
+def _largest(numbers: Iterable[float | None]) -> str:
+    known = [number for number in numbers if number is not None]
+    return f"{max(known):.2g}" if known else "–"
+
+
+def _used(checks: Iterable[Check]) -> str:
+    shares = [
+        check.error / check.tolerance
+        for check in checks
+        if check.error is not None and check.tolerance
+    ]
+    if not shares:
+        return "–"
+    share = max(shares)
+    return f"{100 * share:.0f} %" if share < 10 else f"{share:.1g} x"
+
+
+def _groups(cases: Sequence[CaseResult]) -> Table:
+    """Return a line for each group of cases, with the worst numbers of those that were judged."""
+    table = _table()
+    table.add_column("cases", no_wrap=True)
+    for heading in ("pass", "fail", "meas", "skip"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    _add_numbers(table)
+    for group in dict.fromkeys(case.group for case in cases):
+        members = [case for case in cases if case.group == group]
+        judged = [case for case in members if case.status in ("pass", "fail")]
+        failed = any(case.status == "fail" for case in members)
+        name = Text(f"  {group}", "bold red" if failed else "")
+        table.add_row(name, *_counts(members), *_numbers(judged))
+    return table
+
+
+def _cases(cases: Sequence[CaseResult]) -> Table:
+    table = _table()
+    table.add_column("case", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    _add_numbers(table)
+    for case in cases:
+        if case.status != "skipped":
+            mark = Text(_MARKS[case.status], _STYLES[case.status])
+            table.add_row(f"  {case.case}", mark, *_numbers([case]))
+    return table
+
+
+def _skipped(cases: Sequence[CaseResult]) -> list[tuple[str, int]]:
+    """Return why cases were skipped, and how many for each reason."""
+    reasons = [case.reason or "" for case in cases if case.status == "skipped"]
+    return Counter(reasons).most_common()
+
+
+def _indented(text: Text, columns: int) -> Padding:
+    return Padding(text, (0, 0, 0, columns))
+
+
+def _failures(report: Report, *, verbose: bool) -> Iterator[Text | Padding]:
+    """Say what is wrong: first what explains most, then the cases."""
+    failed = [case for case in report.cases if case.status == "fail"]
+    checks = [check for case in failed for check in case.checks if not check.passed]
+    explained = Counter(check.diagnosis for check in checks if check.diagnosis)
+    if explained:
+        yield Text("\nWhat explains the failures", "bold")
+    for name, count in explained.most_common():
+        line = Text.assemble((name, "bold red"), f": {count} of {len(checks)} failed checks")
+        yield _indented(line, 2)
+    if failed:
+        yield Text("\nFailures", "bold")
+    for case in failed if verbose else failed[:_SHOWN]:
+        yield Text.assemble("  ", ("FAIL", "bold red"), f" {case.case}")
+        for check in case.checks:
+            if not check.passed:
+                yield _indented(Text(f"{check.what}: {_why(check)}"), 4)
+                if check.diagnosis:
+                    yield _indented(Text(check.diagnosis, "red"), 6)
+    if len(failed) > _SHOWN and not verbose:
+        yield Text(f"  and {len(failed) - _SHOWN} more cases; --verbose shows them", "dim")
+
+
+def _why(check: Check) -> str:
+    if check.error is None or check.tolerance is None:
+        return check.reason or "failed"
+    if check.reason:
+        return check.reason
+    due = "the same was due" if check.tolerance == 0 else f"{check.tolerance:.2g} allowed"
+    return f"off by {check.error:.3g}, {due}"

@@ -1,0 +1,230 @@
+"""Hold a hypothesis against one case: does it give what the subject gave?"""
+
+from collections.abc import Hashable
+from functools import cached_property
+
+import ml_dtypes
+import numpy as np
+
+from batchnorm_mechanics._difference import elementwise_error
+from batchnorm_mechanics.conformance import record
+from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.mistakes.hypothesis import Hypothesis
+from batchnorm_mechanics.conformance.model import LOADED, STEP_LATER, Material, Prediction, parts
+from batchnorm_mechanics.conformance.precision import Imprecision
+
+GRADIENTS = (record.DX, record.DGAMMA, record.DBETA)
+# The steps that an output depends on: a mistake in no other can change it.
+_BATCH = {"axes", "place", "mask", "moments", "stored"}
+_OUTPUT = {*_BATCH, "use", "epsilon", "normalize", "affine", "training"}
+_UPDATE = {"decay", "intake", "update", "moves_in_inference"}
+_DEPENDS = {
+    record.TRAINING_OUTPUT: {*_OUTPUT, *_UPDATE},
+    record.INFERENCE_OUTPUT: {*_OUTPUT, *_UPDATE, "inference"},
+    record.MOVING_MEAN: {*_BATCH, *_UPDATE},
+    record.MOVING_VARIANCE: {*_BATCH, *_UPDATE},
+    **{name: {*_OUTPUT, *_UPDATE, "slopes"} for name in GRADIENTS},
+}
+_PARAMETERS = (record.DGAMMA, record.DBETA)
+# Without the gradients: to try one on them costs ten times as much.
+PLAIN = (
+    record.TRAINING_OUTPUT,
+    record.INFERENCE_OUTPUT,
+    record.MOVING_MEAN,
+    record.MOVING_VARIANCE,
+)
+
+
+class Trial:
+    """One case, and what has been tried on it.
+
+    Args:
+        evidence: the case's.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.material = Material(evidence)
+        self.eps = float(ml_dtypes.finfo(evidence.setting.dtype).eps)
+        self._predictions: dict[Hashable, Prediction] = {}
+        self._verdicts: dict[Hashable, bool] = {}
+        judged = evidence.actual.keys() & evidence.expected.keys() & evidence.tolerance.keys()
+        self.judged = frozenset(judged)
+        self.passing = frozenset(what for what in judged if self._passes(what))
+        self.failing = self.judged - self.passing
+
+    def explains(self, hypothesis: Hypothesis | Imprecision, what: str) -> bool:
+        """Whether a hypothesis gives a failing output as the subject gave it.
+
+        It must come within the tolerance, and take away at least half of what was wrong: a mistake
+        that hardly changes anything explains nothing. A gradient is only explained together with
+        the output that it belongs to.
+
+        Args:
+            hypothesis: the mistake.
+            what: the output.
+
+        Returns:
+            Whether it does.
+        """
+        if what not in self.failing:
+            return False
+        if isinstance(hypothesis, Imprecision):
+            given = hypothesis.gives(self.evidence, what, self.actual(what))
+            return self._within(what, given) and self._mends(what, given)
+        if not self._concerned(hypothesis, what) or not self._key(hypothesis, what):
+            return False
+        if what in GRADIENTS and record.TRAINING_OUTPUT in self.judged:
+            return self.agrees(hypothesis, record.TRAINING_OUTPUT) and self._gives(hypothesis, what)
+        return self._gives(hypothesis, what)
+
+    def _gives(self, hypothesis: Hypothesis, what: str) -> bool:
+        if not self.agrees(hypothesis, what):
+            return False
+        return self._mends(what, self._predicted(hypothesis, what))
+
+    def _mends(self, what: str, given: np.ndarray | None) -> bool:
+        """Whether at most half of what was wrong is left beside this value."""
+        wrong = self._distance(what, self._expected(what))
+        return self._distance(what, given) <= 0.5 * wrong
+
+    def refuted(self, hypothesis: Hypothesis | Imprecision, *, gradients: bool) -> list[str]:
+        """Return the outputs that are right and would not be with this mistake.
+
+        Args:
+            hypothesis: the mistake.
+            gradients: whether to try the gradients too.
+
+        Returns:
+            Their names.
+        """
+        if isinstance(hypothesis, Imprecision):
+            # It changes nothing that it can be sure of.
+            return []
+        asked = (*PLAIN, *GRADIENTS) if gradients else PLAIN
+        return [
+            what
+            for what in self.passing
+            if (parts(what)[1] or what in asked)
+            and self._concerned(hypothesis, what)
+            and not self.agrees(hypothesis, what)
+        ]
+
+    def _concerned(self, hypothesis: Hypothesis, what: str) -> bool:
+        """Whether a mistake can show in an output: one of saving and loading only after that."""
+        if self.material.loaded_later:
+            return hypothesis.reloaded == (parts(what)[1] in (LOADED, STEP_LATER))
+        return self.material.reloaded or not hypothesis.reloaded
+
+    def agrees(self, hypothesis: Hypothesis, what: str) -> bool:
+        """Whether a hypothesis gives an output, right or wrong, as the subject gave it.
+
+        The tolerance grows with the size of what is predicted: it was derived for the right value,
+        and rounding errors grow with what they are errors of.
+        """
+        key = self._key(hypothesis, what), what
+        if key not in self._verdicts:
+            self._verdicts[key] = self._within(what, self._predicted(hypothesis, what))
+        return self._verdicts[key]
+
+    def _key(self, hypothesis: Hypothesis, what: str) -> Hashable:
+        """Return what of a mistake bears on an output; mistakes that agree in it give the same."""
+        depends = _DEPENDS[parts(what)[0]]
+        changes = hypothesis.changes
+        # Moving statistics bear on outputs only where these are made by them.
+        plain = not changes.keys() & {"training", "moves_in_inference"}
+        if plain and parts(what)[0] not in (record.MOVING_MEAN, record.MOVING_VARIANCE):
+            depends = depends - _UPDATE
+        return frozenset((step, id(change)) for step, change in changes.items() if step in depends)
+
+    def _predicted(self, hypothesis: Hypothesis, what: str) -> np.ndarray | None:
+        key = self._key(hypothesis, what)
+        if key not in self._predictions:
+            self._predictions[key] = Prediction(hypothesis.steps, self.material)
+        return self._predictions[key].of(what)
+
+    def _within(self, what: str, predicted: np.ndarray | None) -> bool:
+        actual = self.actual(what)
+        if predicted is None or predicted.shape != actual.shape:
+            return False
+        allowed = self._tolerance(what)
+        usual, when = parts(what)
+        if when and usual in self.evidence.tolerance:
+            # What only has to stay as it was has no tolerance; a computation has the usual one.
+            allowed = np.maximum(allowed, np.max(self._tolerance(usual), initial=0.0))
+        for other in _PARAMETERS if what in _PARAMETERS else ():
+            # A mistake may make one of them into what the other is, errors included.
+            if other in self.judged:
+                allowed = np.maximum(allowed, self._tolerance(other))
+        allowed = allowed * self._growth(what, predicted)
+        allowed = allowed + 4 * self.eps * np.abs(_finite(predicted))
+        return bool(np.all(self._telling(what, _error(actual, predicted) <= allowed, 1.0)))
+
+    def _telling(self, what: str, values: np.ndarray, otherwise: float) -> np.ndarray:
+        """Return values with those of channels that tell nothing replaced.
+
+        A channel whose spread is below what rounding leaves of its size normalizes rounding errors:
+        the right tolerance covers them, and a mistake may blow them up to anything. If all
+        channels are so, they are left as they are.
+        """
+        of_batch = what == record.TRAINING_OUTPUT or what in GRADIENTS
+        if not of_batch or np.all(self._dull) or not np.any(self._dull):
+            return values
+        kept = values.ndim == self._dull.ndim
+        dull = self._dull if kept else np.squeeze(self._dull, self.evidence.axes)
+        return np.where(np.broadcast_to(dull, values.shape), otherwise, values)
+
+    @cached_property
+    def _dull(self) -> np.ndarray:
+        """Which channels of the first batch are constant but for rounding."""
+        x, axes = self.evidence.batches[0].astype(np.float64), self.evidence.axes
+        largest = np.max(np.abs(x), axes, keepdims=True, initial=0.0)
+        with np.errstate(invalid="ignore"):
+            spread = np.max(x, axes, keepdims=True) - np.min(x, axes, keepdims=True)
+            return spread <= 4 * self.eps * largest
+
+    def _tolerance(self, what: str) -> np.ndarray:
+        """Return the tolerance; where the right value is not finite there is none to speak of."""
+        tolerance = np.asarray(self.evidence.tolerance[what], np.float64)
+        return np.where(np.isfinite(self._expected(what)), tolerance, 0.0)
+
+    def _growth(self, what: str, predicted: np.ndarray) -> np.ndarray:
+        """How many times larger than the right values the predicted ones are, 1 at least."""
+        expected = self._expected(what)
+        axes = self.evidence.axes if expected.ndim == len(self.evidence.setting.shape) else ()
+        largest = [
+            np.max(np.abs(_finite(value)), axis=axes, keepdims=True, initial=0.0)
+            for value in (predicted, expected)
+        ]
+        return np.maximum(
+            1.0, np.divide(*largest, out=np.ones_like(largest[0]), where=largest[1] > 0)
+        )
+
+    def _distance(self, what: str, value: np.ndarray | None) -> float:
+        if value is None:
+            return np.inf
+        error = self._telling(what, _error(self.actual(what), value), 0.0)
+        return float(np.max(error, initial=0.0))
+
+    def _passes(self, what: str) -> bool:
+        actual, expected = self.actual(what), self._expected(what)
+        if actual.shape != expected.shape:
+            return False
+        return bool(np.all(_error(actual, expected) <= self._tolerance(what)))
+
+    def actual(self, what: str) -> np.ndarray:
+        """Return what the subject gave, in float64."""
+        return np.asarray(self.evidence.actual[what]).astype(np.float64)
+
+    def _expected(self, what: str) -> np.ndarray:
+        return np.asarray(self.evidence.expected[what], np.float64)
+
+
+def _error(actual: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return |actual - other|, 0 where neither is finite: sums in another order give NaN or inf."""
+    neither = ~np.isfinite(actual) & ~np.isfinite(other)
+    return np.where(neither, 0.0, elementwise_error(actual, other))
+
+
+def _finite(value: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(value), value, 0.0)

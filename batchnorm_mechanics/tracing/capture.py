@@ -1,0 +1,162 @@
+"""Run a real layer, alone or inside a model, note the very call, and leave no change behind."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
+from batchnorm_mechanics.statistics.moving_average import AverageState
+from batchnorm_mechanics.tracing.inputs import is_symbolic
+
+KINDS = (keras.layers.BatchNormalization, BatchNormalization)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer's `call`, as it happened.
+
+    Attributes:
+        inputs: the tensor that arrived, cast by Keras as the layer's dtype policy has it.
+        training: the argument that arrived, None where nothing set it.
+        mask: likewise.
+        output: what the layer returned.
+        gamma, beta: as they were, or None.
+        before, after: the running statistics, as the state of `policy_of(layer)`.
+    """
+
+    inputs: tf.Tensor
+    training: Any
+    mask: Any
+    output: tf.Tensor
+    gamma: tf.Tensor | None
+    beta: tf.Tensor | None
+    before: Any
+    after: Any
+
+
+def policy_of(layer: Any) -> Policy:
+    """Return the policy by which a layer's running statistics move."""
+    if isinstance(layer, BatchNormalization):
+        return layer.policy
+    return ExponentialMovingAverage(decay=layer.momentum)
+
+
+def state_of(layer: Any) -> Any:
+    """Return copies of a layer's running statistics, as the state of its policy."""
+    if isinstance(layer, BatchNormalization):
+        return layer._state_type(*(_copy(weight) for weight in layer._state_weights))
+    return AverageState(_copy(layer.moving_mean), _copy(layer.moving_variance))
+
+
+def _copy(weight: Any) -> tf.Tensor:
+    # A variable's own value would change with the variable.
+    return tf.identity(tf.convert_to_tensor(weight))
+
+
+@contextlib.contextmanager
+def calls_of(layer: Any) -> Iterator[list[Call | None]]:
+    """Note every call of `layer` inside the block; None stands for a symbolic one.
+
+    Args:
+        layer: a batch-norm layer with weights.
+
+    Yields:
+        The list to which the calls are added.
+    """
+    calls: list[Call | None] = []
+    original = layer.call
+
+    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_symbolic(inputs):
+            calls.append(None)
+            return original(inputs, *args, **kwargs)
+        before = state_of(layer)
+        gamma, beta = (
+            None if weight is None else _copy(weight) for weight in (layer.gamma, layer.beta)
+        )
+        output = original(inputs, *args, **kwargs)
+        training, mask = (kwargs.get(name) for name in ("training", "mask"))
+        calls.append(Call(inputs, training, mask, output, gamma, beta, before, state_of(layer)))
+        return output
+
+    # Past Keras's own __setattr__, which would track it: an instance's attribute hides the method.
+    vars(layer)["call"] = call
+    try:
+        yield calls
+    finally:
+        del vars(layer)["call"]
+
+
+@contextlib.contextmanager
+def put_back(layer: Any) -> Iterator[None]:
+    """Give all variables of a layer or model their old values at the end of the block.
+
+    Seeds are among them, so that the next dropout is what it would have been.
+    """
+    saved = [(variable, _copy(variable)) for variable in layer.variables]
+    try:
+        yield
+    finally:
+        for variable, value in saved:
+            variable.assign(value)
+
+
+def with_weights(layer: Any, shape: tuple[int | None, ...]) -> tuple[Any, bool]:
+    """Return the layer, or, where it has no weights yet, a copy that has; and whether it is one.
+
+    Giving the caller's own layer weights would be a change that cannot be put back.
+
+    Args:
+        layer: a batch-norm layer.
+        shape: of the input.
+    """
+    if layer.built:
+        return layer, False
+    copy = type(layer).from_config(layer.get_config())
+    copy.trainable = layer.trainable
+    copy.build(shape)
+    return copy, True
+
+
+def find_layer(model: Any, name: str | None) -> Any:
+    """Return the batch-norm layer of a model, nested models included, that has this name or path.
+
+    Args:
+        model: a model.
+        name: a name, or a path such as "block/bn" where a name is not enough; None where the model
+            has one batch-norm layer only.
+
+    Raises:
+        ValueError: there is no such layer, or more than one.
+    """
+    layers = list(model._flatten_layers(include_self=False, recursive=True))
+    ours = [layer for layer in layers if isinstance(layer, KINDS)]
+    if name is None:
+        found = ours
+    else:
+        found = [layer for layer in layers if name in {layer.name, layer.path}]
+    if len(found) == 1 and isinstance(found[0], KINDS):
+        return found[0]
+    if found and not isinstance(found[0], KINDS):
+        raise ValueError(
+            f"trace: `layer` must name a batch-norm layer. Received: layer={name!r}, a "
+            f"{type(found[0]).__name__}. {_choice(ours)}"
+        )
+    raise ValueError(
+        f"trace: `layer` must name one batch-norm layer of the model {model.name!r}. Received: "
+        f"layer={name!r}, which fits {len(found)}. {_choice(ours)}"
+    )
+
+
+def _choice(layers: list[Any]) -> str:
+    if not layers:
+        return "The model has no BatchNormalization, Keras's or ours."
+    names = [layer.name for layer in layers]
+    # Names repeat where models are nested; paths do not.
+    shown = names if len(set(names)) == len(names) else [layer.path for layer in layers]
+    return f"It has {', '.join(repr(one) for one in shown)}."

@@ -1,0 +1,307 @@
+"""What a trace is: frozen steps, checks and comparisons, and how they are shown and written."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from batchnorm_mechanics._difference import Difference
+
+Mode = Literal["training", "inference"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One value of a computation, with what it is and where the paper has it.
+
+    Attributes:
+        name: what the step is called, such as "mean"; `trace["mean"]` finds it.
+        symbol: as in the paper, such as "μ_B".
+        formula: how it comes from the steps before.
+        source: the place in the paper, "" where the paper has none.
+        value: a read-only copy of the array.
+        note: what there is to know about this value, or "".
+
+    Example:
+        >>> step = Step("count", "m′", "", "sec. 3.2", 2.0)
+        >>> step.shape, step.dtype, step.value.flags.writeable
+        ((), 'float64', False)
+    """
+
+    name: str
+    symbol: str
+    formula: str
+    source: str
+    value: np.ndarray
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Keep a copy that nobody can change, neither by the trace nor by the array given."""
+        object.__setattr__(self, "value", _frozen(self.value))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the value."""
+        return self.value.shape
+
+    @property
+    def dtype(self) -> str:
+        """The name of the value's dtype."""
+        return self.value.dtype.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step for JSON; see `Trace.to_dict`."""
+        return {
+            "name": self.name,
+            "symbol": self.symbol,
+            "formula": self.formula,
+            "source": self.source,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "value": json_value(self.value),
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that must hold between the values of a trace.
+
+    Attributes:
+        what: the statement, such as "the sum of d_x over the batch is 0".
+        error: the largest distance from it, NaN where the values are not numbers.
+        bound: how far rounding alone can bring it, where the error is largest against it.
+    """
+
+    what: str
+    error: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether rounding explains the error; a NaN is not explained."""
+        return self.error <= self.bound
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check for JSON; see `Trace.to_dict`."""
+        return {
+            "what": self.what,
+            "error": json_value(self.error),
+            "bound": json_value(self.bound),
+            "passed": self.passed,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """The value that one implementation has for a step, and how far it is from a judge's.
+
+    Attributes:
+        step: name of the step.
+        by: who computed it, such as "tf.nn".
+        value: a read-only copy of the array.
+        difference: largest absolute, relative and ULP difference from the judge's value.
+        note: what there is to know about this value, or "".
+    """
+
+    step: str
+    by: str
+    value: np.ndarray
+    difference: Difference
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Keep a copy that nobody can change."""
+        object.__setattr__(self, "value", _frozen(self.value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison for JSON; see `Trace.to_dict`."""
+        return {
+            "step": self.step,
+            "by": self.by,
+            "shape": list(self.value.shape),
+            "dtype": self.value.dtype.name,
+            "value": json_value(self.value),
+            **{name: json_value(error) for name, error in self.difference._asdict().items()},
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The backward pass of a trace.
+
+    Attributes:
+        gradients: dy, and the six gradients in the paper's order.
+        checks: the sums that must come out.
+        tape: what `tf.GradientTape` gives, beside the gradients of the same name.
+        notes: sentences.
+    """
+
+    gradients: tuple[Step, ...]
+    checks: tuple[Check, ...]
+    tape: tuple[Beside, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the backward pass for JSON; see `Trace.to_dict`."""
+        return {
+            "gradients": [step.to_dict() for step in self.gradients],
+            "checks": [check.to_dict() for check in self.checks],
+            "tape": [beside.to_dict() for beside in self.tape],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several implementations side by side, each against the float64 oracle.
+
+    Attributes:
+        rows: grouped by step, in the order of the computation.
+        notes: sentences: who could not take part and why, and how to read the numbers.
+    """
+
+    rows: tuple[Beside, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison for JSON; see `Trace.to_dict`."""
+        return {"rows": [row.to_dict() for row in self.rows], "notes": list(self.notes)}
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One batch-norm computation, step by step.
+
+    `trace["mean"]` is the step of that name, among the steps, the statistics and the gradients.
+    `print(trace)` shows it in 80 columns, a notebook shows it as HTML, `to_html()` is a page and
+    `to_dict()` goes into JSON. Nothing in it can be changed.
+
+    Attributes:
+        title: what was traced.
+        mode: "training" (batch statistics) or "inference" (given or running statistics).
+        why: sentences on which statistics were used, and why.
+        steps: in the order of the computation.
+        statistics: the running statistics before and after the call, if there are any.
+        notes: sentences on what is special about these data.
+        checks: for a layer, whether what it really gave agrees with the steps.
+        backward: the backward pass, if `dy` was given.
+        comparison: implementations side by side, if asked for.
+    """
+
+    title: str
+    mode: Mode
+    why: tuple[str, ...]
+    steps: tuple[Step, ...]
+    statistics: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    backward: Backward | None = None
+    comparison: Comparison | None = None
+
+    def all_steps(self) -> Iterator[Step]:
+        """Return the steps, the statistics and the gradients, one after another."""
+        yield from self.steps
+        yield from self.statistics
+        yield from self.backward.gradients if self.backward else ()
+
+    def __getitem__(self, name: str) -> Step:
+        for step in self.all_steps():
+            if step.name == name:
+                return step
+        names = [step.name for step in self.all_steps()]
+        raise KeyError(
+            f"Trace: `name` must be that of a step. Received: name={name!r}. "
+            f"This trace has {', '.join(names)}."
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return any(step.name == name for step in self.all_steps())
+
+    def with_notes(self, *notes: str) -> "Trace":
+        """Return this trace with more notes, before those that it has."""
+        return replace(self, notes=(*notes, *self.notes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as dictionaries, lists, strings and numbers, for JSON.
+
+        Numbers have all their digits: float32 and the half types become the same value in float64.
+        JSON has no word for three numbers, so they are the strings "NaN", "Infinity" and
+        "-Infinity", which Python's `float` reads.
+
+        Returns:
+            A dictionary that `json.dumps(..., allow_nan=False)` takes.
+        """
+        return {
+            "title": self.title,
+            "mode": self.mode,
+            "why": list(self.why),
+            "notes": list(self.notes),
+            "steps": [step.to_dict() for step in self.steps],
+            "statistics": [step.to_dict() for step in self.statistics],
+            "checks": [check.to_dict() for check in self.checks],
+            "backward": self.backward.to_dict() if self.backward else None,
+            "comparison": self.comparison.to_dict() if self.comparison else None,
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
+
+    def to_html(self) -> str:
+        """Return a page of its own, which asks for no other file."""
+        from batchnorm_mechanics.tracing.html import page
+
+        return page(self)
+
+    def _repr_html_(self) -> str:
+        from batchnorm_mechanics.tracing.html import fragment
+
+        return fragment(self)
+
+    def __str__(self) -> str:
+        from batchnorm_mechanics.tracing.text import plain_text
+
+        return plain_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Trace: {self.title}, {self.mode} mode, {len(self.steps)} steps>"
+
+
+def json_value(value: Any) -> Any:
+    """Return an array or a number as lists of numbers that JSON can hold.
+
+    Args:
+        value: of any floating, integer or boolean dtype.
+
+    Returns:
+        Nested lists in the array's shape; a float that is not finite is a string.
+
+    Example:
+        >>> json_value(np.array([1.5, np.nan, -np.inf], np.float32))
+        [1.5, 'NaN', '-Infinity']
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biu":
+            value = value.astype(np.float64)
+        return _nested(value.tolist())
+    return _nested(value)
+
+
+def _frozen(value: Any) -> np.ndarray:
+    """Return a copy of the array that cannot be written to."""
+    copy = np.array(value)
+    copy.setflags(write=False)
+    return copy
+
+
+def _nested(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nested(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

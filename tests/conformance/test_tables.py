@@ -1,0 +1,145 @@
+"""Reports in a terminal of 80 columns, and as JSON."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from batchnorm_mechanics.conformance.as_json import document
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
+from batchnorm_mechanics.conformance.tables import print_report, print_summary
+
+GOOD = Check("training output", True, 1e-7, 2e-7, 3.0, 4e-7, 1e-7)
+BAD = Check("dx", False, 0.5, 0.25, 1e6, 1e-6, 0.5, None, "gradient through the mean missing")
+RAISED = Check("training output", False, reason="raised ValueError: no")
+CONVENTIONS = Conventions("unbiased", "new", 0.1, default_epsilon=1e-5, large_mean="proportional")
+
+
+def report(*cases, name="mine", seconds=12.0):
+    return Report(name, "a layer", CONVENTIONS, cases, seconds)
+
+
+def case(name, status="pass", checks=(GOOD,), group="axes", reason=None):
+    return CaseResult(name, group, status, checks, reason)
+
+
+def printed(report, **options):
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        print_report(report, console, **options)
+    return capture.get()
+
+
+def summary(*reports):
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        print_summary(reports, console)
+    return capture.get()
+
+
+def line(text, start):
+    [found] = [line for line in text.splitlines() if line.split()[:1] == [start]]
+    return found.split()
+
+
+def test_a_group_has_its_counts_and_its_worst_numbers():
+    worse = Check("dx", True, 1e-5, 2e-6, 30.0, 2e-5, 1e-5)
+    text = printed(report(case("a"), case("b", checks=(GOOD, worse)), case("c", "skipped", ())))
+    assert line(text, "axes") == ["axes", "2", "·", "·", "1", "1e-05", "2e-06", "30", "50", "%"]
+
+
+def test_what_is_only_measured_does_not_count_among_the_worst():
+    wild = Check("dx", True, 5.0, 5.0, 5.0, 1.0, 5.0)
+    text = printed(report(case("a"), case("b", "measured", (wild,))))
+    assert line(text, "axes")[4:] == ["·", "1e-07", "2e-07", "3", "25", "%"]
+
+
+def test_every_case_has_its_line_if_asked_for():
+    cases = [case("first"), case("second", "fail", (BAD,)), case("third", "measured", (GOOD,))]
+    text = printed(report(*cases), verbose=True)
+    assert line(text, "first")[1:] == ["pass", "1e-07", "2e-07", "3", "25", "%"]
+    assert line(text, "second")[1:] == ["FAIL", "0.5", "0.25", "1e+06", "5e+05", "x"]
+    assert line(text, "third")[1:2] == ["meas"]
+
+
+def test_skipped_cases_are_counted_by_their_reason():
+    skipped = [
+        CaseResult(f"case {number}", "axes", "skipped", reason=reason)
+        for number, reason in enumerate(["one axis only", "one axis only", "no masks"])
+    ]
+    text = printed(report(case("first"), *skipped), verbose=True)
+    assert "2 cases skipped: one axis only" in text
+    assert "1 cases skipped: no masks" in text
+    assert "case 0" not in text
+
+
+def test_failures_say_how_far_off_why_and_what_explains_them():
+    text = printed(report(case("a", "fail", (BAD, RAISED))))
+    assert "  FAIL a\n" in text
+    assert "    dx: off by 0.5, 1e-06 allowed" in text
+    assert "      gradient through the mean missing" in text
+    assert "    training output: raised ValueError: no" in text
+    assert "  gradient through the mean missing: 1 of 2 failed checks" in text
+
+
+def test_many_failures_are_cut_unless_asked_for():
+    many = report(*(case(f"case {number}", "fail", (BAD,)) for number in range(10)))
+    short, long = printed(many), printed(many, verbose=True)
+    assert short.count("FAIL case") == 4
+    assert "and 6 more cases; --verbose shows them" in short
+    assert long.count("  FAIL case") == 10
+    assert "more cases" not in long
+
+
+def test_nothing_is_said_of_failures_where_there_are_none():
+    text = printed(report(case("a")))
+    assert "FAIL" not in text
+    assert "Failures" not in text
+
+
+def test_the_summary_has_one_line_for_each_subject_and_fits_80_columns():
+    reports = [
+        report(case("a"), case("b", "fail", (BAD,)), name="bnm.functions-autodiff", seconds=123),
+        report(*[case(str(n)) for n in range(134)], name="keras"),
+    ]
+    text = summary(*reports)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    name = "bnm.functions-autodiff"
+    assert line(text, name) == [
+        name,
+        "1",
+        "1",
+        "·",
+        "·",
+        "unbiased",
+        "new",
+        "1e-05",
+        "–",
+        "linear",
+        "123",
+    ]
+    assert line(text, "keras")[1:5] == ["134", "·", "·", "·"]
+
+
+def test_the_summary_explains_only_what_is_there():
+    assert "no digit left" not in summary(report(case("a")))
+    assert "no digit left" in summary(report(case("a", "measured")))
+    assert "not made for it" in summary(report(case("a", "skipped", ())))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_document_says_whether_all_passed_and_the_run_was_finished(finished):
+    good, bad = report(case("a")), report(case("b", "fail", (BAD,)))
+    assert document([good], finished=finished)["passed"] is True
+    found = document([good, bad], finished=finished)
+    assert (found["passed"], found["finished"]) == (False, finished)
+    assert [subject["passed"] for subject in found["subjects"]] == [True, False]
+
+
+def test_infinite_numbers_are_null_in_json():
+    far = Check("dx", False, float("inf"), float("inf"), float("inf"), 1e-6, float("inf"))
+    text = json.dumps(document([report(case("a", "fail", (far,)))]), allow_nan=False)
+    check = json.loads(text)["subjects"][0]["cases"][0]["checks"][0]
+    assert check["absolute"] is check["error"] is None
+    assert check["tolerance"] == 1e-6

@@ -1,0 +1,168 @@
+"""`bnm conform` as a user meets it: real processes, real signals, real exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+BNM = [sys.executable, "-m", "batchnorm_mechanics", "conform"]
+
+# A user's own file: a function that is right, one that is not, and one that hangs.
+MINE = """
+import time
+
+import numpy as np
+
+
+def right(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training):
+    x, gamma, beta, mean, variance = map(np.asarray, (x, gamma, beta, moving_mean, moving_variance))
+    kept = axis % x.ndim
+    axes = tuple(a for a in range(x.ndim) if a != kept)
+    if training:
+        if not x.size:
+            raise ValueError("an empty batch has no mean")
+        mean, variance = used = x.mean(axes), x.var(axes)
+        moving_mean = momentum * moving_mean + (1 - momentum) * mean
+        moving_variance = momentum * moving_variance + (1 - momentum) * variance
+    spread = lambda value: np.expand_dims(value, axes)
+    y = spread(gamma) * (x - spread(mean)) / np.sqrt(spread(variance) + epsilon) + spread(beta)
+    return y.astype(x.dtype), moving_mean, moving_variance
+
+
+def doubled(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training):
+    settings = dict(axis=axis, momentum=momentum, epsilon=2 * epsilon, training=training)
+    return right(x, gamma, beta, moving_mean, moving_variance, **settings)
+
+
+def slow(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training):
+    if np.asarray(x).ndim == 4:
+        print("hanging", flush=True)
+        time.sleep(600)
+    settings = dict(axis=axis, momentum=momentum, epsilon=epsilon, training=training)
+    return right(x, gamma, beta, moving_mean, moving_variance, **settings)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mine")
+    (path / "mine.py").write_text(MINE)
+    return path
+
+
+def bnm(folder, *arguments):
+    return subprocess.run(
+        [*BNM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+def test_help_does_without_tensorflow_and_shows_examples_line_by_line():
+    code = (
+        "import sys; from batchnorm_mechanics.cli import main\n"
+        "sys.argv = ['bnm', 'conform', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "bnm conform keras torch                  two of them" in lines
+
+
+def test_subjects_and_groups_of_cases_are_listed(folder):
+    done = bnm(folder, "--list")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"  keras", "  tf.nn", "  bnm.functions"} <= set(lines)
+    assert ["axes", "56"] in [line.split() for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["kears"], "Received: subject='kears'"),
+        (["nowhere.py:Layer"], "Received: subject='nowhere.py:Layer'"),
+        (["mine.py"], "Received: subject='mine.py'"),
+        (["mine.py:right", "--cases", "ofset"], "Received: cases='ofset'"),
+        (["mine.py:right", "mine.py:wrong"], "Received: subject='mine.py:wrong'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(folder, arguments, expected):
+    done = bnm(folder, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("bnm conform: `")
+    assert expected in done.stderr
+
+
+def test_functions_of_ones_own_are_judged_and_the_mistake_is_named(folder):
+    done = bnm(folder, "mine.py:right", "mine.py:doubled", "--cases", "one step", "--json")
+    assert done.returncode == 1, done.stderr
+
+    def refuse(literal):
+        raise AssertionError(f"{literal} is no JSON")
+
+    found = json.loads(done.stdout, parse_constant=refuse)
+    assert (found["passed"], found["finished"]) == (False, True)
+    right, doubled = found["subjects"]
+    assert (right["name"], right["passed"], right["failures"]) == ("mine.py:right", True, [])
+    assert right["conventions"]["moving_variance"] == "biased"
+    assert [case["case"] for case in right["cases"]] == ["one step rank 2", "one step rank 4"]
+    assert {failure["diagnosis"] for failure in doubled["failures"]} == {"epsilon added twice"}
+    assert {"case", "what", "error", "tolerance", "diagnosis"} <= set(doubled["failures"][0])
+
+
+def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(folder):
+    done = bnm(folder, "mine.py:right", "--cases", "one step", "--verbose")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "  biased moving variance, as Keras; PyTorch's is unbiased" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert any(line[:5] == ["one", "step", "rank", "2", "pass"] for line in lines)
+    assert any(line[:6] == ["mine.py:right", "2", "·", "·", "·", "biased"] for line in lines)
+    assert done.stderr == ""
+
+
+def group_is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_prints_what_was_found_and_leaves_no_process(folder):
+    process = subprocess.Popen(
+        [*BNM, "mine.py:slow", "--cases", "one step"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts background jobs with SIGINT ignored, and so would be our child in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    # The conventions are looked for in rank 4 too; that probe hangs first.
+    assert process.stderr.readline() == "hanging\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "Interrupted; this is what was found so far." in stderr
+    deadline = time.monotonic() + 20
+    while group_is_alive(process.pid):
+        assert time.monotonic() < deadline, "a worker outlived the command"
+        time.sleep(0.1)

@@ -1,0 +1,108 @@
+"""`bnm trace` as a user meets it: real processes."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+BNM = [sys.executable, "-m", "batchnorm_mechanics"]
+
+
+def bnm(*arguments, **options):
+    return subprocess.run(
+        [*BNM, "trace", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone():
+    start = time.monotonic()
+    done = bnm()
+    return done, time.monotonic() - start
+
+
+def test_alone_it_prints_the_source_s_numbers_and_explains_them(alone):
+    done, _ = alone
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for figure in ("[2.5 3.5 4.5]", "[2.25 2.25 2.25]", "-0.9995557", "2.9995557"):
+        assert figure in done.stdout
+    assert "Training mode: every channel is normalized by the mean" in done.stdout
+
+
+def test_without_a_terminal_the_text_is_plain_and_80_columns_wide(alone):
+    lines = alone[0].stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in alone[0].stdout
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_all_of_it_goes_into_json_and_onto_a_page(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(24).reshape(2, 2, 3, 2))
+    done = bnm(
+        *("--input", "x.npy", "--axes", "0,1,2", "--gamma", "1,2", "--beta", "0.5"),
+        *("--epsilon", "0.01", "--momentum", "0.9", "--backward", "--compare"),
+        *("--json", "--html", "page.html"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    steps = {step["name"]: step for step in found["steps"]}
+    np.testing.assert_allclose(steps["variance"]["value"], 47.666668, rtol=1e-6)
+    assert steps["gamma"]["value"] == [1, 2]
+    assert found["notes"][0] == "The input came as int64 and was converted to float32."
+    assert all(check["passed"] for check in found["backward"]["checks"])
+    assert {"FusedBatchNormV3", "Keras layer"} <= {row["by"] for row in found["comparison"]["rows"]}
+    assert found["statistics"][0]["name"] == "moving_mean_before"
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "47.66666" in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "x.npy"]
+
+
+def test_inference_answers_why_a_new_layer_s_output_is_different():
+    done = bnm("--inference")
+    words = " ".join(done.stdout.split())
+    assert "the initial moving statistics, mean 0 and variance 1, were used" in words
+    assert "[[ 2.9990008 4.9980016 6.9970026]" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--input", "missing.npy", "--html", "page.html"], "`input` must"),
+        (["--html", "no/such/folder/page.html"], "`html` must be a file that can be written"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_is_written(
+    tmp_path, arguments, said
+):
+    done = bnm(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"bnm trace: {said}")
+    assert re.search(r"Received: .*\. ", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_teaches_with_examples_line_by_line_and_without_tensorflow():
+    code = (
+        "import sys; from batchnorm_mechanics.cli import main\n"
+        "sys.argv = ['bnm', 'trace', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'tensorflow', 'keras', 'jinja2', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "  bnm trace --backward --compare            gradients, and other" in done.stdout
