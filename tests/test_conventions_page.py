@@ -1,0 +1,54 @@
+"""docs/conventions.md says what the libraries do that are installed here, and its code runs."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from batchnorm_mechanics.conformance.conventions import find_conventions
+from batchnorm_mechanics.conformance.subjects import registry
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "conventions.md").read_text(encoding="utf-8")
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("conventions_page", DOCS / "conventions.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def column(lines, number):
+    return [line.split("|")[number].strip() for line in lines]
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_the_table_says_what_the_probe_finds_now(place):
+    made = generator()
+    name = made.SUBJECTS[place]
+    if name not in registry.default_names():
+        pytest.skip(f"{name} is not installed")
+    now = made.table({name: asdict(find_conventions(registry.resolve(name)))})
+    written = [line for line in PAGE.splitlines() if line.startswith("|")][: len(now)]
+    assert column(written, 1) == column(now, 1)
+    assert column(written, place + 2) == column(now, 2)
+
+
+def test_the_code_for_carrying_weights_runs_and_prints_what_is_shown(tmp_path):
+    pytest.importorskip("torch")
+    code, output = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", PAGE, flags=re.S).groups()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
