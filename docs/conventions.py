@@ -142,9 +142,7 @@ x = np.random.default_rng(0).normal(3.0, 2.0, (8, 3, 5, 5)).astype("float32")
 theirs(torch.from_numpy(x))
 theirs.eval()
 
-ours = keras.layers.BatchNormalization(
-    axis=1, epsilon=theirs.eps, momentum=1 - theirs.momentum
-)
+ours = keras.layers.BatchNormalization(axis=1, epsilon=theirs.eps, momentum=1 - theirs.momentum)
 ours.build(x.shape)
 names = ("weight", "bias", "running_mean", "running_var")
 ours.set_weights([getattr(theirs, name).detach().numpy() for name in names])
