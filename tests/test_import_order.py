@@ -14,8 +14,9 @@ ORDER = (
     ("core",),
     ("statistics",),
     ("layers",),
+    ("training",),
     ("tracing", "conformance", "studies", "doctor", "distribute"),
-    ("explorer",),
+    ("bench", "explorer"),
     ("cli",),
 )
 RANK = {part: rank for rank, row in enumerate(ORDER) for part in row}

@@ -1,6 +1,7 @@
 """The algorithm as pure functions of tensors: no variables, no Keras, no I/O."""
 
 from batchnorm_mechanics.core.axes import samples_per_statistic
+from batchnorm_mechanics.core.fused import Kernel, choose_kernel, normalize_batch, normalize_with
 from batchnorm_mechanics.core.gradient import Gradients, backward, gradients
 from batchnorm_mechanics.core.moments import (
     AxisMoments,
@@ -24,8 +25,10 @@ __all__ = [
     "AxisMoments",
     "Cache",
     "Gradients",
+    "Kernel",
     "Moments",
     "backward",
+    "choose_kernel",
     "fold",
     "forward",
     "gradients",
@@ -35,6 +38,8 @@ __all__ = [
     "moments_one_axis_at_a_time",
     "multiply_and_add",
     "normalize",
+    "normalize_batch",
+    "normalize_with",
     "samples_per_statistic",
     "scale_and_shift",
     "unbiased_variance",

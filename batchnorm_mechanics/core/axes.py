@@ -154,13 +154,19 @@ def as_dtype(value: TensorLike, dtype: tf.DType) -> tf.Tensor:
 
 
 def as_parameter(
-    value: TensorLike, x: tf.Tensor, axes: tuple[int, ...], *, name: str, caller: str
+    value: TensorLike,
+    x: tf.Tensor,
+    axes: tuple[int, ...],
+    *,
+    name: str,
+    caller: str,
+    dtype: tf.DType | None = None,
 ) -> tf.Tensor:
-    """Return a statistic, gamma or beta in the dtype of `x`, checked against the kept axes.
+    """Return a statistic, gamma or beta, checked against the kept axes of `x`.
 
-    A scalar serves all channels.
+    A scalar serves all channels. The dtype is that of `x` if none is named.
     """
-    parameter = as_dtype(value, x.dtype)
+    parameter = as_dtype(value, dtype or x.dtype)
     expected = kept_shape(x, axes)
     if parameter.shape.rank != 0 and not parameter.shape.is_compatible_with(expected):
         raise ValueError(

@@ -97,11 +97,7 @@ def center(x: tf.Tensor, axes: tuple[int, ...], mask: TensorLike, *, caller: str
     deviation. Its rounded value `shift` is subtracted first, which is exact for samples near the
     mean, and what is left of the mean, a small number, is then known to full relative precision.
     """
-    if 0 in (x.shape[axis] for axis in axes):
-        raise ValueError(
-            f"{caller}: `x` must hold at least one sample for each statistic. Received: "
-            f"x.shape={tuple(x.shape)}, axes={axes}. An empty batch has no mean; leave it out."
-        )
+    check_samples(x, axes, caller=caller)
     x = tf.cast(x, statistics_dtype(x))
     if mask is None:
         weights, count = None, _count(x, axes)
@@ -116,6 +112,15 @@ def center(x: tf.Tensor, axes: tuple[int, ...], mask: TensorLike, *, caller: str
     shifted = x - shift
     rest = average(shifted, count, weights, axes)
     return Centered(shifted - rest, shift + rest, count, weights)
+
+
+def check_samples(x: tf.Tensor, axes: tuple[int, ...], *, caller: str) -> None:
+    """Refuse a batch that is known to be empty."""
+    if 0 in (x.shape[axis] for axis in axes):
+        raise ValueError(
+            f"{caller}: `x` must hold at least one sample for each statistic. Received: "
+            f"x.shape={tuple(x.shape)}, axes={axes}. An empty batch has no mean; leave it out."
+        )
 
 
 def _count(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:

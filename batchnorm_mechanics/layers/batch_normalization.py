@@ -156,6 +156,9 @@ class BatchNormalization(keras.layers.Layer):
         self.supports_masking = True
         self.gamma = self.beta = self.moving_mean = self.moving_variance = None
 
+    # Chosen by `core.choose_kernel`; tests and benchmarks force one.
+    _kernel: core.Kernel | None = None
+
     @property
     def policy(self) -> Policy:
         """The statistics policy in force: `statistics`, or the moving average of `momentum`."""
@@ -233,7 +236,7 @@ class BatchNormalization(keras.layers.Layer):
     ) -> tf.Tensor:
         """Normalize `inputs`; see the class."""
         if not (training and self.trainable):
-            outputs = core.infer(
+            outputs = core.normalize_with(
                 inputs,
                 self.moving_mean,
                 self.moving_variance,
@@ -243,15 +246,21 @@ class BatchNormalization(keras.layers.Layer):
                 epsilon=self.epsilon,
             )
         else:
-            outputs, cache = core.forward(
-                inputs, self.gamma, self.beta, axes=self._axes, epsilon=self.epsilon, mask=mask
+            outputs, batch = core.normalize_batch(
+                inputs,
+                self.gamma,
+                self.beta,
+                axes=self._axes,
+                epsilon=self.epsilon,
+                mask=mask,
+                kernel=self._kernel,
             )
-            self._update_statistics(cache)
+            self._update_statistics(batch)
         return tf.cast(outputs, self.compute_dtype)
 
-    def _update_statistics(self, cache: core.Cache) -> None:
+    def _update_statistics(self, batch: core.Moments) -> None:
         state = self._state_type(*(tf.convert_to_tensor(weight) for weight in self._state_weights))
-        state = self.policy.update(state, cache.mean, cache.variance, cache.count)
+        state = self.policy.update(state, *batch)
         self._assign_statistics(state)
 
     def _assign_statistics(self, state: Any) -> None:

@@ -16,6 +16,8 @@ WITHOUT_PEERS = [
     "bnm.functions",
     "bnm.functions-autodiff",
     "bnm.layer",
+    "bnm.layer-fused",
+    "bnm.layer-autodiff",
     "bnm.layer-graph",
     "bnm.layer-compiled",
     "keras",
@@ -136,8 +138,9 @@ def test_an_unknown_name_is_refused_with_all_names(without_peers):
     refused(
         "tensorflow",
         "conform: `subject` must be one of bnm.functions, bnm.functions-autodiff, bnm.layer, "
-        "bnm.layer-graph, bnm.layer-compiled, keras, tf.nn, tf.fused, or a layer or function of "
-        "your own as path/to/file.py:Name or package.module:Name. Received: subject='tensorflow'. "
+        "bnm.layer-fused, bnm.layer-autodiff, bnm.layer-graph, bnm.layer-compiled, keras, tf.nn, "
+        "tf.fused, or a layer or function of your own as path/to/file.py:Name or "
+        "package.module:Name. Received: subject='tensorflow'. "
         "Choose one of these. Those that need the peers, pip install 'batchnorm-mechanics[peers]': "
         "torch, flax, onnxruntime.",
     )

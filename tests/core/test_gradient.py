@@ -336,7 +336,7 @@ def test_whole_numbers_for_dy_are_not_truncated():
 def test_a_dy_of_another_shape_is_refused(function, shape):
     _, cache = bnm.forward(np.ones((4, 3), np.float32), axes=0)
     message = (
-        "gradients: `dy` must have the shape of the input, (4, 3). "
+        f"{function.__name__}: `dy` must have the shape of the input, (4, 3). "
         f"Received: dy.shape={shape}. Pass the gradient with respect to y."
     )
     with pytest.raises(ValueError, match=whole(message)):

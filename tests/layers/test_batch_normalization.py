@@ -383,7 +383,7 @@ def test_an_empty_batch_may_be_inferred():
 
 def test_an_empty_batch_cannot_be_trained_on():
     message = (
-        "forward: `x` must hold at least one sample for each statistic. Received: "
+        "normalize_batch: `x` must hold at least one sample for each statistic. Received: "
         "x.shape=(0, 3), axes=(0,). An empty batch has no mean; leave it out."
     )
     # Keras puts its own words around what a layer's call raises.
@@ -702,7 +702,7 @@ def test_momentum_beside_statistics_is_refused():
 
 @pytest.mark.parametrize("training", [False, True])
 def test_an_integer_input_is_refused(training):
-    function = "forward" if training else "infer"
+    function = "normalize_batch" if training else "normalize_with"
     message = (
         f"{function}: `x` must be a floating tensor (float64, float32, bfloat16 or float16). "
         "Received: x.dtype='int32'. Convert it first: tf.cast(x, tf.float32)."

@@ -42,6 +42,8 @@ _BUILT_IN = {
     "bnm.functions": _BuiltIn("core_functions", "functions"),
     "bnm.functions-autodiff": _BuiltIn("core_functions", "functions_with_autodiff"),
     "bnm.layer": _BuiltIn("layers", "our_layer"),
+    "bnm.layer-fused": _BuiltIn("layers", "our_layer_fused"),
+    "bnm.layer-autodiff": _BuiltIn("layers", "our_layer_differentiated"),
     "bnm.layer-graph": _BuiltIn("layers", "our_layer_in_a_graph"),
     "bnm.layer-compiled": _BuiltIn("layers", "our_layer_compiled"),
     "keras": _BuiltIn("layers", "keras_layer"),

@@ -1,0 +1,269 @@
+"""Every kernel of the training transform against the float64 oracle, and which one is chosen."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracle_cases import (
+    DTYPES,
+    IDS,
+    LAYOUTS,
+    assert_within,
+    count_of,
+    data,
+    float64,
+    kept,
+    random_mask,
+    resolution,
+    whole,
+    wide,
+)
+
+from batchnorm_mechanics import core, reference
+
+KERNELS = ("fused", "analytic", "autodiff")
+# Layouts in which the last axis alone is kept: those that the fused kernel takes.
+LAST = [(shape, [*range(len(shape) - 1)]) for shape in [(40, 3), (9, 8, 3), (5, 4, 6, 2)]]
+LAST += [((3, 2, 4, 3, 2), [0, 1, 2, 3]), ((1, 5), [0])]
+
+
+def parameters(rng, shape, axes, dtype):
+    size = kept(shape, axes)
+    return rng.normal(1.0, 0.5, size).astype(dtype), rng.normal(size=size).astype(dtype)
+
+
+def run(x, gamma, beta, dy, **options):
+    """Output, moments, and the gradients by x, gamma and beta."""
+    inputs = [tf.convert_to_tensor(value) for value in (x, gamma, beta)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y, moments = core.normalize_batch(*inputs, **options)
+    return y, moments, tape.gradient(y, inputs, tf.convert_to_tensor(dy))
+
+
+def in_mode(mode):
+    return {"eager": run, "graph": tf.function(run), "xla": tf.function(run, jit_compile=True)}[
+        mode
+    ]
+
+
+def check_against_oracle(x, gamma, beta, dy, result, axes, dtype):
+    """Bounds: relative to the largest value, one resolution for each of m' samples and 16 more."""
+    y, moments, gradients = result
+    want_y, mean, variance, _ = reference.forward(x, gamma, beta, axes, 1e-3)
+    want = reference.gradients(dy, x, gamma, axes, 1e-3)
+    steps = (count_of(x.shape, axes) + 16) * resolution(wide(dtype))
+    own = 4 * resolution(dtype)
+    ratio = 1 + float(np.max(np.abs(mean) / np.sqrt(variance + 1e-3)))
+
+    def close(actual, expected, bound, what):
+        scale = 1 + np.max(np.abs(expected))
+        assert_within(actual, expected, bound * scale, what)
+
+    # The kernel is run on deviations wherever the mean exceeds 4 standard deviations.
+    bound = steps * min(ratio, 5) + own
+    close(y, want_y, bound, "y")
+    close(moments.variance, variance, 2 * bound, "variance")
+    assert_within(moments.mean, mean, steps * (1 + np.abs(mean)), "mean")
+    np.testing.assert_array_equal(moments.count, np.full(np.shape(mean), count_of(x.shape, axes)))
+    terms = count_of(x.shape, axes) * np.max(np.abs(dy))
+    for actual, name in zip(gradients, ("d_x", "d_gamma", "d_beta"), strict=True):
+        scale = 1.0 if name == "d_x" else terms
+        close(actual, want[name], 4 * (bound + own) * scale, name)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("shape", "axes"), LAST, ids=str)
+def test_each_kernel_gives_the_oracles_output_moments_and_gradients(
+    rng, shape, axes, dtype, kernel, mode
+):
+    x, dy = data(rng, shape, 2.0, dtype), rng.normal(size=shape).astype(DTYPES[dtype])
+    gamma, beta = parameters(rng, shape, axes, "float32")
+    result = in_mode(mode)(x, gamma, beta, dy, axes=axes, kernel=kernel)
+    check_against_oracle(float64(x), gamma, beta, float64(dy), result, axes, dtype)
+    assert result[0].dtype == dtype
+    assert result[2][0].dtype == dtype
+
+
+@pytest.mark.parametrize("kernel", ["analytic", "autodiff"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("shape", "axes"), LAYOUTS, ids=IDS)
+def test_all_axes_and_float64_have_a_kernel(rng, shape, axes, dtype, kernel):
+    x, dy = data(rng, shape, 3.0, dtype), rng.normal(size=shape).astype(dtype)
+    gamma, beta = parameters(rng, shape, axes, dtype)
+    result = run(x, gamma, beta, dy, axes=axes, kernel=kernel)
+    check_against_oracle(x, gamma, beta, dy, result, axes, dtype)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("offset", [3.0, 5.0, 1e2, 1e4, 1e6])
+def test_the_fused_kernel_keeps_its_digits_whatever_the_mean(rng, offset, mode):
+    shape, axes = (16, 6, 5, 4), [0, 1, 2]
+    x, dy = data(rng, shape, 0.0, "float32"), rng.normal(size=shape).astype("float32")
+    # One channel alone lies far off: it must not spoil itself or the others.
+    x[..., 1] += np.float32(offset)
+    gamma, beta = parameters(rng, shape, axes, "float32")
+    y, moments, (dx, _, _) = in_mode(mode)(x, gamma, beta, dy, axes=axes, kernel="fused")
+    want_y, mean, variance, _ = reference.forward(x, gamma, beta, axes, 1e-3)
+    assert_within(y, want_y, 2e-5, "y")
+    assert_within(moments.variance, variance, 5e-5, "variance")
+    assert_within(moments.mean, mean, 1e-6 * (1 + np.abs(mean)), "mean")
+    assert_within(dx, reference.gradients(dy, x, gamma, axes, 1e-3)["d_x"], 4e-5, "dx")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_gradient_has_a_gradient(rng, kernel):
+    x = tf.constant(data(rng, (6, 4, 3), 1.0, "float32"))
+
+    def slope_of_slope(kernel):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y, _ = core.normalize_batch(x, axes=[0, 1], kernel=kernel)
+                loss = tf.reduce_sum(y**3)
+            penalty = tf.reduce_sum(inner.gradient(loss, x) ** 2)
+        return outer.gradient(penalty, x)
+
+    expected = slope_of_slope("autodiff")
+    assert np.max(np.abs(expected)) > 1
+    np.testing.assert_allclose(slope_of_slope(kernel), expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_without_gamma_and_beta_they_are_1_and_0_and_a_scalar_serves_all(rng, kernel):
+    x = data(rng, (30, 4), 1.0, "float32")
+    plain, _ = core.normalize_batch(x, axes=[0], kernel=kernel)
+    assert_within(plain, reference.forward(x, None, None, [0], 1e-3)[0], 2e-5)
+    scalar, _ = core.normalize_batch(x, 2.0, 1.0, axes=[0], kernel=kernel)
+    assert_within(scalar, 2 * float64(plain) + 1, 1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_moments_pass_no_gradient_on(rng, kernel):
+    x = tf.constant(data(rng, (30, 4), 1.0, "float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        _, moments = core.normalize_batch(x, axes=[0], kernel=kernel)
+        total = tf.reduce_sum(moments.mean) + tf.reduce_sum(moments.variance)
+    assert tape.gradient(total, x) is None
+
+
+def test_a_mask_is_left_to_autodiff(rng):
+    x = data(rng, (6, 5, 3), 2.0, "float32")
+    mask = random_mask(rng, x.shape)
+    y, moments = core.normalize_batch(x, axes=[0, 1], mask=mask)
+    expected, cache = core.forward(x, axes=[0, 1], mask=mask)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(moments.count, cache.count)
+
+
+@pytest.mark.parametrize("kernel", ["fused", "analytic"])
+def test_an_input_whose_batch_size_is_not_known_yet(rng, kernel):
+    @tf.function(input_signature=[tf.TensorSpec([None, 7, 3], tf.float32)])
+    def graph(x):
+        y, moments = core.normalize_batch(x, axes=[0, 1], kernel=kernel)
+        assert y.shape == (None, 7, 3)
+        assert moments.mean.shape == (3,)
+        return y, moments
+
+    for size in (2, 9):
+        x = data(rng, (size, 7, 3), 1.0, "float32")
+        y, moments = graph(x)
+        assert_within(y, reference.forward(x, None, None, [0, 1], 1e-3)[0], 2e-5)
+        assert moments.count.numpy().tolist() == [size * 7] * 3
+
+
+CHOICES = [
+    ((64, 56, 56, 64), "float32", [0, 1, 2], False, "fused"),
+    ((64, 56, 56, 64), "bfloat16", [0, 1, 2], False, "fused"),
+    ((None, 56, 56, 64), "float32", [0, 1, 2], False, "fused"),
+    ((512, 512), "float32", [0], False, "fused"),
+    ((8, 100, 512), "float32", [1, 0], False, "fused"),
+    ((4, 8, 8, 8, 64), "float16", [0, 1, 2, 3], False, "fused"),
+    ((60, 100), "float32", [0], False, "analytic"),
+    ((None, 100), "float32", [0], False, "analytic"),
+    ((64, 56, 56, 64), "float64", [0, 1, 2], False, "analytic"),
+    ((64, 64, 56, 56), "float32", [0, 2, 3], False, "analytic"),
+    ((64, 56, 56, None), "float32", [0, 1, 2], False, "analytic"),
+    ((0, 56, 56, 64), "float32", [0, 1, 2], False, "analytic"),
+    ((64, 56, 56, 64), "float32", [0, 1, 2, 3], False, "analytic"),
+    ((64, 56, 56, 64), "float32", [0, 1, 2], True, "autodiff"),
+]
+
+
+@pytest.mark.parametrize(("shape", "dtype", "axes", "masked", "kernel"), CHOICES, ids=str)
+def test_the_kernel_that_is_chosen(shape, dtype, axes, masked, kernel):
+    assert core.choose_kernel(shape, tf.as_dtype(dtype), axes, masked=masked) == kernel
+
+
+def test_a_large_input_really_goes_through_the_fused_kernel(rng):
+    x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
+    graph = tf.function(lambda x: core.normalize_batch(x, axes=[0])[0]).get_concrete_function(x)
+    assert "FusedBatchNormV3" in {op.type for op in graph.graph.get_operations()}
+    small = tf.function(lambda x: core.normalize_batch(x, axes=[0])[0])
+    small = small.get_concrete_function(x[:8])
+    assert "FusedBatchNormV3" not in {op.type for op in small.graph.get_operations()}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape", "dtype", "axes", "mask"),
+    [
+        ("fused", (4, 3), "float64", [0], None),
+        ("fused", (4, 3), "float32", [1], None),
+        ("fused", (4, 3), "float32", [0], [True] * 4),
+        ("analytic", (4, 3), "float32", [0], [True] * 4),
+        ("quick", (4, 3), "float32", [0], None),
+    ],
+)
+def test_a_kernel_that_cannot_take_the_input_is_refused(kernel, shape, dtype, axes, mask):
+    message = (
+        "normalize_batch: `kernel` must be 'fused' (the last axis alone kept, 32 bits or fewer, "
+        "no mask), 'analytic' (no mask) or 'autodiff'. Received: "
+        f"kernel={kernel!r}, x.shape={shape}, x.dtype={dtype!r}, axes={tuple(axes)}. "
+        "Leave it out to have it chosen."
+    )
+    with pytest.raises(ValueError, match=whole(message)):
+        core.normalize_batch(np.ones(shape, dtype), axes=axes, mask=mask, kernel=kernel)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_empty_batch_known_beforehand_is_refused(kernel):
+    with pytest.raises(ValueError, match="must hold at least one sample for each statistic"):
+        core.normalize_batch(np.ones((0, 3), np.float32), axes=[0], kernel=kernel)
+
+
+@pytest.mark.parametrize("shape", [(300, 512), (40, 9, 400), (8, 16, 16, 80), (5, 3)], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_given_statistics_give_the_oracles_output(rng, shape, dtype, offset):
+    axes = [*range(len(shape) - 1)]
+    x = data(rng, shape, offset, dtype)
+    gamma, beta = parameters(rng, shape, axes, wide(dtype))
+    mean = float64(x).mean(axis=tuple(axes)).astype(wide(dtype))
+    variance = rng.uniform(0.5, 2.0, mean.shape).astype(wide(dtype))
+    y = core.normalize_with(x, mean, variance, gamma, beta, axes=axes)
+    expected = reference.infer(float64(x), mean, variance, gamma, beta, axes, 1e-3)
+    scale = 1 + np.max(np.abs(expected))
+    bound = (16 * resolution(wide(dtype)) * (1 + offset) + 2 * resolution(dtype)) * scale
+    assert_within(y, expected, bound, "y")
+    assert y.dtype == dtype
+
+
+def test_inference_on_an_empty_batch_of_a_size_not_known_before_is_empty():
+    @tf.function(input_signature=[tf.TensorSpec([None, 64, 64, 8], tf.float32)])
+    def graph(x):
+        return core.normalize_with(x, 0.0, 1.0, axes=[0, 1, 2])
+
+    assert graph(np.zeros((0, 64, 64, 8), np.float32)).shape == (0, 64, 64, 8)
+
+
+def test_given_statistics_of_another_shape_are_refused():
+    message = (
+        "normalize_with: `variance` must be a scalar or have the shape of the axes that are kept, "
+        "(512,). Received: variance.shape=(3,). The input has shape (512, 512) and is reduced over "
+        "axes (0,)."
+    )
+    with pytest.raises(ValueError, match=whole(message)):
+        core.normalize_with(np.ones((512, 512), np.float32), 0.0, np.ones(3, np.float32), axes=[0])
