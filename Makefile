@@ -58,16 +58,19 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce test lint format types peers check wheel lock clean
+.PHONY: help reproduce bench test lint format types peers check wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce and test,'
+	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce, bench and test,'
 	@echo 'WORKERS=4 is the number of test processes.'
 
 reproduce: $(RUN) ## run the MNIST studies and write the report
 	$(BIN)/bnm reproduce $(ARGS)
+
+bench: $(RUN) ## compare speed with Keras, and with the peers that are installed (ARGS="layer")
+	$(BIN)/bnm bench $(ARGS)
 
 test: $(DEV) ## run the tests
 	@sh tests/ensure_chromium.sh

@@ -24,9 +24,12 @@ from .core import (
     unbiased_variance,
 )
 from .layers import (
+    Accelerated,
     BatchNormalization,
     ResetStatistics,
+    accelerate,
     from_keras,
+    restore,
     to_keras,
 )
 from .statistics import (
@@ -41,8 +44,12 @@ from .tracing import (
     Trace,
     trace,
 )
+from .training import (
+    fit_compiled,
+)
 
 __all__ = [
+    "Accelerated",
     "AverageOfBatches",
     "BatchNormalization",
     "Cache",
@@ -60,8 +67,10 @@ __all__ = [
     "Step",
     "Trace",
     "__version__",
+    "accelerate",
     "backward",
     "conform",
+    "fit_compiled",
     "fold",
     "forward",
     "from_keras",
@@ -72,6 +81,7 @@ __all__ = [
     "moments_one_axis_at_a_time",
     "multiply_and_add",
     "normalize",
+    "restore",
     "samples_per_statistic",
     "scale_and_shift",
     "to_keras",

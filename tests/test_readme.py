@@ -55,7 +55,7 @@ SHORTER = {
 
 
 def test_the_readme_has_what_the_tests_below_look_for():
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     assert len(PYTHON) == sum(kind == "python" for kind, _ in BLOCKS)
     assert {command.removeprefix(".venv/bin/") for command in COMMANDS} == set(SHORTER)
 
@@ -69,7 +69,9 @@ def test_the_first_screen_has_a_sentence_two_commands_a_picture_and_ten_lines():
     assert len(code) == 10
 
 
-@pytest.mark.parametrize(("code", "output"), PYTHON, ids=["first screen", "trace", "layer"])
+@pytest.mark.parametrize(
+    ("code", "output"), PYTHON, ids=["first screen", "trace", "layer", "model"]
+)
 def test_the_python_runs_as_it_stands_and_prints_what_is_shown(code, output, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code],

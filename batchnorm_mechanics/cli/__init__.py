@@ -7,6 +7,7 @@ import typer
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._version import __version__
+from batchnorm_mechanics.cli.bench import bench
 from batchnorm_mechanics.cli.conform import conform
 from batchnorm_mechanics.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
 from batchnorm_mechanics.cli.reproduce import reproduce
@@ -42,7 +43,7 @@ def bnm(
 
 
 # One module for each command; a command imports what it needs when it runs.
-for command in (reproduce, trace, conform):
+for command in (reproduce, trace, conform, bench):
     app.command()(command)
 
 

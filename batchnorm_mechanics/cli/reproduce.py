@@ -3,13 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from batchnorm_mechanics.cli.exit_codes import INTERRUPTED
 
 if TYPE_CHECKING:
+    from batchnorm_mechanics.studies.config import Engine
     from batchnorm_mechanics.studies.reproduce import Request
 
 
@@ -36,6 +37,9 @@ def reproduce(  # noqa: PLR0913 - each is an option
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the data, few steps: under a minute.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help="'fit', Keras's own training loop, or 'compiled', ours.")
+    ] = "fit",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
@@ -70,6 +74,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
         out=out,
         quick=quick,
         paper_steps=paper_steps,
+        engine=cast("Engine", engine),  # `plan` checks it.
     )
     _reproduce(request, as_json=as_json)
 

@@ -9,8 +9,17 @@ if keras.config.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is first imported."
     )
 
+from batchnorm_mechanics.layers.accelerate import Accelerated, accelerate, restore
 from batchnorm_mechanics.layers.batch_normalization import BatchNormalization
 from batchnorm_mechanics.layers.callbacks import ResetStatistics
 from batchnorm_mechanics.layers.convert import from_keras, to_keras
 
-__all__ = ["BatchNormalization", "ResetStatistics", "from_keras", "to_keras"]
+__all__ = [
+    "Accelerated",
+    "BatchNormalization",
+    "ResetStatistics",
+    "accelerate",
+    "from_keras",
+    "restore",
+    "to_keras",
+]

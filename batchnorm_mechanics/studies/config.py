@@ -8,6 +8,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+# How a run is trained: by `fit_compiled`, or by Keras's `fit`.
+Engine = Literal["compiled", "fit"]
+ENGINES: tuple[Engine, ...] = ("compiled", "fit")
+
 Statistics = Literal["keras-layer", "moving-average", "reversed", "algorithm-2", "debiased", "none"]
 
 
@@ -66,6 +70,40 @@ class Settings:
     split_seed: int = 100
     track_inputs: bool = False
     rows: int | None = None
+
+
+def network(settings: Settings) -> Settings:
+    """Return the settings without those that leave the network and its compiled functions alone.
+
+    Runs for which this is equal can share a model that is built and compiled once.
+
+    Example:
+        >>> a = Settings("keras-layer")
+        >>> b = Settings("keras-layer", steps_per_epoch=100, epochs=2)
+        >>> network(a) == network(b), network(a) == network(Settings("none"))
+        (True, False)
+    """
+    kept = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(Settings)
+        if field.name not in _ONLY_OF_RUN
+    }
+    return Settings(**kept)
+
+
+# Data, length, and what callbacks do.
+_ONLY_OF_RUN = {
+    "reset_each_epoch",
+    "inputs",
+    "steps_per_epoch",
+    "stream",
+    "epochs",
+    "validation_batches",
+    "validation_fraction",
+    "split_seed",
+    "track_inputs",
+    "rows",
+}
 
 
 @dataclass(frozen=True)

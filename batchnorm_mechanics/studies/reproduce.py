@@ -14,7 +14,7 @@ from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._files import write_atomically
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.studies import workers
-from batchnorm_mechanics.studies.config import Run, Study
+from batchnorm_mechanics.studies.config import ENGINES, Engine, Run, Study
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
 from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES, quick, with_paper_steps
@@ -37,6 +37,7 @@ class Request:
         out: folder for results and artifacts.
         quick: a tenth of the data and few steps.
         paper_steps: length of the paper's own experiment.
+        engine: `compiled` trains by `fit_compiled`, `fit` by Keras's own `fit`.
     """
 
     studies: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Request:
     out: Path = Path("results")
     quick: bool = False
     paper_steps: int = DEFAULT_PAPER_STEPS
+    engine: Engine = "fit"
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def plan(request: Request) -> Plan:
     """Check the request, load the data, open the folder, and find out what is still to do.
 
     Raises:
-        InputError: a study is not known, a number is below 1, or data or folder cannot be used.
+        InputError: a study or the engine is not known, a number is below 1, or data or folder
+            cannot be used.
     """
     for name, value in (("seeds", request.seeds), ("paper_steps", request.paper_steps)):
         if value < 1:
@@ -81,6 +84,11 @@ def plan(request: Request) -> Plan:
                 f"reproduce: `{name}` must be 1 or more. Received: {name}={value}. "
                 "Leave it out for the default."
             )
+    if request.engine not in ENGINES:
+        raise InputError(
+            f"reproduce: `engine` must be 'compiled' or 'fit'. Received: "
+            f"engine={request.engine!r}. Leave it out for Keras's own."
+        )
     names = request.studies or tuple(STUDIES)
     for name in names:
         if name not in STUDIES:
@@ -110,7 +118,8 @@ def carry_out(plan: Plan, on_event: Callable[[Any], None] = lambda event: None) 
         InputError: the disk is full.
         FailureError: a run raised, or a worker process died.
     """
-    with contextlib.closing(workers.run_all(plan.tasks, plan.request.data)) as events:
+    run = workers.run_all(plan.tasks, plan.request.data, engine=plan.request.engine)
+    with contextlib.closing(run) as events:
         for event in events:
             if isinstance(event, workers.RunFailed):
                 raise (
@@ -184,6 +193,7 @@ def _conditions(request: Request, digits: Digits) -> dict[str, Any]:
         "data": digits.sha256,
         "quick": request.quick,
         "paper_steps": request.paper_steps,
+        "engine": request.engine,
     }
 
 

@@ -1,5 +1,6 @@
-"""Train one study with one seed, by `fit`, and leave its artifacts in a folder."""
+"""Train one study with one seed, and leave its artifacts in a folder."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,14 +10,15 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics.layers import ResetStatistics
-from batchnorm_mechanics.studies.config import Run, Settings, Study
+from batchnorm_mechanics.studies.config import Engine, Run, Settings, Study, network
 from batchnorm_mechanics.studies.dataset import (
     Arrays,
     evaluation_batches,
     steps_in_epoch,
     training_batches,
 )
-from batchnorm_mechanics.studies.models import LAST_PRE_ACTIVATION, build
+from batchnorm_mechanics.studies.models import LAST_PRE_ACTIVATION, StudyModel, build
+from batchnorm_mechanics.training.fit import evaluate_compiled, fit_compiled
 
 # Any unit serves; the paper shows "a typical sigmoid".
 TRACKED_UNIT = 0
@@ -29,6 +31,9 @@ _MOST_STEPS_AT_ONCE = 128
 _HISTOGRAM_EPOCHS = 3
 
 Progress = Callable[[int, Mapping[str, float]], None]
+
+# Models of earlier runs, by what they were built from.
+Networks = dict[tuple[Settings, int], StudyModel]
 
 
 class _Tracker(keras.callbacks.Callback):
@@ -53,6 +58,36 @@ class _Tracker(keras.callbacks.Callback):
             logs.update({name: float(value) for name, value in measured.items()})
 
 
+class _Best(keras.callbacks.Callback):
+    """Keep the model of the lowest validation loss, and save it when training ends.
+
+    Saving a model takes as long as a fifth of an epoch, and an early one improves often. Nothing is
+    lost by waiting: a run that is broken off is done again.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+        self._lowest = math.inf
+        self._kept: list[np.ndarray] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Copy the weights and the optimizer's state if the loss is lower than ever."""
+        loss = (logs or {}).get("val_loss", math.inf)
+        if loss < self._lowest:
+            self._lowest = loss
+            self._kept = _snapshot(self.model)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Save what was kept, and leave the model as training left it."""
+        if self._kept is None:
+            return
+        last = _snapshot(self.model)
+        _assign(self.model, self._kept)
+        self.model.save(self._file)
+        _assign(self.model, last)
+
+
 class _Report(keras.callbacks.Callback):
     """Tell how far the run is."""
 
@@ -72,6 +107,8 @@ def train(
     arrays: Arrays,
     folder: Path,
     progress: Progress = lambda epoch, logs: None,
+    engine: Engine = "fit",
+    networks: Networks | None = None,
 ) -> Run:
     """Train the study's network once.
 
@@ -82,37 +119,77 @@ def train(
         folder: where `history.csv`, `best.keras` (lowest validation loss) and the TensorBoard logs
             go; it exists.
         progress: called after each epoch with its number, from 1, and its logs.
+        engine: `compiled` trains by `fit_compiled`, `fit` by Keras's `fit`.
+        networks: models of earlier runs. The compiled engine takes one from there that fits, begun
+            anew, and so compiles once for all of them; it puts there what it builds.
 
     Returns:
         The `Run`, with accuracies in percent.
     """
     started = time.perf_counter()
     settings = study.settings
-    keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    model = build(settings, pixels=arrays.x_train.shape[1], seed=seed)
+    if engine == "fit":
+        keras.backend.clear_session()
+        networks = None
+    model = _begin(settings, arrays.x_train.shape[1], seed, networks)
     steps = steps_in_epoch(len(arrays.x_train), settings)
-    model.steps_per_execution = _steps_at_once(steps, settings)
-    history = model.fit(
-        training_batches(arrays, settings, seed),
-        epochs=settings.epochs,
-        steps_per_epoch=steps if settings.stream == "continue" else None,
-        validation_data=evaluation_batches(
-            arrays.x_val, arrays.y_val, settings, batches=settings.validation_batches
-        ),
-        callbacks=_callbacks(model, arrays, settings, folder, progress),
-        shuffle=False,  # the dataset shuffles
-        verbose=0,
-    ).history
-    _, test = model.evaluate(evaluation_batches(arrays.x_test, arrays.y_test, settings), verbose=0)
+    training = training_batches(arrays, settings, seed)
+    validation = evaluation_batches(
+        arrays.x_val, arrays.y_val, settings, batches=settings.validation_batches
+    )
+    test = evaluation_batches(arrays.x_test, arrays.y_test, settings)
+    common: dict[str, Any] = {
+        "epochs": settings.epochs,
+        "steps_per_epoch": steps if settings.stream == "continue" else None,
+        "validation_data": validation,
+        "callbacks": _callbacks(model, arrays, settings, folder, progress),
+    }
+    if engine == "fit":
+        model.steps_per_execution = _steps_at_once(steps, settings)
+        # The dataset shuffles.
+        history = model.fit(training, shuffle=False, verbose=0, **common).history
+        tested = model.evaluate(test, verbose=0, return_dict=True)
+    else:
+        history = fit_compiled(model, training, **common).history
+        tested = evaluate_compiled(model, test)
     return Run(
         seed=seed,
         train=100 * history["accuracy"][-1],
         val=100 * history["val_accuracy"][-1],
-        test=100 * test,
+        test=100 * tested["accuracy"],
         seconds=time.perf_counter() - started,
         history={name: [float(value) for value in values] for name, values in history.items()},
     )
+
+
+def _begin(settings: Settings, pixels: int, seed: int, networks: Networks | None) -> StudyModel:
+    """Return the model with its first weights: a new one, or an old one made equal to it."""
+    new = build(settings, pixels=pixels, seed=seed)
+    if networks is None:
+        return new
+    kept = networks.setdefault((network(settings), pixels), new)
+    if kept is not new:
+        # Building takes a tenth of a second, compiling several: values from the new model make
+        # sure that an old one begins exactly as it would.
+        new.optimizer.build(new.trainable_variables)
+        _assign(kept, _snapshot(new))
+    return kept
+
+
+def _state(model: keras.Model) -> list[Any]:
+    """Return the variables that training changes, those of the optimizer included."""
+    return [*model.weights, *model.optimizer.variables]
+
+
+def _snapshot(model: keras.Model) -> list[np.ndarray]:
+    """Return copies: what Keras gives may share memory with a variable that goes on changing."""
+    return [np.copy(keras.ops.convert_to_numpy(variable)) for variable in _state(model)]
+
+
+def _assign(model: keras.Model, values: list[np.ndarray]) -> None:
+    for variable, value in zip(_state(model), values, strict=True):
+        variable.assign(value)
 
 
 def _callbacks(
@@ -127,9 +204,7 @@ def _callbacks(
     return [
         *callbacks,
         keras.callbacks.CSVLogger(folder / "history.csv"),
-        keras.callbacks.ModelCheckpoint(
-            folder / "best.keras", monitor="val_loss", save_best_only=True
-        ),
+        _Best(folder / "best.keras"),
         keras.callbacks.TensorBoard(
             folder / "tensorboard", histogram_freq=_HISTOGRAM_EPOCHS, write_graph=False
         ),

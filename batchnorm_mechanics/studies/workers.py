@@ -13,7 +13,7 @@ from typing import Any
 from batchnorm_mechanics._exceptions import FailureError
 from batchnorm_mechanics._files import is_out_of_space
 from batchnorm_mechanics._processes import behave_as_worker, cores, stop
-from batchnorm_mechanics.studies.config import Run, Study
+from batchnorm_mechanics.studies.config import Engine, Run, Settings, Study, network
 
 # A worker that dies says nothing, so it is looked after this often, in seconds.
 _WATCH = 0.5
@@ -74,12 +74,60 @@ def _fitting_in_memory() -> int:
     return max(1, memory // _WORKER_BYTES)
 
 
-def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnded | RunFailed]:
-    """Do the tasks in the order given, as many at a time as cores and memory allow.
+def choose(left: Sequence[Task], mine: set[Settings], all_begun: set[Settings]) -> Task:
+    """Choose a worker's next task.
+
+    The first whose network the worker has compiled already; else the first whose network nobody
+    has; else one of the network that has the most left, which costs a compilation but lets no core
+    wait.
+
+    Args:
+        left: the tasks to choose from, in their order; at least one.
+        mine: the networks that the worker has.
+        all_begun: the networks that any worker has.
+    """
+    networks = [network(task.study.settings) for task in left]
+    for task, needed in zip(left, networks, strict=True):
+        if needed in mine:
+            return task
+    for task, needed in zip(left, networks, strict=True):
+        if needed not in all_begun:
+            return task
+    return left[max(range(len(left)), key=lambda at: (networks.count(networks[at]), -at))]
+
+
+class _Assignments:
+    """Which worker does what."""
+
+    def __init__(self, tasks: Sequence[Task], queues: Sequence[Any]) -> None:
+        self._left = list(tasks)
+        self._queues = queues
+        self._networks: list[set[Settings]] = [set() for _ in queues]
+
+    def give(self, worker: int) -> None:
+        """Send a worker its next task, or that there is none."""
+        if not self._left:
+            self._queues[worker].put(None)
+            return
+        mine = self._networks[worker]
+        task = choose(self._left, mine, set().union(*self._networks))
+        self._left.remove(task)
+        mine.add(network(task.study.settings))
+        self._queues[worker].put(task)
+
+
+def run_all(
+    tasks: Sequence[Task], source: str, *, engine: Engine = "fit"
+) -> Generator[EpochEnded | RunEnded | RunFailed]:
+    """Do the tasks, as many at a time as cores and memory allow.
+
+    They are begun in the order given, except that a worker goes on with tasks whose network it has
+    compiled, as long as there are any.
 
     Args:
         tasks: what to do; the long ones first fill the cores best.
         source: the data, as `dataset.load` takes it. Each worker loads it once.
+        engine: how to train.
 
     Yields:
         What happens, as it happens. Closing the iterator, or an exception such as Ctrl-C, ends the
@@ -91,18 +139,20 @@ def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnd
     if not tasks:
         return
     count = min(cores(), _fitting_in_memory(), len(tasks))
+    threads = max(1, cores() // count)
     # Spawned, not forked: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    todo, events = context.Queue(), context.Queue()
-    # Else this process, ending early, would wait for somebody to read the rest of the queue.
-    todo.cancel_join_thread()
-    for task in (*tasks, *[None] * count):
-        todo.put(task)
+    events, queues = context.Queue(), [context.Queue() for _ in range(count)]
+    assignments = _Assignments(tasks, queues)
+    for worker, todo in enumerate(queues):
+        # Else this process, ending early, would wait for somebody to read the rest of the queue.
+        todo.cancel_join_thread()
+        assignments.give(worker)
     processes = [
         context.Process(
-            target=_work, args=(todo, events, source, max(1, cores() // count)), daemon=True
+            target=_work, args=(worker, todo, events, source, threads, engine), daemon=True
         )
-        for _ in range(count)
+        for worker, todo in enumerate(queues)
     ]
     try:
         for process in processes:
@@ -110,11 +160,13 @@ def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnd
         left = len(tasks)
         while left:
             try:
-                event = events.get(timeout=_WATCH)
+                worker, event = events.get(timeout=_WATCH)
             except queue.Empty:
                 _check_alive(processes)
                 continue
-            left -= isinstance(event, RunEnded | RunFailed)
+            if isinstance(event, RunEnded | RunFailed):
+                left -= 1
+                assignments.give(worker)
             yield event
     finally:
         stop(processes)
@@ -130,30 +182,29 @@ def _check_alive(processes: Sequence[Any]) -> None:
             )
 
 
-def _work(todo: Any, events: Any, source: str, threads: int) -> None:
+def _work(worker: int, todo: Any, events: Any, source: str, threads: int, engine: Engine) -> None:
     """Do tasks until there is none left. This is a worker process's whole life."""
     behave_as_worker()
-    train = _prepare_worker(source, threads)
+    train = _prepare_worker(source, threads, engine)
     while (task := todo.get()) is not None:
 
         def progress(epoch: int, logs: Any, task: Task = task) -> None:
             numbers = {name: float(value) for name, value in logs.items()}
-            events.put(EpochEnded(task, epoch, numbers))
+            events.put((worker, EpochEnded(task, epoch, numbers)))
 
         try:
-            events.put(RunEnded(task, train(task, progress)))
+            event = RunEnded(task, train(task, progress))
         except Exception as error:  # Whatever it is, the parent must hear of it.
-            events.put(
-                RunFailed(
-                    task,
-                    f"{type(error).__name__}: {error}",
-                    traceback.format_exc(),
-                    is_out_of_space(error),
-                )
+            event = RunFailed(
+                task,
+                f"{type(error).__name__}: {error}",
+                traceback.format_exc(),
+                is_out_of_space(error),
             )
+        events.put((worker, event))
 
 
-def _prepare_worker(source: str, threads: int) -> Callable[[Task, Any], Run]:
+def _prepare_worker(source: str, threads: int, engine: Engine) -> Callable[[Task, Any], Run]:
     """Import TensorFlow and load the data, both once, and return how a task is done."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
@@ -168,10 +219,11 @@ def _prepare_worker(source: str, threads: int) -> Callable[[Task, Any], Run]:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     from batchnorm_mechanics.studies import dataset
-    from batchnorm_mechanics.studies.train import train
+    from batchnorm_mechanics.studies.train import Networks, train
 
     digits = dataset.load(source, minimum_rows=1)
     prepared: dict[Any, dataset.Arrays] = {}
+    networks: Networks = {}
 
     def do(task: Task, progress: Any) -> Run:
         settings = task.study.settings
@@ -188,6 +240,8 @@ def _prepare_worker(source: str, threads: int) -> Callable[[Task, Any], Run]:
             arrays=prepared[key],
             folder=task.folder,
             progress=progress,
+            engine=engine,
+            networks=networks,
         )
 
     return do

@@ -109,6 +109,11 @@ def test_results_hold_all_that_a_reader_of_the_file_needs(tmp_path):
             "reproduce: `paper_steps` must be 1 or more. Received: paper_steps=-5. "
             "Leave it out for the default.",
         ),
+        (
+            {"engine": "fast"},
+            "reproduce: `engine` must be 'compiled' or 'fit'. Received: engine='fast'. "
+            "Leave it out for Keras's own.",
+        ),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused_before_anything_is_written(
@@ -136,6 +141,12 @@ def test_a_folder_with_results_of_other_settings_is_refused_and_left_alone(tmp_p
     assert after == before
 
 
+def test_a_folder_with_results_of_the_other_engine_is_refused(tmp_path):
+    plan(request(tmp_path, studies=("keras-100",)))
+    with pytest.raises(InputError, match=r"made with engine='fit' and not 'compiled'\. Name"):
+        plan(request(tmp_path, studies=("keras-100",), engine="compiled"))
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match=r"reproduce: `out` must be a folder that can be written"):
@@ -158,7 +169,7 @@ def test_a_run_that_raises_ends_the_job_and_keeps_the_others(tmp_path, monkeypat
     first, second = found.tasks
     run = Run(first.seed, 90.0, 89.0, 88.0, 1.0, {})
 
-    def events(tasks, source):
+    def events(tasks, source, *, engine):
         first.folder.mkdir(parents=True)
         yield workers.RunEnded(first, run)
         yield workers.RunFailed(second, "ValueError: no", "the traceback", out_of_space=False)
@@ -173,7 +184,7 @@ def test_a_full_disk_says_what_to_do_and_keeps_the_finished_runs(tmp_path, monke
     found = plan(request(tmp_path, studies=("keras-100",)))
     (task,) = found.tasks
 
-    def events(tasks, source):
+    def events(tasks, source, *, engine):
         yield workers.RunFailed(task, "", "", out_of_space=True)
 
     monkeypatch.setattr(workers, "run_all", events)

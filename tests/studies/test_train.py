@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics.studies import dataset
 from batchnorm_mechanics.studies.registry import STUDIES, quick
-from batchnorm_mechanics.studies.train import train
+from batchnorm_mechanics.studies.train import _begin, _state, train
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +129,48 @@ def test_the_papers_run_follows_test_accuracy_and_percentiles(digits, tmp_path):
         assert low < middle < high
     with (tmp_path / "history.csv").open() as file:
         assert "percentile_85" in next(csv.reader(file))
+
+
+@pytest.mark.parametrize("name", ["average-100", "paper-with-bn"])
+def test_both_engines_give_the_same_figures_and_artifacts(digits, tmp_path, name):
+    study = small(name, **({"steps_per_epoch": 12} if name.startswith("paper") else {}))
+    arrays = dataset.prepare(digits, study.settings)
+    runs, models, files = [], [], []
+    for engine in ("fit", "compiled"):
+        folder = tmp_path / engine
+        folder.mkdir()
+        runs.append(train(study, seed=100, arrays=arrays, folder=folder, engine=engine))
+        models.append(keras.saving.load_model(folder / "best.keras"))
+        files.append(sorted(path.name for path in folder.iterdir()))
+        with (folder / "history.csv").open() as file:
+            files[-1] += next(csv.reader(file))
+    assert files[0] == files[1]
+    by_fit, compiled = runs
+    assert list(compiled.history) == list(by_fit.history)
+    for key, values in by_fit.history.items():
+        np.testing.assert_allclose(compiled.history[key], values, rtol=2e-3, err_msg=key)
+    assert compiled.test == pytest.approx(by_fit.test, abs=1)
+    for ours, theirs in zip(models[1].variables, models[0].variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=2e-3, err_msg=ours.path)
+    assert models[0].optimizer.iterations == models[1].optimizer.iterations
+
+
+def test_another_seed_on_a_used_network_gives_what_a_new_one_gives(digits, tmp_path):
+    study = small("algorithm2-100")
+    arrays = dataset.prepare(digits, study.settings)
+    networks = {}
+    train(study, seed=100, arrays=arrays, folder=tmp_path, engine="compiled", networks=networks)
+    (used,) = networks.values()
+    assert int(used.optimizer.iterations) > 0
+    begun = _begin(study.settings, arrays.x_train.shape[1], 101, networks)
+    new = _begin(study.settings, arrays.x_train.shape[1], 101, None)
+    new.optimizer.build(new.trainable_variables)
+    assert begun is used
+    for ours, fresh in zip(_state(begun), _state(new), strict=True):
+        np.testing.assert_array_equal(ours, fresh, err_msg=ours.path)
+    again = train(
+        study, seed=101, arrays=arrays, folder=tmp_path, engine="compiled", networks=networks
+    )
+    fresh = train(study, seed=101, arrays=arrays, folder=tmp_path)
+    assert again.history == fresh.history
+    assert again.test == fresh.test

@@ -1,12 +1,14 @@
 """Worker processes: how many there are, and what the parent hears of a run."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from batchnorm_mechanics.studies import workers
+from batchnorm_mechanics.studies.config import network
 from batchnorm_mechanics.studies.registry import STUDIES, quick
-from batchnorm_mechanics.studies.workers import EpochEnded, RunEnded, RunFailed, Task
+from batchnorm_mechanics.studies.workers import EpochEnded, RunEnded, RunFailed, Task, choose
 
 
 def task(folder, **settings):
@@ -47,3 +49,27 @@ def test_a_system_that_does_not_tell_its_memory_gets_a_worker_a_core(monkeypatch
 
     monkeypatch.setattr(workers.os, "sysconf", sysconf)
     assert workers._fitting_in_memory() == workers.cores()
+
+
+def planned(*names):
+    return [Task(STUDIES[name], seed, Path(name)) for name in names for seed in (100, 101)]
+
+
+def networks(*names):
+    return {network(STUDIES[name].settings) for name in names}
+
+
+def test_a_worker_goes_on_with_the_network_that_it_has_compiled():
+    tasks = planned("average-916", "keras-916")
+    mine = networks("keras-100")
+    assert choose(tasks, mine, mine) is tasks[2]
+
+
+def test_a_worker_begins_a_network_that_nobody_has_before_it_shares_one():
+    tasks = planned("average-916", "keras-916", "algorithm2-916")
+    assert choose(tasks, set(), networks("average-916")) is tasks[2]
+
+
+def test_a_worker_without_another_choice_shares_the_network_with_the_most_left():
+    tasks = planned("average-916", "keras-916", "keras-100")
+    assert choose(tasks, set(), networks("average-916", "keras-916")) is tasks[2]

@@ -1,0 +1,151 @@
+"""What every layer of the bench has to compute, and whether it did."""
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+MOMENTUM = 0.99
+EPSILON = 1e-3
+
+# Elements from which one step is long enough to be timed by itself, and the most steps in a chain.
+_ALONE_FROM = 2**22
+_LONGEST_CHAIN = 200
+
+# Channels do not depend on one another, so some of them tell; float64 copies of all of them would
+# take gigabytes. Below this many elements all are compared.
+_COMPARE_ALL_TO = 2**20
+_COMPARED = 16
+
+# Of the largest expected value of each result. Sums of 800,000 float32 numbers are off by 5e-5; a
+# term left out of the gradient shows at 0.1, for dy has a mean and follows x.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What one training step gives; statistics are the batch's, found from the moving ones."""
+
+    y: NDArray[np.floating]
+    dx: NDArray[np.floating]
+    dgamma: NDArray[np.floating]
+    dbeta: NDArray[np.floating]
+    mean: NDArray[np.floating]
+    variance: NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Inputs of one shape, channels last, float32, the same for every contestant.
+
+    The moving statistics begin at 0 and 1, as every library has them.
+    """
+
+    x: Floats
+    dy: Floats
+    gamma: Floats
+    beta: Floats
+
+    @property
+    def steps(self) -> int:
+        """How many steps to take between two looks at the clock."""
+        return max(1, min(_LONGEST_CHAIN, _ALONE_FROM // max(1, self.x.size)))
+
+
+def make_problem(shape: tuple[int, ...], *, seed: int = 0) -> Problem:
+    """Return random inputs whose every result is far from zero, so that no mistake hides.
+
+    Args:
+        shape: channels last, rank 2 or more.
+        seed: of the random numbers.
+
+    Returns:
+        x of standard deviation 1 and channel means up to 1; dy with a mean of 0.5 that follows x;
+        gamma from 0.5 to 1.5; beta from -0.5 to 0.5.
+
+    Example:
+        >>> make_problem((60, 100)).steps, make_problem((64, 56, 56, 64)).steps
+        (200, 1)
+    """
+    rng = np.random.default_rng(seed)
+    channels = shape[-1]
+    x = rng.standard_normal(shape, np.float32)
+    dy = rng.standard_normal(shape, np.float32)
+    dy += 0.3 * x
+    dy += 0.5
+    x += rng.uniform(-1, 1, channels).astype(np.float32)
+    return Problem(
+        x=x,
+        dy=dy,
+        gamma=rng.uniform(0.5, 1.5, channels).astype(np.float32),
+        beta=rng.uniform(-0.5, 0.5, channels).astype(np.float32),
+    )
+
+
+def batch_statistics(
+    moving_mean: NDArray[np.floating], moving_variance: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the batch's mean and variance from the moving ones after their first update."""
+    variance = np.asarray(moving_variance, np.float64)
+    return (
+        np.asarray(moving_mean, np.float64) / (1 - MOMENTUM),
+        (variance - MOMENTUM) / (1 - MOMENTUM),
+    )
+
+
+def mistake(problem: Problem, results: Results, *, unbiased: bool) -> str | None:
+    """Say what is wrong with results, by the paper's formulas in float64; None if nothing is.
+
+    Implements: Alg. 1 and the gradients of sec. 3.
+
+    Args:
+        problem: what was computed.
+        results: in the layout of the problem.
+        unbiased: whether the moving variance takes the batch's unbiased variance.
+
+    Returns:
+        The first result that is off, and how far, in words.
+
+    Example:
+        >>> problem = make_problem((8, 2))
+        >>> right = expected(problem, slice(None), unbiased=False)
+        >>> mistake(problem, right, unbiased=False) is None
+        True
+    """
+    channels = problem.x.shape[-1]
+    some = np.arange(channels)
+    if problem.x.size > _COMPARE_ALL_TO:
+        some = np.unique(np.linspace(0, channels - 1, _COMPARED).astype(int))
+    right = expected(problem, some, unbiased=unbiased)
+    for field in fields(Results):
+        found = getattr(results, field.name)
+        shape = problem.x.shape if field.name in ("y", "dx") else (channels,)
+        if found.shape != shape:
+            return f"{field.name} has the shape {found.shape}, not {shape}"
+        wanted = getattr(right, field.name)
+        error = float(np.max(np.abs(found[..., some].astype(np.float64) - wanted), initial=0.0))
+        size = float(np.max(np.abs(wanted), initial=0.0))
+        # Not `error > ...`, which NaN passes.
+        if not error <= _TOLERANCE * size:
+            return f"{field.name} is off by {error:.2g}, where the largest is {size:.2g}"
+    return None
+
+
+def expected(problem: Problem, channels: NDArray[np.int_] | slice, *, unbiased: bool) -> Results:
+    """Compute some channels of a problem in float64."""
+    x, dy = (tensor[..., channels].astype(np.float64) for tensor in (problem.x, problem.dy))
+    gamma, beta = (p[channels].astype(np.float64) for p in (problem.gamma, problem.beta))
+    axes = tuple(range(x.ndim - 1))
+    count = math.prod(x.shape[:-1])
+    mean = x.mean(axes)
+    centred = x - mean
+    variance = (centred**2).mean(axes)
+    deviation = np.sqrt(variance + EPSILON)
+    x_hat = centred / deviation
+    dgamma, dbeta = (dy * x_hat).sum(axes), dy.sum(axes)
+    dx = gamma / deviation * (dy - dbeta / count - x_hat * dgamma / count)
+    kept = variance * count / (count - 1) if unbiased else variance
+    return Results(gamma * x_hat + beta, dx, dgamma, dbeta, mean, kept)

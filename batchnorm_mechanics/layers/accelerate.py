@@ -1,0 +1,210 @@
+"""`accelerate` puts the Keras layers of a model on our kernels, in place; `restore` undoes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, MethodType
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from batchnorm_mechanics import core
+
+# What decides what a layer computes. A subclass with its own version of one computes something
+# that we do not know; one that changes only other things, such as defaults, is Keras's layer.
+_DECIDING = ("__call__", "build", "call", "_moments")
+
+
+@dataclass(frozen=True)
+class Accelerated:
+    """What `accelerate` did to a model.
+
+    Attributes:
+        count: how many `keras.layers.BatchNormalization` run on our kernels now.
+        left: the name of each one that does not, and why. Of several layers of one name, the
+            second is called "name (2)" here, and so on.
+    """
+
+    count: int
+    left: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Accelerated(count={self.count}, left={dict(self.left)})"
+
+
+def accelerate(model: keras.Layer) -> Accelerated:
+    """Make Keras's batch normalization in a model run on our kernels, in place.
+
+    Each `keras.layers.BatchNormalization` stays the layer that it is, with its type, weights,
+    settings and name; only its `call` becomes ours, on this object and in this process. So the
+    optimizer, checkpoints, `trainable` and whoever holds the layer go on with it, in every kind of
+    model. Saved files, exports, clones and pickles hold Keras's layer and need nothing of ours;
+    accelerate what you load or clone anew. `restore` gives Keras's `call` back.
+
+    A compiled model takes the change with its next step, within `fit` too. A `tf.function` of your
+    own that was traced before does not, and neither does another model that shares the layers and
+    was trained before: call `accelerate` on that one too.
+
+    Args:
+        model: any Keras model, or a layer, which may be a batch normalization itself. Found are
+            the layers that Keras tracks in it, those in nested models, wrappers, lists and cells
+            included, with weights or still without. Layers that a model creates later are not.
+
+    Returns:
+        `Accelerated`: how many layers run on our kernels now, and which do not and why. Left are
+        layers with `renorm` or `synchronized`, those whose class or object has its own `call` (or
+        other method that decides the result), and those whose `epsilon` is not above 0. Our own
+        `BatchNormalization` is fast already and is not counted.
+
+    Raises:
+        TypeError: `model` is no Keras model or layer.
+
+    Numerics:
+        Outputs, gradients and moving statistics, whose variance is the biased one, agree with
+        Keras's to rounding; where the mean of the input is large, ours err less. They differ on
+        purpose where a mask lets no sample of a batch count: Keras then moves the statistics
+        towards 0, ours keep them.
+
+    Example:
+        >>> layer = keras.layers.BatchNormalization(name="kept", renorm=True)
+        >>> model = keras.Sequential([keras.layers.BatchNormalization(name="first"), layer])
+        >>> accelerate(model)
+        Accelerated(count=1, left={'kept': 'it uses renorm'})
+        >>> restore(model)
+        1
+    """
+    layers = _layers_in(model, caller="accelerate")
+    count, changed, left = 0, 0, {}
+    for layer in layers:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        if not _is_accelerated(layer):
+            reason = _reason_to_leave(layer)
+            if reason is not None:
+                left[_unused(layer.name, left)] = reason
+                continue
+            layer.call = MethodType(_call, layer)
+            changed += 1
+        count += 1
+    if changed:
+        _renew_compiled_functions(layers)
+    return Accelerated(count, MappingProxyType(left))
+
+
+def restore(model: keras.Layer) -> int:
+    """Give the accelerated layers of a model Keras's `call` back, in place.
+
+    Args:
+        model: any Keras model or layer.
+
+    Returns:
+        How many layers were accelerated. Our own `BatchNormalization` is another layer and stays;
+        `to_keras` converts it.
+
+    Raises:
+        TypeError: `model` is no Keras model or layer.
+
+    Example:
+        >>> layer = keras.layers.BatchNormalization()
+        >>> accelerate(layer).count, restore(layer), restore(layer)
+        (1, 1, 0)
+    """
+    layers = _layers_in(model, caller="restore")
+    accelerated = [layer for layer in layers if _is_accelerated(layer)]
+    for layer in accelerated:
+        del layer.call  # the class's own shows again
+    if accelerated:
+        _renew_compiled_functions(layers)
+    return len(accelerated)
+
+
+def _layers_in(model: Any, *, caller: str) -> list[Any]:
+    """Return `model` and every layer in it, each once."""
+    if not isinstance(model, keras.Layer):
+        raise TypeError(
+            f"{caller}: `model` must be a Keras model or layer. Received: model={model!r}. "
+            "Pass a keras.Model; what tf_keras or another library makes is none."
+        )
+    # A layer that holds itself is in this list twice.
+    return list(dict.fromkeys(model._flatten_layers(include_self=True, recursive=True)))
+
+
+def _is_accelerated(layer: Any) -> bool:
+    return getattr(vars(layer).get("call"), "__func__", None) is _call
+
+
+def _reason_to_leave(layer: Any) -> str | None:
+    """Return why a layer of Keras or a subclass must keep its `call`, or None."""
+    if layer.synchronized:
+        return "it is synchronized"
+    if layer.renorm:
+        return "it uses renorm"
+    for method in _DECIDING:
+        if getattr(type(layer), method) is not getattr(keras.layers.BatchNormalization, method):
+            return f"its class, {type(layer).__name__}, has its own `{method}`"
+    if "call" in vars(layer):
+        return "its `call` was replaced"
+    if not layer.epsilon > 0:
+        return f"its epsilon is {layer.epsilon}"
+    return None
+
+
+def _unused(name: str, names: Mapping[str, str]) -> str:
+    number, candidate = 1, name
+    while candidate in names:
+        number += 1
+        candidate = f"{name} ({number})"
+    return candidate
+
+
+def _renew_compiled_functions(layers: list[Any]) -> None:
+    """Have every model in `layers` trace its steps anew: the old traces hold the old `call`."""
+    for layer in layers:
+        for step in ("train", "test", "predict"):
+            # Made anew at once rather than set to None, which `fit` would call if it is running.
+            if getattr(layer, f"{step}_function", None) is not None:
+                getattr(layer, f"make_{step}_function")(force=True)
+
+
+def _call(
+    self: Any, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Compute what `keras.layers.BatchNormalization.call` computes, on its own weights."""
+    inputs = tf.convert_to_tensor(inputs)
+    # Keras's layer takes integers, as float32. An input narrower than the output, which comes only
+    # without autocast or past `__call__`, would lose digits on its way out.
+    inputs = tf.cast(
+        inputs,
+        keras.backend.result_type(inputs.dtype.name, self.compute_dtype)
+        if inputs.dtype.is_floating
+        else "float32",
+    )
+    rank = inputs.shape.rank
+    axes = [axis for axis in range(rank) if axis != self.axis % rank]
+    if training and self.trainable:
+        outputs, batch = core.normalize_batch(
+            inputs, self.gamma, self.beta, axes=axes, epsilon=self.epsilon, mask=mask
+        )
+        _move(self.moving_mean, batch.mean, batch.count, self.momentum)
+        _move(self.moving_variance, batch.variance, batch.count, self.momentum)
+    else:
+        outputs = core.normalize_with(
+            inputs,
+            self.moving_mean,
+            self.moving_variance,
+            self.gamma,
+            self.beta,
+            axes=axes,
+            epsilon=self.epsilon,
+        )
+    return tf.cast(outputs, self.compute_dtype)
+
+
+def _move(weight: Any, batch: tf.Tensor, count: tf.Tensor, momentum: float) -> None:
+    """Move a running statistic towards the batch's, in the batch's dtype, as Keras does.
+
+    Not by `ExponentialMovingAverage`, which works in the dtype of the weight: under the policy
+    "float16" that is too coarse for (1 - momentum) * batch.
+    """
+    old = tf.cast(weight, batch.dtype)
+    weight.assign(tf.where(count > 0, old * momentum + batch * (1.0 - momentum), old))
