@@ -171,6 +171,6 @@ def test_another_seed_on_a_used_network_gives_what_a_new_one_gives(digits, tmp_p
     again = train(
         study, seed=101, arrays=arrays, folder=tmp_path, engine="compiled", networks=networks
     )
-    fresh = train(study, seed=101, arrays=arrays, folder=tmp_path)
+    fresh = train(study, seed=101, arrays=arrays, folder=tmp_path, engine="compiled")
     assert again.history == fresh.history
     assert again.test == fresh.test
