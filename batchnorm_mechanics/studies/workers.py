@@ -99,8 +99,9 @@ def choose(left: Sequence[Task], mine: set[Settings], all_begun: set[Settings]) 
 class _Assignments:
     """Which worker does what."""
 
-    def __init__(self, tasks: Sequence[Task], queues: Sequence[Any]) -> None:
+    def __init__(self, tasks: Sequence[Task], queues: Sequence[Any], engine: Engine) -> None:
         self._left = list(tasks)
+        self._engine = engine
         self._queues = queues
         self._networks: list[set[Settings]] = [set() for _ in queues]
 
@@ -110,7 +111,9 @@ class _Assignments:
             self._queues[worker].put(None)
             return
         mine = self._networks[worker]
-        task = choose(self._left, mine, set().union(*self._networks))
+        # `fit` keeps nothing between runs, so there the long ones, which come first, go first.
+        begun = set().union(*self._networks)
+        task = self._left[0] if self._engine == "fit" else choose(self._left, mine, begun)
         self._left.remove(task)
         mine.add(network(task.study.settings))
         self._queues[worker].put(task)
@@ -121,8 +124,8 @@ def run_all(
 ) -> Generator[EpochEnded | RunEnded | RunFailed]:
     """Do the tasks, as many at a time as cores and memory allow.
 
-    They are begun in the order given, except that a worker goes on with tasks whose network it has
-    compiled, as long as there are any.
+    They are begun in the order given, except that with the compiled engine a worker goes on with
+    tasks whose network it has compiled, as long as there are any.
 
     Args:
         tasks: what to do; the long ones first fill the cores best.
@@ -143,7 +146,7 @@ def run_all(
     # Spawned, not forked: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     events, queues = context.Queue(), [context.Queue() for _ in range(count)]
-    assignments = _Assignments(tasks, queues)
+    assignments = _Assignments(tasks, queues, engine)
     for worker, todo in enumerate(queues):
         # Else this process, ending early, would wait for somebody to read the rest of the queue.
         todo.cancel_join_thread()
