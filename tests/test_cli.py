@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import group_is_alive, start
 
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.studies.registry import STUDIES
@@ -149,24 +150,10 @@ def test_a_study_runs_from_start_to_report_and_a_second_time_from_what_is_kept(t
     assert json.loads(again.stdout)["studies"] == results["studies"]
 
 
-def group_is_alive(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(tmp_path):
-    process = subprocess.Popen(
+    process = start(
         [*BNM, "reproduce", "reversed-100-short", "--quick", "--seeds", "40", "--out", "out"],
         cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell starts background jobs with SIGINT ignored, and so would be our child in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     runs = tmp_path / "out" / "runs"
     deadline = time.monotonic() + 120

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from processes import start
 
 from batchnorm_mechanics.bench.peers import missing_peers
 
@@ -71,14 +72,8 @@ def test_the_layer_is_measured_as_json_and_as_a_page(tmp_path):
 
 
 def test_ctrl_c_prints_what_was_measured_so_far():
-    process = subprocess.Popen(
+    process = start(
         [*BENCH, "import", "--repeats", "3", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell starts background jobs with SIGINT ignored, and so would be our child in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from processes import group_is_alive, start
 
 BNM = [sys.executable, "-m", "batchnorm_mechanics", "conform"]
 
@@ -136,24 +137,10 @@ def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(fold
     assert done.stderr == ""
 
 
-def group_is_alive(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_ctrl_c_prints_what_was_found_and_leaves_no_process(folder):
-    process = subprocess.Popen(
+    process = start(
         [*BNM, "mine.py:slow", "--cases", "one step"],
         cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell starts background jobs with SIGINT ignored, and so would be our child in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     # The conventions are looked for in rank 4 too; that probe hangs first.
     assert process.stderr.readline() == "hanging\n"
