@@ -10,7 +10,7 @@ from .core import (
     Gradients,
     Moments,
     backward,
-    fold,
+    fold_statistics,
     forward,
     gradients,
     infer,
@@ -45,6 +45,7 @@ from .tracing import (
     trace,
 )
 from .training import (
+    RowBatches,
     fit_compiled,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "PooledPopulation",
     "Report",
     "ResetStatistics",
+    "RowBatches",
     "Step",
     "Trace",
     "__version__",
@@ -71,7 +73,7 @@ __all__ = [
     "backward",
     "conform",
     "fit_compiled",
-    "fold",
+    "fold_statistics",
     "forward",
     "from_keras",
     "gradients",

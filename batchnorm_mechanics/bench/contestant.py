@@ -30,3 +30,7 @@ class Contestant(ABC):
     @abstractmethod
     def both(self) -> None:
         """Take the problem's steps, forward and backward, statistics updated."""
+
+    @abstractmethod
+    def calls(self) -> None:
+        """Take the same steps as `both`, each by a call of its own from Python."""

@@ -1,5 +1,6 @@
 """`bnm bench layer`: one batch norm layer, in training mode, ours beside every library's."""
 
+import dataclasses
 import gc
 import importlib
 import math
@@ -28,6 +29,9 @@ Report = Callable[[str], None]
 
 OURS = "ours"
 BOTH, FORWARD, BACKWARD = "forward + backward", "forward", "backward"
+CALLS = "forward + backward, called from Python"
+SIZES = "forward + backward by batch size"
+LIMIT = "two passes over memory"
 SHAPES: tuple[Shape, ...] = (
     (60, 100),
     (256, 256),
@@ -40,10 +44,13 @@ SHAPES: tuple[Shape, ...] = (
     (64, 112, 112, 64),
 )
 QUICK_SHAPES: tuple[Shape, ...] = ((60, 100), (8, 14, 14, 32))
+# One size of batch after the other, with the study's channels.
+BATCHES: tuple[Shape, ...] = ((60, 100), (600, 100), (6000, 100), (60_000, 100))
+_BY_SIZE = (OURS, "Keras", "torch")
 
 
 def compare_layers(
-    shapes: tuple[Shape, ...], *, repeats: int, report: Report
+    shapes: tuple[Shape, ...], *, repeats: int, report: Report, calls: bool = True
 ) -> Iterator[Comparison]:
     """Time all layers at each shape.
 
@@ -51,30 +58,53 @@ def compare_layers(
         shapes: channels last, of rank 2 or 4.
         repeats: samples of each.
         report: told what is being done.
+        calls: whether to time calls from Python too.
 
     Yields:
-        For each shape three comparisons: forward and backward together, forward, and backward,
-        which is the difference of the two in each repeat.
+        For each shape what `compare` returns.
     """
     for shape in shapes:
         problem = make_problem(shape)
-        contestants = [enter() for enter in entries(problem)]
-        yield from compare(problem, contestants, repeats=repeats, report=report)
+        contestants = [enter() for enter in entries(problem).values()]
+        yield from compare(problem, contestants, repeats=repeats, report=report, calls=calls)
         # Contestants hold a dozen tensors of the shape each, some of them in cycles.
         del contestants
         gc.collect()
 
 
-def entries(problem: Problem) -> list[Callable[[], Contestant]]:
-    """Return what sets up each contestant whose library is installed, ours first."""
+def compare_batches(
+    shapes: tuple[Shape, ...], *, repeats: int, report: Report
+) -> Iterator[Comparison]:
+    """Time how a step grows with the batch: ours, Keras's and torch's layers.
+
+    Args:
+        shapes: of batches (n, channels).
+        repeats: samples of each.
+        report: told what is being done.
+
+    Yields:
+        For each shape a comparison of forward and backward together.
+    """
+    for shape in shapes:
+        problem = make_problem(shape)
+        entrants = entries(problem)
+        contestants = [entrants[name]() for name in _BY_SIZE if name in entrants]
+        both, *_ = compare(problem, contestants, repeats=repeats, report=report)
+        yield dataclasses.replace(both, measure=SIZES, case=f"batch of {shape[0]:,}")
+
+
+def entries(problem: Problem) -> dict[str, Callable[[], Contestant]]:
+    """Return by name what sets up each contestant whose library is installed, ours first."""
     absent = missing_peers()
-    entrants: list[Callable[[], Contestant]] = [
-        partial(TensorFlowLayer, f"{name}{suffix}", kind, problem, jit_compile=jit_compile)
+    entrants: dict[str, Callable[[], Contestant]] = {
+        f"{name}{suffix}": partial(
+            TensorFlowLayer, f"{name}{suffix}", kind, problem, jit_compile=jit_compile
+        )
         for name, kind in ((OURS, BatchNormalization), ("Keras", keras.layers.BatchNormalization))
         for suffix, jit_compile in (("", False), (", XLA", True))
-    ]
+    }
     if "tf_keras" not in absent:
-        entrants.append(partial(_tf_keras, problem))
+        entrants["tf_keras"] = partial(_tf_keras, problem)
     if "torch" not in absent:
         from batchnorm_mechanics.bench.torch_layer import TorchLayer
 
@@ -82,11 +112,11 @@ def entries(problem: Problem) -> list[Callable[[], Contestant]]:
         if problem.x.ndim == 4:
             layouts = {"torch, channels last": True, "torch, channels first": False}
         for name, last in layouts.items():
-            entrants.append(partial(TorchLayer, name, problem, channels_last=last))
+            entrants[name] = partial(TorchLayer, name, problem, channels_last=last)
     if "flax" not in absent:
         from batchnorm_mechanics.bench.flax_layer import FlaxLayer
 
-        entrants.append(partial(FlaxLayer, "flax", problem))
+        entrants["flax"] = partial(FlaxLayer, "flax", problem)
     return entrants
 
 
@@ -104,7 +134,12 @@ def _tf_keras(problem: Problem) -> Contestant:
 
 
 def compare(
-    problem: Problem, contestants: list[Contestant], *, repeats: int, report: Report
+    problem: Problem,
+    contestants: list[Contestant],
+    *,
+    repeats: int,
+    report: Report,
+    calls: bool = False,
 ) -> list[Comparison]:
     """Check what contestants compute, refuse those that are wrong, and time the others in turns.
 
@@ -113,10 +148,14 @@ def compare(
         contestants: set up for it.
         repeats: samples of each.
         report: told what is being done.
+        calls: whether to time calls from Python too.
 
     Returns:
-        The comparisons of both directions, forward and backward.
+        Three comparisons: forward and backward together, forward, and backward, which is the
+        difference of the two in each repeat. With `calls`, and where a sample is a chain of steps,
+        a fourth one: forward and backward together, with a call from Python for each step.
     """
+    calls = calls and problem.steps > 1
     refused: dict[str, str] = {}
     jobs: dict[str, Mapping[str, Job]] = {}
     for contestant in contestants:
@@ -128,6 +167,7 @@ def compare(
         jobs[contestant.name] = {
             FORWARD: Job(contestant.forward, problem.steps),
             BOTH: Job(contestant.both, problem.steps),
+            **({CALLS: Job(contestant.calls, problem.steps)} if calls else {}),
         }
     copies = copy_jobs(problem.x, problem.steps)
     report(f"layer {problem.x.shape}: timing, {repeats} repeats")
@@ -137,13 +177,14 @@ def compare(
         "part": "layer",
         "case": str(problem.x.shape),
         "ours": OURS,
-        "how": _how(problem),
         "refused": refused,
+        "limit": LIMIT,
     }
-    return [
+    found = [
         Comparison(
             measure=measure,
             samples=found,
+            how=_how(problem),
             # Where tensors fit the cache, memory is no limit.
             floor=[copies * one for one in fastest] if exceeds_cache(problem.x.shape) else None,
             **common,
@@ -154,6 +195,11 @@ def compare(
             (BACKWARD, _backward(samples, list(jobs)), COPIES_BACKWARD),
         )
     ]
+    if calls:
+        called = _of(samples, list(jobs), CALLS)
+        how = f"{problem.steps} calls a sample, each fed with the one before"
+        found.append(Comparison(measure=CALLS, samples=called, how=how, **common))
+    return found
 
 
 def exceeds_cache(shape: Shape) -> bool:

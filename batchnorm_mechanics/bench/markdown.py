@@ -58,6 +58,7 @@ def _ratios(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _medians(comparisons: Sequence[Comparison]) -> list[str]:
     names = list(dict.fromkeys(name for one in comparisons for name in one.samples))
+    limit = wording.limit_name(comparisons)
     rows = [
         [
             comparison.case,
@@ -67,11 +68,12 @@ def _medians(comparisons: Sequence[Comparison]) -> list[str]:
                 else wording.MISSING
                 for name in names
             ],
+            *([] if limit is None else [wording.limit_text(comparison)]),
             comparison.how,
         ]
         for comparison in comparisons
     ]
-    return _grid(["", *names, "how"], rows)
+    return _grid(["", *names, *([] if limit is None else [limit]), "how"], rows)
 
 
 def _grid(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -10,13 +10,14 @@ import numpy as np
 
 from batchnorm_mechanics.bench.record import Comparison
 from batchnorm_mechanics.bench.timing import Job, interleave
+from batchnorm_mechanics.bench.without_batch_norm import without_batch_norm
 from batchnorm_mechanics.layers.accelerate import accelerate
 from batchnorm_mechanics.studies.models import build
 from batchnorm_mechanics.studies.registry import STUDIES
 
 Report = Callable[[str], None]
 
-OURS, KERAS = "accelerated", "Keras"
+OURS, KERAS, WITHOUT = "accelerated", "Keras", "no batch norm"
 TRAIN, PREDICT = "training step", "prediction step"
 _CLASSES = 10
 _STUDY = "keras-916"
@@ -72,10 +73,11 @@ QUICK_CASES = CASES[-1:]
 def compare_models(
     cases: tuple[Case, ...], *, repeats: int, report: Report
 ) -> Iterator[Comparison]:
-    """Time the steps of models, with Keras's layers and accelerated.
+    """Time the steps of models, with Keras's layers, accelerated, and without batch norm.
 
-    Both models of a case begin with the same weights. If the first training step's loss or the
-    predictions differ by more than rounding, the accelerated one is refused.
+    The first two models of a case begin with the same weights. If the first training step's loss or
+    the predictions differ by more than rounding, the accelerated one is refused. The third computes
+    something else: its time is the comparison's floor.
 
     Args:
         cases: the models.
@@ -100,12 +102,13 @@ def compare_models(
         if wrong is not None:
             refused[OURS] = wrong
         report(f"model {case.name}: timing, {repeats} repeats")
+        models = {OURS: ours, KERAS: theirs, WITHOUT: without_batch_norm(theirs)}
         jobs = {
             name: {
                 TRAIN: _repeated(model.train_on_batch, case.steps, x, y),
                 PREDICT: _repeated(model.predict_on_batch, case.steps, x),
             }
-            for name, model in ((OURS, ours), (KERAS, theirs))
+            for name, model in models.items()
             if name not in refused
         }
         samples = interleave(jobs, repeats=repeats)
@@ -115,11 +118,13 @@ def compare_models(
                 case=case.name,
                 measure=kind,
                 ours=OURS,
-                samples={name: samples[name, kind] for name in jobs},
+                samples={name: samples[name, kind] for name in jobs if name != WITHOUT},
                 how=f"{case.steps} calls from Python a sample; {count} layers accelerated",
+                floor=samples[WITHOUT, kind],
+                limit=WITHOUT,
                 refused=refused,
             )
-        del theirs, ours, jobs
+        del theirs, ours, models, jobs
         keras.backend.clear_session()
         gc.collect()
 

@@ -55,7 +55,8 @@ class Comparison:
         samples: of each contestant, one a repeat, the repeats in the same order for all.
         unit: of the samples.
         how: how a sample was taken.
-        floor: the least that the machine could take, one a repeat; None where that is not known.
+        floor: the least that ours could take, one a repeat; None where that is not known.
+        limit: what the floor is the time of, such as "two passes over memory".
         refused: contestants that computed something else, with what it was; they were not timed.
     """
 
@@ -67,6 +68,7 @@ class Comparison:
     unit: Unit = "seconds"
     how: str = ""
     floor: Sequence[float] | None = None
+    limit: str = ""
     refused: Mapping[str, str] | None = None
 
     def spread(self, name: str) -> Spread:
@@ -101,9 +103,18 @@ class Comparison:
             "unit": self.unit,
             "how": self.how,
             "ours": self.ours,
-            "floor": None if self.floor is None else spread(self.floor)._asdict(),
+            "floor": self._floor(),
             "contestants": {name: self._contestant(name) for name in self.samples},
             "refused": dict(self.refused or {}),
+        }
+
+    def _floor(self) -> dict[str, Any] | None:
+        if self.floor is None:
+            return None
+        return {
+            "limit": self.limit,
+            **spread(self.floor)._asdict(),
+            "samples": list(self.floor),
         }
 
     def _contestant(self, name: str) -> dict[str, Any]:

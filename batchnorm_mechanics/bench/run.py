@@ -140,7 +140,11 @@ def _layer(request: Request, report: Report) -> Iterator[Comparison]:
     from batchnorm_mechanics.bench import layer, memory
 
     shapes = layer.QUICK_SHAPES if request.quick else layer.SHAPES
-    yield from layer.compare_layers(shapes, repeats=request.many, report=report)
+    yield from layer.compare_layers(
+        shapes, repeats=request.many, report=report, calls=not request.quick
+    )
+    if not request.quick:
+        yield from layer.compare_batches(layer.BATCHES, repeats=request.many, report=report)
     shape = memory.QUICK_SHAPE if request.quick else memory.SHAPE
     yield from memory.compare_memory(shape, repeats=request.few, report=report)
 

@@ -6,22 +6,24 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
+from batchnorm_mechanics.bench.products import Products
 from batchnorm_mechanics.bench.record import Comparison
+from batchnorm_mechanics.bench.seeds import compare_seeds
 from batchnorm_mechanics.bench.timing import rotations
 from batchnorm_mechanics.studies import dataset
 from batchnorm_mechanics.studies.config import Settings
 from batchnorm_mechanics.studies.dataset import Arrays
 from batchnorm_mechanics.studies.models import build
 from batchnorm_mechanics.studies.registry import STUDIES
-from batchnorm_mechanics.training.fit import fit_compiled
+from batchnorm_mechanics.training import RowBatches, fit_compiled
 
 Report = Callable[[str], None]
 # From a model, its data and a number of epochs; calls back as `fit` does.
-Engine = Callable[[keras.Model, Any, int, list[keras.callbacks.Callback]], Any]
+Engine = Callable[[keras.Model, RowBatches, int, list[keras.callbacks.Callback]], Any]
 
 _STUDY = "keras-916"
 _FIRST_SEED = 100
@@ -38,38 +40,46 @@ class Plan:
         epochs: of the study, 2 or more: the first is told apart from the others.
         batch_sizes: to time a step with.
         most_steps: in an epoch that times a step.
-        seeds: how many runs one after the other.
+        seeds: how many runs side by side.
+        seed_epochs: of each of those runs.
     """
 
     rows: int | None = None
     epochs: int = 4
-    batch_sizes: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000, 10_000)
+    batch_sizes: tuple[int, ...] = (10, 100, 1000, 10_000)
     most_steps: int = 300
     seeds: tuple[int, ...] = (1, 2, 4)
+    seed_epochs: int = 2
 
 
 FULL = Plan()
-QUICK = Plan(rows=1500, epochs=2, batch_sizes=(100,), most_steps=10, seeds=(1,))
+QUICK = Plan(rows=1500, epochs=2, batch_sizes=(100,), most_steps=10, seeds=(1,), seed_epochs=1)
 
 
 def _fit(steps_at_once: int) -> Engine:
     def run(
-        model: keras.Model, batches: Any, epochs: int, callbacks: list[keras.callbacks.Callback]
+        model: keras.Model,
+        batches: RowBatches,
+        epochs: int,
+        callbacks: list[keras.callbacks.Callback],
     ) -> None:
         model.steps_per_execution = steps_at_once
-        model.fit(batches, epochs=epochs, callbacks=callbacks, verbose=0, shuffle=False)
+        model.fit(
+            batches.as_dataset(), epochs=epochs, callbacks=callbacks, verbose=0, shuffle=False
+        )
 
     return run
 
 
 def _compiled(
-    model: keras.Model, batches: Any, epochs: int, callbacks: list[keras.callbacks.Callback]
+    model: keras.Model, batches: RowBatches, epochs: int, callbacks: list[keras.callbacks.Callback]
 ) -> None:
     fit_compiled(model, batches, epochs=epochs, callbacks=callbacks)
 
 
 OURS, FIT, FIT_LONG = "compiled", "fit", "fit, 128 steps at once"
 ENGINES: Mapping[str, Engine] = {OURS: _compiled, FIT: _fit(1), FIT_LONG: _fit(128)}
+LIMIT = "matrix products"
 
 
 @dataclass(frozen=True)
@@ -137,8 +147,8 @@ def compare_studies(plan: Plan, *, repeats: int, report: Report) -> Iterator[Com
         report: told what is being done.
 
     Yields:
-        Comparisons of the first epoch, with compilation, and of a later one; of a step for each
-        batch size; and of whole runs, one after the other, for each number of seeds.
+        Comparisons of a later epoch and of the first, with compilation; of a step for each batch
+        size; and of whole runs, side by side, for each number of seeds.
     """
     settings = dataclasses.replace(STUDIES[_STUDY].settings, epochs=plan.epochs, rows=plan.rows)
     needed = dataset.rows_needed(settings)
@@ -147,8 +157,11 @@ def compare_studies(plan: Plan, *, repeats: int, report: Report) -> Iterator[Com
     for size in plan.batch_sizes:
         if size <= len(arrays.x_train):
             yield _step(arrays, settings, (size, plan.most_steps), repeats, report)
-    for seeds in plan.seeds:
-        yield _seeds(arrays, settings, seeds, repeats, report)
+    # The runs side by side have their own copies of it.
+    del arrays
+    short = dataclasses.replace(settings, epochs=plan.seed_epochs)
+    study = dataclasses.replace(STUDIES[_STUDY], settings=short)
+    yield from compare_seeds(study, plan.seeds, repeats=repeats, report=report)
 
 
 def _epochs(
@@ -156,14 +169,24 @@ def _epochs(
 ) -> Iterator[Comparison]:
     steps = dataset.steps_in_epoch(len(arrays.x_train), settings)
     case = f"{_STUDY}, {steps} steps"
-    runs, refused = _in_turns(arrays, settings, (case, repeats), report)
+    turns = _in_turns(arrays, settings, (case, repeats), report)
     how = f"{settings.epochs} epochs from new weights"
-    for measure, take in (
-        ("later epoch", lambda run: statistics.median(run.later)),
-        ("first epoch, compilation included", lambda run: run.first),
+    for measure, take, floor in (
+        ("later epoch", lambda run: statistics.median(run.later), turns.products),
+        # Compilation is most of it, and has no limit that we know.
+        ("first epoch, compilation included", lambda run: run.first, None),
     ):
-        samples = {name: [take(run) for run in done] for name, done in runs.items()}
-        yield Comparison("study", case, measure, OURS, samples, how=how, refused=refused)
+        yield Comparison(
+            part="study",
+            case=case,
+            measure=measure,
+            ours=OURS,
+            samples={name: [take(run) for run in done] for name, done in turns.runs.items()},
+            how=how,
+            floor=floor,
+            limit=LIMIT,
+            refused=turns.refused,
+        )
 
 
 def _step(
@@ -175,46 +198,71 @@ def _step(
     changed = dataclasses.replace(settings, batch_size=batch, epochs=3)
     steps = dataset.steps_in_epoch(rows, changed)
     case = f"batch of {batch:,}"
-    runs, refused = _in_turns(some, changed, (case, repeats), report)
-    samples = {
-        name: [statistics.median(run.later) / steps for run in done] for name, done in runs.items()
-    }
-    how = f"a later epoch of {steps} steps, divided by them"
-    return Comparison("study", case, "step", OURS, samples, how=how, refused=refused)
+    turns = _in_turns(some, changed, (case, repeats), report)
+    return Comparison(
+        part="study",
+        case=case,
+        measure="step",
+        ours=OURS,
+        samples={
+            name: [statistics.median(run.later) / steps for run in done]
+            for name, done in turns.runs.items()
+        },
+        how=f"a later epoch of {steps} steps, divided by them",
+        floor=[one / steps for one in turns.products],
+        limit=LIMIT,
+        refused=turns.refused,
+    )
 
 
-def _seeds(
-    arrays: Arrays, settings: Settings, seeds: int, repeats: int, report: Report
-) -> Comparison:
-    case = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
-    samples: dict[str, list[float]] = {OURS: [], FIT: []}
-    for number, order in enumerate(rotations(list(samples), repeats), start=1):
-        for name in order:
-            report(f"study, {case}: {name}, {number} of {repeats}")
-            started = time.perf_counter()
-            for seed in range(_FIRST_SEED, _FIRST_SEED + seeds):
-                train(ENGINES[name], arrays, settings, seed=seed)
-            samples[name].append(time.perf_counter() - started)
-    how = f"{settings.epochs} epochs each, one run after the other, each built anew"
-    return Comparison("study", case, "runs", OURS, samples, how=how)
+class _Turns(NamedTuple):
+    """What taking turns gave.
+
+    Attributes:
+        runs: of each engine that did what `fit` did, one a repeat.
+        refused: the others, with what they did.
+        products: seconds of an epoch's matrix products alone, one a repeat.
+    """
+
+    runs: dict[str, list[Trained]]
+    refused: dict[str, str]
+    products: list[float]
 
 
-def _in_turns(
-    arrays: Arrays, settings: Settings, what: tuple[str, int], report: Report
-) -> tuple[dict[str, list[Trained]], dict[str, str]]:
+def _in_turns(arrays: Arrays, settings: Settings, what: tuple[str, int], report: Report) -> _Turns:
     """Train by each engine once in each repeat; refuse those that did not do what `fit` did."""
     case, repeats = what
+    rows, pixels = arrays.x_train.shape
+    steps = dataset.steps_in_epoch(rows, settings)
+    widths = (pixels, *settings.hidden_units, dataset.CLASSES)
+    multiply = Products(widths, settings.batch_size, steps).run
+    multiply()  # compiles
     runs: dict[str, list[Trained]] = {name: [] for name in ENGINES}
-    for number, order in enumerate(rotations(list(ENGINES), repeats)):
+    products: list[float] = []
+    for number, order in enumerate(rotations([*ENGINES, LIMIT], repeats)):
         for name in order:
             report(f"study, {case}: {name}, {number + 1} of {repeats}")
+            if name == LIMIT:
+                products.append(_median_seconds(multiply, settings.epochs - 1))
+                continue
             runs[name].append(train(ENGINES[name], arrays, settings, seed=_FIRST_SEED + number))
     refused = {}
     for name, done in runs.items():
         wrong = disagreement(runs[FIT], done)
         if wrong is not None:
             refused[name] = wrong
-    return {name: done for name, done in runs.items() if name not in refused}, refused
+    right = {name: done for name, done in runs.items() if name not in refused}
+    return _Turns(right, refused, products)
+
+
+def _median_seconds(run: Callable[[], object], times: int) -> float:
+    """Return the median of as many samples as there are later epochs, of which one is taken too."""
+    found = []
+    for _ in range(times):
+        started = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
 
 
 def disagreement(right: list[Trained], found: list[Trained]) -> str | None:

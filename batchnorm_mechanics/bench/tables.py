@@ -66,4 +66,7 @@ def _medians(comparisons: Sequence[Comparison]) -> Table:
         for name in comparison.samples:
             table.add_row(case, name, wording.interval(comparison.spread(name), comparison.unit))
             case = ""
+        limit = wording.limit_name([comparison])
+        if limit is not None:
+            table.add_row(case, limit, wording.limit_text(comparison))
     return table

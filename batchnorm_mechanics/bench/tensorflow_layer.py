@@ -44,11 +44,11 @@ class TensorFlowLayer(Contestant):
         self._inputs = tf.constant(problem.x), tf.constant(problem.dy)
         compiled = tf.function(jit_compile=jit_compile)
         self._step = compiled(self._one_step)
+        self._steps = problem.steps
         if problem.steps == 1:
             self._forward = compiled(self._one_forward)
             self._both = self._step
         else:
-            self._steps = problem.steps
             self._forward = compiled(self._forward_chain)
             self._both = compiled(self._chain)
 
@@ -94,6 +94,12 @@ class TensorFlowLayer(Contestant):
     def both(self) -> None:
         """Run the steps; on a CPU the call returns when they are done."""
         self._both(*self._inputs)
+
+    def calls(self) -> None:
+        """Run the steps, a call of the compiled step for each."""
+        x, dy = self._inputs
+        for _ in range(self._steps):
+            x, dy, *_ = self._step(x, dy)
 
 
 def _variable(weight: Any) -> Any:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 # Threads of one library may spin for a while after its call, and would share the cores with the
 # next contestant.
@@ -18,6 +19,7 @@ class Job:
 
 
 Samples = dict[tuple[str, str], list[float]]
+Name = TypeVar("Name", bound=str)
 
 
 def interleave(
@@ -68,7 +70,7 @@ def interleave(
     return samples
 
 
-def rotations(names: list[str], repeats: int) -> Iterator[list[str]]:
+def rotations(names: list[Name], repeats: int) -> Iterator[list[Name]]:
     """Yield the order of each repeat: every one begins one name further on.
 
     Example:

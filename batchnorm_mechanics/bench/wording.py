@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from batchnorm_mechanics.bench.record import Comparison, Spread, Unit
+from batchnorm_mechanics.bench.record import Comparison, Spread, Unit, spread
 from batchnorm_mechanics.bench.run import Results
 
 _LAYOUT = ", channels "
@@ -86,7 +86,7 @@ def cell(comparison: Comparison, wanted: str) -> str:
 
 
 def headline(comparison: Comparison) -> list[str]:
-    """Return what is said of ours: its median, and its fraction of the two-pass limit."""
+    """Return what is said of ours: its median, and the limit as a fraction of it."""
     ours = comparison.ours
     if ours not in comparison.samples:
         return ["refused", MISSING]
@@ -95,6 +95,18 @@ def headline(comparison: Comparison) -> list[str]:
         amount(comparison.spread(ours).median, comparison.unit),
         MISSING if fraction is None else f"{fraction:.2f}",
     ]
+
+
+def limit_text(comparison: Comparison) -> str:
+    """Return the median and the quartiles of the limit."""
+    return (
+        MISSING if comparison.floor is None else interval(spread(comparison.floor), comparison.unit)
+    )
+
+
+def limit_name(comparisons: Sequence[Comparison]) -> str | None:
+    """Return what the limit of a table is, None if no comparison in it has one."""
+    return next((f"limit: {one.limit}" for one in comparisons if one.floor is not None), None)
 
 
 def groups(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], list[Comparison]]:
@@ -138,8 +150,22 @@ def notes(part: str) -> list[str]:
             "of limit: the time of two passes over memory, by the copy measured in the same run "
             "(4 copies forward + backward, 1.5 forward, 2.5 backward), as a fraction of ours; "
             "for tensors over 50 MB.",
+            "called from Python: the same steps, each a call from Python of a compiled function of "
+            "one step (tf.function, jax.jit), or of torch's module.",
         ],
-        "model": ["train_on_batch and predict_on_batch, the same weights, results checked first."],
-        "study": ["Each repeat trains new models from the same weights with the same batches."],
+        "model": [
+            "train_on_batch and predict_on_batch, the same weights, results checked first.",
+            "of limit: the time of the same model without batch norm, whose layers pass their "
+            "input on, in turns with the others, as a fraction of ours. It computes something "
+            "else; no batch norm layer can be faster than none.",
+        ],
+        "study": [
+            "Each repeat trains new models from the same weights with the same batches.",
+            "of limit: the time of the dense layers' matrix products alone, those of the gradients "
+            "included, as many steps of them in one loop that XLA compiles, in turns with the "
+            "others, as a fraction of ours.",
+            "runs: as `bnm reproduce` has them, in new processes side by side: from their start "
+            "to the last file, import and compilation included.",
+        ],
         "import": ["Processes from start to end, with warm file caches."],
     }[part]

@@ -38,8 +38,8 @@ def reproduce(  # noqa: PLR0913 - each is an option
         bool, typer.Option("--quick", help="A tenth of the data, few steps: under a minute.")
     ] = False,
     engine: Annotated[
-        str, typer.Option(help="'fit', Keras's own training loop, or 'compiled', ours.")
-    ] = "fit",
+        str, typer.Option(help="'compiled', our training loop, or 'fit', Keras's own.")
+    ] = "compiled",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,

@@ -13,7 +13,7 @@ from batchnorm_mechanics.core.moments import (
 )
 from batchnorm_mechanics.core.transform import (
     Cache,
-    fold,
+    fold_statistics,
     forward,
     infer,
     multiply_and_add,
@@ -29,7 +29,7 @@ __all__ = [
     "Moments",
     "backward",
     "choose_kernel",
-    "fold",
+    "fold_statistics",
     "forward",
     "gradients",
     "infer",

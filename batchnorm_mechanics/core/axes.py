@@ -112,9 +112,9 @@ def kept_shape(x: tf.Tensor, axes: tuple[int, ...]) -> list[int | None]:
 def align(statistic: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     """Put an axis of size 1 where each reduced axis was, so that a statistic broadcasts against x.
 
-    A scalar stays as it is.
+    A scalar stays as it is, and so does what belongs to the last axes, which broadcasts by itself.
     """
-    if statistic.shape.rank == 0:
+    if statistic.shape.rank == 0 or max(axes) < len(axes):
         return statistic
     for axis in sorted(axes):
         statistic = tf.expand_dims(statistic, axis)

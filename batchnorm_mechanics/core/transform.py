@@ -258,8 +258,9 @@ def infer(
         TypeError: `x` is not floating.
 
     Numerics:
-        The mean is subtracted first, so nothing cancels later; `fold` and `multiply_and_add` are
-        faster and lose digits when the mean is far larger than the standard deviation.
+        The mean is subtracted first, so nothing cancels later; `fold_statistics` and
+        `multiply_and_add` are faster and lose digits when the mean is far larger than the standard
+        deviation.
 
     Example:
         >>> y = infer([[1.0, 2.0]], 0.0, 1.0, gamma=2.0, beta=1.0, axes=[0])
@@ -273,7 +274,7 @@ def infer(
     return tf.cast(_affine(x - mean, _scale(inverse_std, gamma), beta), dtype)
 
 
-def fold(
+def fold_statistics(
     mean: TensorLike,
     variance: TensorLike,
     gamma: TensorLike = None,
@@ -300,12 +301,12 @@ def fold(
         TypeError: the mean is not floating.
 
     Example:
-        >>> scale, offset = fold([2.0], [3.999], gamma=[4.0], beta=[1.0])
+        >>> scale, offset = fold_statistics([2.0], [3.999], gamma=[4.0], beta=[1.0])
         >>> scale.numpy().round(5).tolist(), offset.numpy().round(5).tolist()
         ([2.0], [-3.0])
     """
-    epsilon = check_epsilon(epsilon, caller="fold")
-    mean = as_floating(mean, name="mean", caller="fold")
+    epsilon = check_epsilon(epsilon, caller="fold_statistics")
+    mean = as_floating(mean, name="mean", caller="fold_statistics")
     variance = _of_the_same_shape(variance, mean, "variance")
     scale = tf.math.rsqrt(variance + epsilon)
     if gamma is not None:
@@ -318,8 +319,9 @@ def _of_the_same_shape(value: TensorLike, mean: tf.Tensor, name: str) -> tf.Tens
     parameter = as_dtype(value, mean.dtype)
     if parameter.shape.rank != 0 and not parameter.shape.is_compatible_with(mean.shape):
         raise ValueError(
-            f"fold: `{name}` must be a scalar or have the shape of the mean, {tuple(mean.shape)}. "
-            f"Received: {name}.shape={tuple(parameter.shape)}. Fold one layer's own parameters."
+            f"fold_statistics: `{name}` must be a scalar or have the shape of the mean, "
+            f"{tuple(mean.shape)}. Received: {name}.shape={tuple(parameter.shape)}. "
+            "Fold one layer's own parameters."
         )
     return parameter
 
@@ -333,7 +335,7 @@ def multiply_and_add(
 
     Args:
         x: floating tensor of rank 2 or more.
-        scale: from `fold`, a scalar or in the shape of the kept axes.
+        scale: from `fold_statistics`, a scalar or in the shape of the kept axes.
         offset: likewise.
         axes: the axes that were reduced over for the statistics.
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 # How a run is trained: by `fit_compiled`, or by Keras's `fit`.
 Engine = Literal["compiled", "fit"]
 ENGINES: tuple[Engine, ...] = ("compiled", "fit")
+DEFAULT_ENGINE: Engine = "compiled"
 
 Statistics = Literal["keras-layer", "moving-average", "reversed", "algorithm-2", "debiased", "none"]
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from sklearn.preprocessing import StandardScaler
 
+    from batchnorm_mechanics.training import RowBatches
+
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -281,36 +283,38 @@ def steps_in_epoch(rows: int, settings: Settings) -> int:
     return wanted if settings.stream == "continue" else min(whole, wanted)
 
 
-def training_batches(arrays: Arrays, settings: Settings, seed: int) -> "tf.data.Dataset":
+def training_batches(arrays: Arrays, settings: Settings, seed: int) -> "RowBatches":
     """Return the batches of one epoch, or without end if the stream continues.
 
-    They are those of `from_tensor_slices(...).shuffle(rows, seed).batch(...)`, but quicker: indices
-    are shuffled and whole batches gathered. Each iteration shuffles anew, from `seed` and
+    They are those of `from_tensor_slices(...).shuffle(rows, seed).batch(...)`, but quicker: row
+    numbers are shuffled and whole batches gathered. Each iteration shuffles anew, from `seed` and
     TensorFlow's global seed. With `continue`, give `fit` the number from `steps_in_epoch`.
     """
     import tensorflow as tf
 
     rows = len(arrays.x_train)
-    indices = tf.data.Dataset.range(rows).shuffle(rows, seed=seed, reshuffle_each_iteration=True)
-    batches = indices.batch(settings.batch_size, drop_remainder=True)
+    numbers = tf.data.Dataset.range(rows).shuffle(rows, seed=seed, reshuffle_each_iteration=True)
+    batches = numbers.batch(settings.batch_size, drop_remainder=True)
     # Repeated as batches: none then holds rows of two passes, and perhaps one row twice.
     steps = steps_in_epoch(rows, settings)
     batches = batches.repeat() if settings.stream == "continue" else batches.take(steps)
-    with tf.device("CPU:0"):  # Where tf.data works, even if there is a GPU.
-        x, y = tf.constant(arrays.x_train), tf.constant(arrays.y_train)
-    gathered = batches.map(lambda chosen: (tf.gather(x, chosen), tf.gather(y, chosen)))
-    return gathered.prefetch(tf.data.AUTOTUNE)
+    return _in_memory(arrays.x_train, arrays.y_train, batches)
 
 
 def evaluation_batches(
     x: Floats, y: Floats, settings: Settings, *, batches: int | None = None
-) -> "tf.data.Dataset":
+) -> "RowBatches":
     """Return the first `batches` or all, in the order of the rows, a last smaller one included."""
     import tensorflow as tf
 
-    size = settings.batch_size
-    with tf.device("CPU:0"):
-        images, labels = tf.constant(x), tf.constant(y)
-    starts = tf.data.Dataset.range(0, len(x), size).take(-1 if batches is None else batches)
-    sliced = starts.map(lambda at: (images[at : at + size], labels[at : at + size]))
-    return sliced.prefetch(tf.data.AUTOTUNE)
+    numbers = tf.data.Dataset.range(len(x)).batch(settings.batch_size)
+    return _in_memory(x, y, numbers.take(-1 if batches is None else batches))
+
+
+def _in_memory(x: Floats, y: Floats, numbers: "tf.data.Dataset") -> "RowBatches":
+    import tensorflow as tf
+
+    from batchnorm_mechanics.training import RowBatches
+
+    with tf.device("CPU:0"):  # Where tf.data works, even if there is a GPU.
+        return RowBatches((tf.constant(x), tf.constant(y)), numbers)

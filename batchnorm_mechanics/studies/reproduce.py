@@ -14,7 +14,7 @@ from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._files import write_atomically
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.studies import workers
-from batchnorm_mechanics.studies.config import ENGINES, Engine, Run, Study
+from batchnorm_mechanics.studies.config import DEFAULT_ENGINE, ENGINES, Engine, Run, Study
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
 from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES, quick, with_paper_steps
@@ -46,7 +46,7 @@ class Request:
     out: Path = Path("results")
     quick: bool = False
     paper_steps: int = DEFAULT_PAPER_STEPS
-    engine: Engine = "fit"
+    engine: Engine = DEFAULT_ENGINE
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def plan(request: Request) -> Plan:
     if request.engine not in ENGINES:
         raise InputError(
             f"reproduce: `engine` must be 'compiled' or 'fit'. Received: "
-            f"engine={request.engine!r}. Leave it out for Keras's own."
+            f"engine={request.engine!r}. Leave it out for the first."
         )
     names = request.studies or tuple(STUDIES)
     for name in names:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics.layers import ResetStatistics
-from batchnorm_mechanics.studies.config import Engine, Run, Settings, Study, network
+from batchnorm_mechanics.studies.config import DEFAULT_ENGINE, Engine, Run, Settings, Study, network
 from batchnorm_mechanics.studies.dataset import (
     Arrays,
     evaluation_batches,
@@ -107,7 +107,7 @@ def train(
     arrays: Arrays,
     folder: Path,
     progress: Progress = lambda epoch, logs: None,
-    engine: Engine = "fit",
+    engine: Engine = DEFAULT_ENGINE,
     networks: Networks | None = None,
 ) -> Run:
     """Train the study's network once.
@@ -142,16 +142,21 @@ def train(
     common: dict[str, Any] = {
         "epochs": settings.epochs,
         "steps_per_epoch": steps if settings.stream == "continue" else None,
-        "validation_data": validation,
         "callbacks": _callbacks(model, arrays, settings, folder, progress),
     }
     if engine == "fit":
         model.steps_per_execution = _steps_at_once(steps, settings)
         # The dataset shuffles.
-        history = model.fit(training, shuffle=False, verbose=0, **common).history
-        tested = model.evaluate(test, verbose=0, return_dict=True)
+        history = model.fit(
+            training.as_dataset(),
+            validation_data=validation.as_dataset(),
+            shuffle=False,
+            verbose=0,
+            **common,
+        ).history
+        tested = model.evaluate(test.as_dataset(), verbose=0, return_dict=True)
     else:
-        history = fit_compiled(model, training, **common).history
+        history = fit_compiled(model, training, validation_data=validation, **common).history
         tested = evaluate_compiled(model, test)
     return Run(
         seed=seed,

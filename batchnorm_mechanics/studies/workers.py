@@ -13,7 +13,7 @@ from typing import Any
 from batchnorm_mechanics._exceptions import FailureError
 from batchnorm_mechanics._files import is_out_of_space
 from batchnorm_mechanics._processes import behave_as_worker, cores, stop
-from batchnorm_mechanics.studies.config import Engine, Run, Settings, Study, network
+from batchnorm_mechanics.studies.config import DEFAULT_ENGINE, Engine, Run, Settings, Study, network
 
 # A worker that dies says nothing, so it is looked after this often, in seconds.
 _WATCH = 0.5
@@ -120,7 +120,7 @@ class _Assignments:
 
 
 def run_all(
-    tasks: Sequence[Task], source: str, *, engine: Engine = "fit"
+    tasks: Sequence[Task], source: str, *, engine: Engine = DEFAULT_ENGINE
 ) -> Generator[EpochEnded | RunEnded | RunFailed]:
     """Do the tasks, as many at a time as cores and memory allow.
 

@@ -163,12 +163,12 @@ def folded(computation: Computation) -> tuple[tf.Tensor, tf.Tensor]:
 
     Implements: Alg. 2, l. 11.
     """
-    # Scalars and arrays may stand side by side; `fold` wants the mean to have the widest shape.
+    # Scalars and arrays may stand side by side; the mean must have the widest shape.
     values = (computation.mean, computation.variance, computation.gamma, computation.beta)
     wide = tf.zeros(computation.kept_shape, computation.dtype)
     if all(value is None or value.shape.rank == 0 for value in values):
         wide = tf.zeros([], computation.dtype)
-    return core.fold(
+    return core.fold_statistics(
         wide if computation.mean is None else computation.mean + wide,
         computation.variance,
         computation.gamma,

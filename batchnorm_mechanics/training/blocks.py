@@ -8,10 +8,12 @@ shuffle once more, and so give another order from then on.
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
+
+from batchnorm_mechanics.training.rows import RowBatches
 
 # Measured on MNIST in batches of 60: blocks of 17 to 35 MB come fastest. One block of an epoch's
 # 172 MB takes twice as long, since each new one is memory that the system must first hand out.
@@ -31,12 +33,14 @@ class Block:
         start: the first batch that counts.
         stop: one more than the last.
         is_rest: whether this is one batch of another shape than those before it.
+        rows: None, or what the batches are the row numbers of.
     """
 
     batches: Any
     start: int
     stop: int
     is_rest: bool = False
+    rows: Any = None
 
 
 # From the structure of one batch's shapes and types, and the steps of an epoch if they are known,
@@ -73,22 +77,28 @@ class Batches:
     """The batches of a dataset, epoch by epoch, as `fit` would take them."""
 
     def __init__(
-        self, dataset: tf.data.Dataset, *, steps: int | None, choose_length: ChooseLength
+        self,
+        dataset: tf.data.Dataset | RowBatches,
+        *,
+        steps: int | None,
+        choose_length: ChooseLength,
     ) -> None:
         """Begin nothing yet.
 
         Args:
-            dataset: of batches; components are dense tensors whose first axis is the samples.
+            dataset: of batches; components are dense tensors whose first axis is the samples. Or
+                batches of rows in memory.
             steps: batches of an epoch, going on through the data from epoch to epoch; or None to
                 begin the dataset anew with each epoch and go to its end.
             choose_length: says how many batches a full block has.
         """
-        self._dataset = dataset
+        self._in_memory = dataset if isinstance(dataset, RowBatches) else None
+        self._dataset = dataset.numbers if isinstance(dataset, RowBatches) else dataset
         self._steps = steps
         self._choose_length = choose_length
         self._stream: _Stacked | _Collected | None = None
         self._passes = 0
-        self.cardinality = _known(dataset)
+        self.cardinality = _known(self._dataset)
 
     def epoch(self) -> Iterator[Block]:
         """Yield the blocks of one epoch.
@@ -111,7 +121,7 @@ class Batches:
                 return
             if left is not None:
                 left -= block.stop - block.start
-            yield block
+            yield block if self._in_memory is None else replace(block, rows=self._in_memory.rows)
 
     def _end_pass(self) -> None:
         """Shuffle as often as `fit` does, for its order of the data in the next epoch.
@@ -129,9 +139,15 @@ class Batches:
     def _open(self) -> "_Stacked | _Collected":
         steps = self._steps or self.cardinality
         spec = self._dataset.element_spec
+
+        def length_of(batch: Any) -> int:
+            # Row numbers weigh little; what they stand for sets how often Python hears of it.
+            rows = batch if self._in_memory is None else self._in_memory.spec_of(batch)
+            return self._choose_length(rows, steps)
+
         if all(part.shape.is_fully_defined() for part in _parts(spec)):
-            return _Stacked(self._dataset, self._choose_length(spec, steps))
-        return _Collected(self._dataset, lambda batch: self._choose_length(batch, steps))
+            return _Stacked(self._dataset, length_of(spec))
+        return _Collected(self._dataset, length_of)
 
 
 class _Stacked:

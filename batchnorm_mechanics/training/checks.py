@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from batchnorm_mechanics.training.rows import RowBatches
+
 
 def check_model(model: Any, *, caller: str) -> None:
     """Refuse what cannot be trained.
@@ -62,13 +64,15 @@ def check_dataset(
         caller: the function to name.
 
     Raises:
-        TypeError: it is no dataset of dense tensors.
+        TypeError: it is neither a dataset of dense tensors nor `RowBatches`.
         ValueError: it is not batched, its ranks are unknown, or its inputs have another shape than
             the model's.
     """
+    if isinstance(dataset, RowBatches):
+        dataset = dataset.as_dataset()
     if not isinstance(dataset, tf.data.Dataset):
         raise TypeError(
-            f"{caller}: `{name}` must be a tf.data.Dataset of batches. Received: "
+            f"{caller}: `{name}` must be a tf.data.Dataset of batches or RowBatches. Received: "
             f"{name}={dataset!r}. Make one, as by "
             "tf.data.Dataset.from_tensor_slices((x, y)).batch(32)."
         )

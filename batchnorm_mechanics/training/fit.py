@@ -15,17 +15,18 @@ from batchnorm_mechanics.training.checks import (
     check_not_empty,
 )
 from batchnorm_mechanics.training.loop import CompiledLoop, loops_of
+from batchnorm_mechanics.training.rows import RowBatches
 
 _FIT, _EVALUATE = "fit_compiled", "evaluate_compiled"
 
 
 def fit_compiled(
     model: keras.Model,
-    dataset: tf.data.Dataset,
+    dataset: tf.data.Dataset | RowBatches,
     *,
     epochs: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.CallbackList | None = None,
-    validation_data: tf.data.Dataset | None = None,
+    validation_data: tf.data.Dataset | RowBatches | None = None,
     steps_per_epoch: int | None = None,
     jit_compile: bool = True,
 ) -> keras.callbacks.History:
@@ -42,9 +43,10 @@ def fit_compiled(
         model: functional, sequential or subclassed, and compiled. Its own `jit_compile` and
             `steps_per_execution` are not used.
         dataset: of batches as `fit` takes them: inputs, (inputs, targets) or (inputs, targets,
-            sample weights), each a structure of dense tensors. A last smaller batch is trained on
-            too. Each different shape is compiled once. (In the losses of single outputs such a
-            batch counts by its samples; `fit` counts it there like a whole one.)
+            sample weights), each a structure of dense tensors. Data that lie in memory go faster as
+            `RowBatches`. A last smaller batch is trained on too. Each different shape is compiled
+            once. (In the losses of single outputs such a batch counts by its samples; `fit` counts
+            it there like a whole one.)
         epochs: how many.
         callbacks: those of Keras. Callbacks of batches are called once a block (blocks have 32 MB),
             as with `steps_per_execution`; there, too, `model.stop_training` is obeyed and Ctrl-C
@@ -122,7 +124,7 @@ def fit_compiled(
 
 
 def evaluate_compiled(
-    model: keras.Model, dataset: tf.data.Dataset, *, jit_compile: bool = True
+    model: keras.Model, dataset: tf.data.Dataset | RowBatches, *, jit_compile: bool = True
 ) -> dict[str, float]:
     """Evaluate a compiled model as `model.evaluate` does, in the loop that `fit_compiled` uses.
 
@@ -179,7 +181,7 @@ def _train_epoch(
 
 def _evaluate(
     model: keras.Model,
-    dataset: tf.data.Dataset,
+    dataset: tf.data.Dataset | RowBatches,
     loop: CompiledLoop,
     name: str,
     *,

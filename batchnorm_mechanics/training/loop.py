@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from batchnorm_mechanics.training.blocks import Block, even_length
+from batchnorm_mechanics.training.rows import gather
 
 # More returns to Python in an epoch than this are not worth a compilation saved.
 _MOST_BLOCKS = 16
@@ -55,11 +56,11 @@ class CompiledLoop:
             ValueError: XLA cannot compile the model.
         """
         if self._carries_logs:
-            self._learn_log_shapes(block.batches)
+            self._learn_log_shapes(block.batches, block.rows)
         try:
             # Tensors, not numbers, which would be compiled in.
             run = self._run_rest if block.is_rest else self._run
-            return run(block.batches, tf.constant(block.start), tf.constant(block.stop))
+            return run(block.batches, block.rows, tf.constant(block.start), tf.constant(block.stop))
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if not self._jit_compile or not _is_of_compilation(error):
                 raise
@@ -82,18 +83,18 @@ class CompiledLoop:
             kept = self._lengths[key] = even_length(batch, steps)
         return kept
 
-    def _loop(self, batches: Any, start: tf.Tensor, stop: tf.Tensor) -> Any:
+    def _loop(self, batches: Any, rows: Any, start: tf.Tensor, stop: tf.Tensor) -> Any:
         def body(index: tf.Tensor, _: Any) -> Any:
             batch = tf.nest.map_structure(
                 lambda tensor: None if tensor is None else tensor[index], batches
             )
-            logs = self._step(batch)
+            logs = self._step(batch if rows is None else gather(rows, batch))
             return index + 1, logs if self._carries_logs else ()
 
         first = (
             tf.nest.map_structure(
                 lambda spec: tf.zeros(spec.shape, spec.dtype),
-                self._log_shapes[_signature(batches)],
+                self._log_shapes[_signature((batches, rows))],
             )
             if self._carries_logs
             else ()
@@ -103,9 +104,9 @@ class CompiledLoop:
         )
         return logs if self._carries_logs else self._model.get_metrics_result()
 
-    def _learn_log_shapes(self, batches: Any) -> None:
+    def _learn_log_shapes(self, batches: Any, rows: Any) -> None:
         """Trace the step alone once, since a loop must know the shapes of what it carries."""
-        key = _signature(batches)
+        key = _signature((batches, rows))
         if key in self._log_shapes:
             return
         batch = tf.nest.map_structure(
@@ -114,7 +115,8 @@ class CompiledLoop:
             ),
             batches,
         )
-        traced = tf.function(self._step, autograph=False).get_concrete_function(batch)
+        step = self._step if rows is None else lambda numbers: self._step(gather(rows, numbers))
+        traced = tf.function(step, autograph=False).get_concrete_function(batch)
         self._log_shapes[key] = tf.nest.map_structure(
             lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), traced.structured_outputs
         )

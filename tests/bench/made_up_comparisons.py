@@ -21,6 +21,7 @@ def layer(**changes):
         },
         "how": "one step a sample",
         "floor": [0.021, 0.022, 0.020],
+        "limit": "two passes over memory",
     }
     return Comparison(**{**settings, **changes})
 

@@ -59,3 +59,10 @@ def test_json_holds_every_sample_and_what_follows_from_them():
     assert keras["ratio_to_ours"]["median"] == pytest.approx(5.0)
     assert comparison["contestants"]["ours"]["fraction_of_floor"] == pytest.approx(0.7)
     assert comparison["floor"]["median"] == 0.021
+    assert comparison["floor"]["limit"] == "two passes over memory"
+    assert comparison["floor"]["samples"] == [0.021, 0.022, 0.020]
+
+
+def test_json_has_null_where_no_limit_is_known():
+    (comparison,) = results(layer(floor=None)).as_json()["comparisons"]
+    assert comparison["floor"] is None

@@ -198,6 +198,22 @@ def test_the_kernel_that_is_chosen(shape, dtype, axes, masked, kernel):
     assert core.choose_kernel(shape, tf.as_dtype(dtype), axes, masked=masked) == kernel
 
 
+def test_a_million_standard_deviations_of_many_samples_cost_few_digits(rng):
+    # The kernel's own mean is off by 200 standard deviations here.
+    x = data(rng, (100_000, 4), 1e6, "float32")
+    y, moments = core.normalize_batch(x, axes=[0], kernel="fused")
+    assert_within(y, reference.forward(x, None, None, [0], 1e-3)[0], 1e-4)
+    # float32 has steps of 1/16 there.
+    assert_within(moments.mean, x.astype(np.float64).mean(axis=0), 1 / 16)
+
+
+def test_what_xla_compiles_is_left_to_the_formula():
+    shape, axes = (64, 56, 56, 64), [0, 1, 2]
+    choose = core.choose_kernel
+    assert choose(shape, tf.float32, axes, masked=False, compiled=True) == "analytic"
+    assert choose(shape, tf.float32, axes, masked=True, compiled=True) == "autodiff"
+
+
 def test_a_large_input_really_goes_through_the_fused_kernel(rng):
     x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
     graph = tf.function(lambda x: core.normalize_batch(x, axes=[0])[0]).get_concrete_function(x)
@@ -205,6 +221,46 @@ def test_a_large_input_really_goes_through_the_fused_kernel(rng):
     small = tf.function(lambda x: core.normalize_batch(x, axes=[0])[0])
     small = small.get_concrete_function(x[:8])
     assert "FusedBatchNormV3" not in {op.type for op in small.graph.get_operations()}
+
+
+def kernels_in(function, x):
+    """Return whether the fused kernel is in the graph, or in a graph that it calls."""
+    graphs = [tf.function(function).get_concrete_function(x).graph]
+    types = set()
+    while graphs:
+        graph = graphs.pop().as_graph_def()
+        for nodes in (graph.node, *(inner.node_def for inner in graph.library.function)):
+            types |= {node.op for node in nodes}
+    return {kind for kind in types if kind.startswith("FusedBatchNorm")}
+
+
+def test_what_xla_compiles_goes_without_the_fused_kernel_in_inner_functions_too(rng):
+    x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
+
+    def both(x):
+        y, _ = core.normalize_batch(x, axes=[0])
+        return y + core.normalize_with(x, tf.zeros(512), tf.ones(512), axes=[0])
+
+    assert kernels_in(both, x) == {"FusedBatchNormV3"}
+    assert kernels_in(tf.function(both), x) == {"FusedBatchNormV3"}
+    assert kernels_in(tf.function(both, jit_compile=True), x) == set()
+    inner = tf.function(both)
+    assert kernels_in(tf.function(lambda x: inner(x) + 0.0, jit_compile=True), x) == set()
+
+
+def reductions(shape, axes):
+    graph = tf.function(lambda x: core.normalize_batch(x, axes=axes, kernel="analytic")[0])
+    operations = graph.get_concrete_function(tf.TensorSpec(shape)).graph.get_operations()
+    return [op.inputs[0].shape.rank for op in operations if op.type == "Mean"]
+
+
+def test_the_formula_sums_all_samples_at_once_unless_they_are_too_many():
+    assert reductions((2**10, 4, 4, 3), [0, 1, 2]) == [2] * 3
+    assert reductions((2**10, 4, 4, 3), [1, 2, 0]) == [2] * 3
+    # One more sample than a float32 sum takes well; a size not known; channels first.
+    assert reductions((2**14 + 1, 1, 1, 3), [0, 1, 2]) == [4] * 9
+    assert reductions((None, 4, 4, 3), [0, 1, 2]) == [4] * 9
+    assert reductions((8, 3, 4, 4), [0, 2, 3]) == [4] * 9
 
 
 @pytest.mark.parametrize(

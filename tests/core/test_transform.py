@@ -167,7 +167,7 @@ def test_epsilon_is_added_inside_the_square_root(epsilon, rng):
     for actual in (
         bnm.normalize(x, mean, variance, axes=0, epsilon=epsilon),
         bnm.infer(x, mean, variance, axes=0, epsilon=epsilon),
-        bnm.multiply_and_add(x, *bnm.fold(mean, variance, epsilon=epsilon), axes=0),
+        bnm.multiply_and_add(x, *bnm.fold_statistics(mean, variance, epsilon=epsilon), axes=0),
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-13)
 
@@ -184,7 +184,9 @@ def test_float64_is_float64_all_the_way(rng):
     for actual in (
         bnm.infer(x, *lists, gamma, beta, axes=0, epsilon=epsilon),
         bnm.scale_and_shift(bnm.normalize(x, *lists, axes=0, epsilon=epsilon), gamma, beta, axes=0),
-        bnm.multiply_and_add(x, *bnm.fold(mean, variance, gamma, beta, epsilon=epsilon), axes=0),
+        bnm.multiply_and_add(
+            x, *bnm.fold_statistics(mean, variance, gamma, beta, epsilon=epsilon), axes=0
+        ),
     ):
         # At mean 1e2 the folded form loses two digits of sixteen.
         assert np.max(np.abs(actual - expected)) < 1e-12
@@ -307,7 +309,7 @@ def test_folded_inference_is_the_oracles(shape, axes, rng):
             mean, variance, _ = reference.moments(x, axes)
             gamma, beta = parameters(rng, shape, axes)
             statistics = [value.astype(dtype) for value in (mean, variance, gamma, beta)]
-            scale, offset_ = bnm.fold(*statistics)
+            scale, offset_ = bnm.fold_statistics(*statistics)
             for actual, expected in zip(
                 (scale, offset_), reference.fold(*statistics, 1e-3), strict=True
             ):
@@ -358,7 +360,7 @@ def test_compiled_inference_is_the_oracles(rng):
         variance, gamma, beta = [1.0, 2.0, 0.5], [1.0, -2.0, 0.5], [0.0, 1.0, -1.0]
         return (
             bnm.infer(x, mean, variance, gamma, beta, axes=[0]),
-            bnm.multiply_and_add(x, *bnm.fold(mean, variance, gamma, beta), axes=[0]),
+            bnm.multiply_and_add(x, *bnm.fold_statistics(mean, variance, gamma, beta), axes=[0]),
         )
 
     x, mean = data(rng, (5, 3), 1e4, "float32"), np.full(3, 1e4, np.float32)
@@ -382,9 +384,9 @@ EPSILONS = [0, 0.0, -1e-3, float("nan"), float("inf"), None, "1e-3", [1e-3]]
         ("forward", lambda epsilon: bnm.forward(A, axes=0, epsilon=epsilon)),
         ("normalize", lambda epsilon: bnm.normalize(A, 0.0, 1.0, axes=0, epsilon=epsilon)),
         ("infer", lambda epsilon: bnm.infer(A, 0.0, 1.0, axes=0, epsilon=epsilon)),
-        ("fold", lambda epsilon: bnm.fold([0.0], [1.0], epsilon=epsilon)),
+        ("fold_statistics", lambda epsilon: bnm.fold_statistics([0.0], [1.0], epsilon=epsilon)),
     ],
-    ids=["forward", "normalize", "infer", "fold"],
+    ids=["forward", "normalize", "infer", "fold_statistics"],
 )
 def test_an_epsilon_that_is_not_positive_is_refused(function, call, epsilon):
     message = (
@@ -430,15 +432,15 @@ def test_a_parameter_of_the_wrong_length_is_refused(function, name, shape):
 def test_folding_parameters_of_different_lengths_is_refused(name):
     arguments = {"mean": np.ones(3), "variance": np.ones(3), name: np.ones(2)}
     with pytest.raises(
-        ValueError, match=rf"^fold: `{name}` must .* Received: {name}\.shape=\(2,\)"
+        ValueError, match=rf"^fold_statistics: `{name}` must .* Received: {name}\.shape=\(2,\)"
     ):
-        bnm.fold(**arguments)
+        bnm.fold_statistics(**arguments)
 
 
 def test_folding_integers_is_refused():
     # [2] is an int32 tensor, and the variance 3.999 would have to become one too.
-    with pytest.raises(TypeError, match=r"^fold: `mean` must be a floating tensor"):
-        bnm.fold([2], [3.999])
+    with pytest.raises(TypeError, match=r"^fold_statistics: `mean` must be a floating tensor"):
+        bnm.fold_statistics([2], [3.999])
 
 
 def test_a_mask_that_does_not_fit_is_refused():

@@ -517,6 +517,14 @@ def test_the_rows_needed_are_the_fewest_that_can_be_prepared(mnist):
 # Batches
 
 
+def training_batches(*args, **kwargs):
+    return dataset.training_batches(*args, **kwargs).as_dataset()
+
+
+def evaluation_batches(*args, **kwargs):
+    return dataset.evaluation_batches(*args, **kwargs).as_dataset()
+
+
 @pytest.mark.parametrize(
     ("rows", "changes", "steps"),
     [
@@ -532,12 +540,12 @@ def test_an_epoch_has_as_many_steps_as_its_batches(rows, changes, steps):
     settings = with_settings(**changes)
     assert dataset.steps_in_epoch(rows, settings) == steps
     if settings.stream == "restart":
-        batches = dataset.training_batches(numbered(rows), settings, seed=1)
+        batches = training_batches(numbered(rows), settings, seed=1)
         assert int(batches.cardinality()) == steps
 
 
 def test_an_epoch_of_mnist_is_916_batches_with_no_row_twice():
-    batches = rows_of(dataset.training_batches(numbered(55_000), SETTINGS, seed=1))
+    batches = rows_of(training_batches(numbered(55_000), SETTINGS, seed=1))
     assert [len(batch) for batch in batches] == [60] * 916
     seen = np.concatenate(batches)
     assert len(set(seen)) == 916 * 60
@@ -553,7 +561,7 @@ def test_the_batches_are_those_of_the_published_pipeline():
         .shuffle(6000, seed=100, reshuffle_each_iteration=True)
         .batch(60, drop_remainder=True)
     )
-    ours = dataset.training_batches(arrays, SETTINGS, seed=100)
+    ours = training_batches(arrays, SETTINGS, seed=100)
     for _ in range(2):
         assert rows_of(ours) == rows_of(published)
 
@@ -561,7 +569,7 @@ def test_the_batches_are_those_of_the_published_pipeline():
 def test_images_keep_their_labels(arrays):
     first = Arrays(**{name: array[:500] for name, array in vars(arrays).items()})
     label_of = {x.tobytes(): y.argmax() for x, y in zip(first.x_train, first.y_train, strict=True)}
-    batches = list(dataset.training_batches(first, SETTINGS, seed=3).as_numpy_iterator())
+    batches = list(training_batches(first, SETTINGS, seed=3).as_numpy_iterator())
     assert len(batches) == 8
     for x, y in batches:
         assert (x.shape, x.dtype, y.shape, y.dtype) == ((60, 784), "float32", (60, 10), "float32")
@@ -569,7 +577,7 @@ def test_images_keep_their_labels(arrays):
 
 
 def test_each_epoch_is_shuffled_anew():
-    batches = dataset.training_batches(numbered(600), SETTINGS, seed=1)
+    batches = training_batches(numbered(600), SETTINGS, seed=1)
     first, second = rows_of(batches), rows_of(batches)
     assert first != second
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(600))
@@ -577,7 +585,7 @@ def test_each_epoch_is_shuffled_anew():
 
 def test_the_same_seed_gives_the_same_epochs_and_another_seed_others():
     def epochs(seed):
-        batches = dataset.training_batches(numbered(600), SETTINGS, seed)
+        batches = training_batches(numbered(600), SETTINGS, seed)
         return [rows_of(batches), rows_of(batches)]
 
     assert epochs(1) == epochs(1)
@@ -586,7 +594,7 @@ def test_the_same_seed_gives_the_same_epochs_and_another_seed_others():
 
 def test_a_restarted_epoch_does_not_go_on_where_the_last_one_ended():
     settings = with_settings(steps_per_epoch=3)
-    batches = dataset.training_batches(numbered(600), settings, seed=1)
+    batches = training_batches(numbered(600), settings, seed=1)
     epochs = [rows_of(batches) for _ in range(4)]
     assert [len(epoch) for epoch in epochs] == [3] * 4
     # Going on, the first three epochs would hold 540 different rows.
@@ -597,7 +605,7 @@ def test_a_restarted_epoch_does_not_go_on_where_the_last_one_ended():
 
 def test_a_continued_stream_goes_through_all_rows_before_it_repeats():
     settings = with_settings(steps_per_epoch=4, stream="continue")
-    batches = rows_of(dataset.training_batches(numbered(630), settings, seed=1).take(20))
+    batches = rows_of(training_batches(numbered(630), settings, seed=1).take(20))
     for single_pass in (batches[:10], batches[10:]):
         assert [len(batch) for batch in single_pass] == [60] * 10
         assert len(set(chain(*single_pass))) == 600
@@ -606,7 +614,7 @@ def test_a_continued_stream_goes_through_all_rows_before_it_repeats():
 
 def test_evaluation_keeps_the_order_and_the_last_rows():
     arrays = numbered(130)
-    batches = dataset.evaluation_batches(arrays.x_train, arrays.y_train, SETTINGS)
+    batches = evaluation_batches(arrays.x_train, arrays.y_train, SETTINGS)
     for _ in range(2):
         assert rows_of(batches) == [list(range(60)), list(range(60, 120)), list(range(120, 130))]
 
@@ -614,5 +622,5 @@ def test_evaluation_keeps_the_order_and_the_last_rows():
 @pytest.mark.parametrize(("batches", "found"), [(0, 0), (1, 1), (2, 2), (50, 3), (None, 3)])
 def test_evaluation_takes_as_many_batches_as_asked_for(batches, found):
     arrays = numbered(130)
-    taken = dataset.evaluation_batches(arrays.x_train, arrays.y_train, SETTINGS, batches=batches)
+    taken = evaluation_batches(arrays.x_train, arrays.y_train, SETTINGS, batches=batches)
     assert len(rows_of(taken)) == int(taken.cardinality()) == found

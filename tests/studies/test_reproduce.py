@@ -112,7 +112,7 @@ def test_results_hold_all_that_a_reader_of_the_file_needs(tmp_path):
         (
             {"engine": "fast"},
             "reproduce: `engine` must be 'compiled' or 'fit'. Received: engine='fast'. "
-            "Leave it out for Keras's own.",
+            "Leave it out for the first.",
         ),
     ],
 )
@@ -143,8 +143,8 @@ def test_a_folder_with_results_of_other_settings_is_refused_and_left_alone(tmp_p
 
 def test_a_folder_with_results_of_the_other_engine_is_refused(tmp_path):
     plan(request(tmp_path, studies=("keras-100",)))
-    with pytest.raises(InputError, match=r"made with engine='fit' and not 'compiled'\. Name"):
-        plan(request(tmp_path, studies=("keras-100",), engine="compiled"))
+    with pytest.raises(InputError, match=r"made with engine='compiled' and not 'fit'\. Name"):
+        plan(request(tmp_path, studies=("keras-100",), engine="fit"))
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

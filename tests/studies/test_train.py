@@ -82,7 +82,7 @@ def test_the_best_model_is_that_of_the_lowest_validation_loss(trained, digits):
     loss, _ = model.evaluate(
         dataset.evaluation_batches(
             arrays.x_val, arrays.y_val, study.settings, batches=study.settings.validation_batches
-        ),
+        ).as_dataset(),
         verbose=0,
     )
     assert loss == pytest.approx(min(run.history["val_loss"]), rel=1e-5)

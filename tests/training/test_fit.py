@@ -6,6 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_models import (
+    FEATURES,
+    ROWS,
+    Subclassed,
+    compiled,
+    keras_batch_norm,
+    numbers,
+    own_step,
+    plain,
+)
 
 from batchnorm_mechanics.layers import BatchNormalization, ResetStatistics
 from batchnorm_mechanics.statistics import AverageOfBatches
@@ -13,32 +23,10 @@ from batchnorm_mechanics.training.blocks import BLOCK_BYTES
 from batchnorm_mechanics.training.fit import evaluate_compiled, fit_compiled
 from batchnorm_mechanics.training.loop import loops_of
 
-ROWS, FEATURES = 50, 6
-
-
-def numbers(rows=ROWS, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(3, 2, (rows, FEATURES)).astype("float32")
-    return x, (x[:, :1] - x[:, 1:2] ** 2 / 4).astype("float32")
-
 
 def shuffled(rows=ROWS, size=8, **batch):
     data = tf.data.Dataset.from_tensor_slices(numbers(rows))
     return data.shuffle(rows, seed=3, reshuffle_each_iteration=True).batch(size, **batch)
-
-
-def compiled(*layers, optimizer="adam", **settings):
-    model = keras.Sequential([keras.layers.Input((FEATURES,)), *layers, keras.layers.Dense(1)])
-    model.compile(optimizer=optimizer, loss="mse", metrics=["mae"], **settings)
-    return model
-
-
-def plain():
-    return compiled(keras.layers.Dense(5, activation="tanh"))
-
-
-def keras_batch_norm():
-    return compiled(keras.layers.Dense(5), keras.layers.BatchNormalization(momentum=0.8))
 
 
 def our_batch_norm():
@@ -64,37 +52,9 @@ def averaged_weights():
     )
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = keras.layers.Dense(4, activation="tanh")
-        self.out = keras.layers.Dense(1)
-
-    def call(self, inputs, training=None):
-        return self.out(self.dense(inputs))
-
-
 def subclassed():
     model = Subclassed()
     model.compile(optimizer="adam", loss="mse", metrics=["mae"])
-    return model
-
-
-class OwnStep(Subclassed):
-    """A step whose logs are not the metrics."""
-
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(self(x, training=True) - y))
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return {"last": loss, "largest": tf.reduce_max(gradients[0])}
-
-
-def own_step():
-    model = OwnStep()
-    model.compile(optimizer="adam", loss="mse")
     return model
 
 
@@ -410,8 +370,8 @@ REFUSED = {
     "arrays": (
         lambda: (plain(), [1, 2]),
         TypeError,
-        "fit_compiled: `dataset` must be a tf.data.Dataset of batches. Received: dataset=[1, 2]. "
-        "Make one, as by tf.data.Dataset.from_tensor_slices((x, y)).batch(32).",
+        "fit_compiled: `dataset` must be a tf.data.Dataset of batches or RowBatches. Received: "
+        "dataset=[1, 2]. Make one, as by tf.data.Dataset.from_tensor_slices((x, y)).batch(32).",
     ),
     "not batched": (
         lambda: (plain(), shuffled().unbatch()),

@@ -1,0 +1,1 @@
+"""Find and repair what batch norm does wrong in a model."""

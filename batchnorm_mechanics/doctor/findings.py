@@ -1,0 +1,111 @@
+"""What a diagnosis consists of: frozen records, no arithmetic."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+# Channels named in a sentence; the record holds all of them.
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing, in one layer.
+
+    Attributes:
+        code: such as "BN101".
+        name: of the rule, such as "non-finite-statistics".
+        severity: error, warning or note.
+        layer: path of the layer in the model, as in `norms_in`; "" for the model as a whole.
+        channels: the channels concerned, in order; empty if it concerns the layer as a whole.
+        evidence: what was measured, by name; finite numbers, or words for what is not finite.
+        cause: why it is so, in one sentence.
+        remedy: what to do, in one sentence.
+        root: "CODE layer" of the finding that explains this one, or None.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    layer: str
+    channels: tuple[int, ...]
+    evidence: Mapping[str, float | int | str]
+    cause: str
+    remedy: str
+    root: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The name by which another finding's `root` calls this one."""
+        return f"{self.code} {self.layer}".strip()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding as `bnm doctor --json` prints it."""
+        return {
+            "code": self.code,
+            "name": self.name,
+            "severity": self.severity,
+            "layer": self.layer,
+            "channels": list(self.channels),
+            "evidence": dict(self.evidence),
+            "cause": self.cause,
+            "remedy": self.remedy,
+            "root": self.root,
+        }
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings about a model.
+
+    Attributes:
+        model: the model's name.
+        norms: paths of the batch norm layers, in the order of the model.
+        findings: roots first, then by severity, code and layer.
+        samples: how many samples of data were looked at; 0 without data.
+        measures: what was measured of the model as a whole, such as "accuracy".
+    """
+
+    model: str
+    norms: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    samples: int = 0
+    measures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def is_sick(self) -> bool:
+        """Whether there is an error or a warning."""
+        return any(finding.severity != "note" for finding in self.findings)
+
+    def of(self, code: str) -> tuple[Finding, ...]:
+        """Return the findings with this code."""
+        return tuple(finding for finding in self.findings if finding.code == code)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the diagnosis as `bnm doctor --json` prints it."""
+        return {
+            "model": self.model,
+            "norms": list(self.norms),
+            "samples": self.samples,
+            "measures": dict(self.measures),
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+def channels_in_words(channels: tuple[int, ...], of: int) -> str:
+    """Return channels as a reader wants them.
+
+    Example:
+        >>> channels_in_words((3,), of=64), channels_in_words((0, 1, 2), of=64)
+        ('channel 3 of 64', 'channels 0, 1, 2 of 64')
+        >>> channels_in_words(tuple(range(64)), of=64)
+        'all 64 channels'
+    """
+    if len(channels) == of and of > 1:
+        return f"all {of} channels"
+    shown = ", ".join(str(channel) for channel in channels[:_NAMED])
+    more = f" and {len(channels) - _NAMED} more" if len(channels) > _NAMED else ""
+    return f"channel{'s' if len(channels) > 1 else ''} {shown}{more} of {of}"
