@@ -19,7 +19,7 @@ from small_models import (
 
 from batchnorm_mechanics.layers import BatchNormalization, ResetStatistics
 from batchnorm_mechanics.statistics import AverageOfBatches
-from batchnorm_mechanics.training.blocks import BLOCK_BYTES
+from batchnorm_mechanics.training.blocks import BLOCK_BYTES, Batches
 from batchnorm_mechanics.training.fit import evaluate_compiled, fit_compiled
 from batchnorm_mechanics.training.loop import loops_of
 
@@ -184,6 +184,18 @@ def test_batches_that_change_their_size_within_an_epoch_stay_as_they_are():
         return shuffled(20).concatenate(shuffled(30, size=6))
 
     assert_same(both(plain, dataset))
+
+
+def test_few_batches_before_one_of_another_size_keep_their_order():
+    sizes = [8, 8, 5, 8]
+    rows = iter(range(100))
+    batches = [[next(rows) for _ in range(size)] for size in sizes]
+    data = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=tf.TensorSpec([None], tf.int32)
+    )
+    blocks = Batches(data, steps=None, choose_length=lambda batch, steps: 64).epoch()
+    found = [block.batches[at] for block in blocks for at in range(block.start, block.stop)]
+    assert [batch.numpy().tolist() for batch in found] == batches
 
 
 def test_batches_that_fill_several_blocks_are_trained_on_in_order(monkeypatch):
