@@ -310,6 +310,12 @@ def test_another_call_compiles_nothing_until_the_model_is_compiled_anew():
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_length_of_blocks_is_kept_until_an_epoch_would_have_too_many():
+    loop = loops_of(plain(), jit_compile=False).train
+    batch = tf.TensorSpec((8, FEATURES))
+    assert [loop.length(batch, steps) for steps in (3, 48, 49, 3)] == [3, 3, 49, 49]
+
+
 def test_a_trained_model_is_saved_and_loaded_as_ever(tmp_path):
     model = plain()
     fit_compiled(model, shuffled(), jit_compile=False)
