@@ -253,6 +253,37 @@ def test_callbacks_are_called_as_in_fit_with_batches_a_block_at_a_time():
     logs = [call[2] for call in recorders[1].calls if call[0] == "on_epoch_end"]
     assert list(logs[0]) == ["loss", "mae", "val_loss", "val_mae"]
     assert all(type(value) is float for value in logs[0].values())
+    assert recorders[1].params == {"verbose": 0, "epochs": 3, "steps": 6}
+
+
+def test_a_model_that_was_stopped_before_is_trained_again():
+    model = plain()
+    model.stop_training = True
+    assert len(fit_compiled(model, shuffled(), epochs=2, jit_compile=False).epoch) == 2
+
+
+def test_training_that_broke_off_goes_on_from_its_backup(tmp_path):
+    class BreakOff(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise InterruptedError
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup")
+
+    data, settings = shuffled(), {"epochs": 3, "jit_compile": False}
+    with pytest.raises(InterruptedError):
+        fit_compiled(plain(), data, callbacks=[backup(), BreakOff()], **settings)
+    model = plain()
+    assert fit_compiled(model, data, callbacks=[backup()], **settings).epoch == [1, 2]
+    assert int(model.optimizer.iterations) == 3 * 7
+
+
+def test_averages_of_weights_are_put_in_their_place_at_the_end_as_in_fit():
+    def make():
+        return compiled(optimizer=keras.optimizers.Adam(0.1, use_ema=True))
+
+    assert_same(both(make, shuffled))
 
 
 class StopAfterBlock(keras.callbacks.Callback):
