@@ -186,6 +186,26 @@ def test_batches_that_change_their_size_within_an_epoch_stay_as_they_are():
     assert_same(both(plain, dataset))
 
 
+def test_what_an_epoch_leaves_of_a_block_begins_the_next_epoch():
+    data = tf.data.Dataset.range(14).batch(2, drop_remainder=True).repeat()
+    batches = Batches(data, steps=4, choose_length=lambda batch, steps: 3)
+    epochs = [
+        [
+            int(block.batches[at, 0])
+            for block in batches.epoch()
+            for at in range(block.start, block.stop)
+        ]
+        for _ in range(3)
+    ]
+    assert epochs == [[0, 2, 4, 6], [8, 10, 12, 0], [2, 4, 6, 8]]
+
+
+# Keras says so of the epoch in which it finds out where the data end.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_data_of_unknown_length_come_in_the_order_of_fit():
+    assert_same(both(plain, lambda: shuffled().filter(lambda x, y: True)))
+
+
 def test_few_batches_before_one_of_another_size_keep_their_order():
     sizes = [8, 8, 5, 8]
     rows = iter(range(100))
