@@ -97,7 +97,6 @@ class Batches:
         self._steps = steps
         self._choose_length = choose_length
         self._stream: _Stacked | _Collected | None = None
-        self._passes = 0
         self.cardinality = _known(self._dataset)
 
     def epoch(self) -> Iterator[Block]:
@@ -126,12 +125,11 @@ class Batches:
     def _end_pass(self) -> None:
         """Shuffle as often as `fit` does, for its order of the data in the next epoch.
 
-        Once Keras knows how many batches there are, it opens the data again at the end of each
+        Where Keras knows how many batches there are, it opens the data again at the end of each
         epoch, and once more when the next one begins: each opening draws from the shuffle's seeds.
         """
-        if self._steps is None and (self.cardinality is not None or self._passes):
+        if self._steps is None and self.cardinality is not None:
             iter(self._dataset)
-        self._passes += 1
 
     def _next(self, most: int | None) -> Block | None:
         return None if self._stream is None else self._stream.next(most)
