@@ -23,6 +23,13 @@ from .core import (
     scale_and_shift,
     unbiased_variance,
 )
+from .doctor.change import Change
+from .doctor.diagnose import diagnose
+from .doctor.findings import Diagnosis, Finding
+from .doctor.fold import Folded, fold
+from .doctor.recalibrate import recalibrate
+from .doctor.repair import Repair, repair
+from .doctor.watch import Recalibrate, Watch
 from .layers import (
     Accelerated,
     BatchNormalization,
@@ -55,24 +62,33 @@ __all__ = [
     "BatchNormalization",
     "Cache",
     "CaseResult",
+    "Change",
     "Check",
     "Conventions",
     "DebiasedMovingAverage",
+    "Diagnosis",
     "ExponentialMovingAverage",
+    "Finding",
+    "Folded",
     "Gradients",
     "Moments",
     "Policy",
     "PooledPopulation",
+    "Recalibrate",
+    "Repair",
     "Report",
     "ResetStatistics",
     "RowBatches",
     "Step",
     "Trace",
+    "Watch",
     "__version__",
     "accelerate",
     "backward",
     "conform",
+    "diagnose",
     "fit_compiled",
+    "fold",
     "fold_statistics",
     "forward",
     "from_keras",
@@ -83,6 +99,8 @@ __all__ = [
     "moments_one_axis_at_a_time",
     "multiply_and_add",
     "normalize",
+    "recalibrate",
+    "repair",
     "restore",
     "samples_per_statistic",
     "scale_and_shift",

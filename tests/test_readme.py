@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -50,8 +51,16 @@ SHORTER = {
     "bnm reproduce paper-with-bn paper-without-bn --paper-steps 50000 --out paper": (
         "{command} --quick --seeds 1 --paper-steps 40"
     ),
+    "bnm doctor demo": "bnm doctor --rules",  # Its own test runs it.
+    "bnm doctor model.keras --data test.npz": "{command}",
+    "bnm doctor --explain BN201": "{command}",
+    "bnm repair model.keras --data train.npz --out repaired.keras": "{command}",
+    "bnm fold repaired.keras --out folded.keras": "{command}",
     "python -m batchnorm_mechanics --help": "{command}",
 }
+
+# What ends with another exit code than 0: the model below is sick.
+EXIT_CODES = {"bnm doctor model.keras --data test.npz": 1}
 
 
 def test_the_readme_has_what_the_tests_below_look_for():
@@ -117,6 +126,7 @@ def test_every_command_runs(command, tmp_path):
         y_test=rng.integers(0, 10, 100),
     )
     np.save(tmp_path / "x.npy", rng.normal(size=(2, 3, 3, 2)).astype("float32"))
+    _save_models(tmp_path, rng)
     (tmp_path / "my_layers.py").write_text(
         "import keras\n\nclass MyBatchNorm(keras.layers.BatchNormalization):\n    pass\n"
     )
@@ -132,8 +142,29 @@ def test_every_command_runs(command, tmp_path):
     done = subprocess.run(
         words, cwd=cwd, env=kept, capture_output=True, text=True, timeout=280, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    expected = EXIT_CODES.get(command.removeprefix(".venv/bin/"), 0)
+    assert done.returncode == expected, done.stdout + done.stderr
     assert done.stdout.strip()
+
+
+def _save_models(folder, rng):
+    """Save a healthy model, a sick one, and data for both."""
+    x, y = rng.normal(size=(256, 8)).astype("float32"), rng.integers(0, 3, 256)
+    for name in ("train.npz", "test.npz"):
+        np.savez(folder / name, x=x, y=y)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((8,)),
+            keras.layers.Dense(16, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.layers[1].moving_variance.assign(np.var(model.layers[0](x), axis=0))
+    model.layers[1].moving_mean.assign(np.mean(model.layers[0](x), axis=0))
+    model.save(folder / "repaired.keras")
+    model.layers[1].moving_variance.assign(np.full(16, np.nan))
+    model.save(folder / "model.keras")
 
 
 def test_every_study_that_the_readme_names_exists():

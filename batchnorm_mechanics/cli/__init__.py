@@ -9,7 +9,10 @@ from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.cli.bench import bench
 from batchnorm_mechanics.cli.conform import conform
+from batchnorm_mechanics.cli.doctor import doctor
 from batchnorm_mechanics.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
+from batchnorm_mechanics.cli.fold import fold
+from batchnorm_mechanics.cli.repair import repair
 from batchnorm_mechanics.cli.reproduce import reproduce
 from batchnorm_mechanics.cli.trace import trace
 
@@ -43,7 +46,7 @@ def bnm(
 
 
 # One module for each command; a command imports what it needs when it runs.
-for command in (reproduce, trace, conform, bench):
+for command in (reproduce, trace, conform, bench, doctor, repair, fold):
     app.command()(command)
 
 

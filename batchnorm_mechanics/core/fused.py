@@ -266,10 +266,13 @@ def _analytic(
 
 def _fits_one_sum(shape: tf.TensorShape, axes: tuple[int, ...]) -> bool:
     """Return whether all samples can be summed in one go: rows of channels, and not too many."""
-    elements = shape.num_elements()
-    if elements is None or not _last_alone_is_kept(len(shape), axes):
-        return False
-    return elements <= _LONGEST_SUM * shape.as_list()[-1]
+    samples = shape[:-1].num_elements()
+    return (
+        samples is not None
+        and samples <= _LONGEST_SUM
+        and shape.is_fully_defined()
+        and _last_alone_is_kept(len(shape), axes)
+    )
 
 
 def _as_images(x: tf.Tensor) -> tf.Tensor:

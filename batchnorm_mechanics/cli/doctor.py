@@ -1,0 +1,182 @@
+"""`bnm doctor`: what batch norm does wrong in a model, and why."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.cli import model_options as options
+from batchnorm_mechanics.cli.exit_codes import FAILED
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.findings import Diagnosis
+
+_DEMO = "demo"
+# What data of another range than in training bring about.
+_TOLD_BY_RANGE = {"BN201", "BN203"}
+
+
+def doctor(  # noqa: PLR0913 - each is an option
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A .keras or .h5 file; or the word demo."),
+    ] = None,
+    *,
+    data: options.DataFile = None,
+    labels: options.Labels = None,
+    batch_size: options.BatchSize = 32,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODES", help="Only these rules: BN101,BN2. Repeatable."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="CODES", help="Not these rules, likewise.")
+    ] = None,
+    as_json: options.AsJson = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the diagnosis as a page too.")
+    ] = None,
+    trust: options.Trust = False,
+    custom: options.Custom = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Tell the whole story of a rule, and exit.")
+    ] = None,
+    rules: Annotated[bool, typer.Option("--rules", help="List all rules, and exit.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With demo: keep its models and data there."),
+    ] = None,
+) -> None:
+    """Find what batch norm does wrong in a model: which layers and channels, why, and what to do.
+
+    Looks at the weights and the graph, and with data at what they do to them. Nothing of the model
+    changes, and no code from its file runs unless --trust is given.
+
+    \b
+    bnm doctor model.keras                       weights and graph alone
+    bnm doctor model.keras --data test.npz       with data; labels too if it holds y
+    bnm doctor model.keras --custom nets:Block   a class of your own
+    bnm doctor --explain BN201                   the whole story of a rule
+    bnm doctor demo                              a sick model, its diagnosis and repair
+
+    Exit code: 0 if nothing was found at warning or above, 1 if something was, 2 on bad input.
+    """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
+    if explain is not None or rules:
+        _tell(explain)
+        return
+    if model is None:
+        raise InputError(
+            "doctor: `model` must be a .keras or .h5 file. Received: nothing. "
+            "`bnm doctor demo` shows what it does, `bnm doctor --help` how."
+        )
+    if model == _DEMO:
+        _demo(out, html, as_json=as_json)
+        return
+    if out is not None:
+        raise InputError(
+            f"doctor: `out` must go with the demo. Received: out={str(out)!r}. "
+            "`bnm repair` writes a repaired model."
+        )
+    from batchnorm_mechanics.doctor.rules import chosen
+
+    # Before anything slow.
+    chosen(options.codes(select), options.codes(ignore))
+    from batchnorm_mechanics.doctor.files import load_model
+
+    loaded = load_model(Path(model), trust=trust, custom=custom or (), caller="doctor")
+    from batchnorm_mechanics.doctor.diagnose import diagnose
+
+    read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="doctor")
+    with options.working(f"Examining {model}", caller="doctor", data=data):
+        diagnosis = diagnose(
+            loaded, read, select=options.codes(select), ignore=options.codes(ignore)
+        )
+    steps = _next_steps(diagnosis, loaded, read, command=_repair_command(model, data, labels))
+    if html is not None:
+        _write_page(diagnosis, html, file=model, steps=steps)
+    if as_json:
+        found = {"file": model, "is_sick": diagnosis.is_sick, **diagnosis.as_json()}
+        options.print_json({**found, "next": list(steps)})
+    else:
+        _print(diagnosis, file=model, steps=steps, html=html)
+    if diagnosis.is_sick:
+        raise typer.Exit(FAILED)
+
+
+def _tell(code: str | None) -> None:
+    from rich.console import Console
+
+    from batchnorm_mechanics.doctor.rules import rule_of
+    from batchnorm_mechanics.doctor.text import print_rules, print_story
+
+    console = Console(highlight=False)
+    if code is None:
+        print_rules(console)
+    else:
+        print_story(rule_of(code), console)
+
+
+def _repair_command(model: str, data: Path | None, labels: str | None) -> str:
+    words = ["bnm", "repair", model, "--data", "DATA" if data is None else str(data)]
+    words += [] if labels is None else ["--labels", labels]
+    return shlex.join([*words, "--out", "FIXED.keras"])
+
+
+def _next_steps(diagnosis: "Diagnosis", model: Any, data: Any, *, command: str) -> tuple[str, ...]:
+    from batchnorm_mechanics.doctor.data_fit import range_hint
+    from batchnorm_mechanics.doctor.grouping import grouped
+
+    steps = []
+    if data is not None and any(found.code in _TOLD_BY_RANGE for found in diagnosis.findings):
+        steps += filter(None, [range_hint(model, data)])
+    if data is None and diagnosis.norms:
+        steps.append("Look at data too: --data FILE")
+    if diagnosis.is_sick:
+        steps.append(f"The whole story: bnm doctor --explain {grouped(diagnosis)[0].code}")
+        steps.append(f"Repair: {command}")
+    return tuple(steps)
+
+
+def _print(diagnosis: "Diagnosis", *, file: str, steps: tuple[str, ...], html: Path | None) -> None:
+    from rich.console import Console
+
+    from batchnorm_mechanics.doctor.text import print_diagnosis
+
+    written = () if html is None else (f"Page: {html}",)
+    print_diagnosis(diagnosis, Console(highlight=False), file=file, next_steps=(*steps, *written))
+
+
+def _write_page(
+    diagnosis: "Diagnosis", path: Path, *, file: str, steps: tuple[str, ...] = ()
+) -> None:
+    from batchnorm_mechanics._files import write_atomically
+    from batchnorm_mechanics.doctor.html import page
+
+    try:
+        write_atomically(path, page(diagnosis, file=file, next_steps=steps))
+    except OSError as error:
+        raise InputError(
+            f"doctor: `html` must be a file that can be written. Received: html={str(path)!r} "
+            f"({error.strerror}). Name one in a folder that exists and is yours."
+        ) from error
+
+
+def _demo(out: Path | None, html: Path | None, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    from batchnorm_mechanics.doctor import demo
+    from batchnorm_mechanics.doctor.text import print_demo
+
+    log = Console(stderr=True, highlight=False)
+    shown = demo.run(log.print, out=out)
+    if html is not None:
+        _write_page(shown.diagnosis, html, file=demo.NAME)
+    if as_json:
+        options.print_json(shown.as_json())
+    else:
+        print_demo(shown, Console(highlight=False), out=out)

@@ -1,0 +1,58 @@
+"""`bnm fold`: batch norm merged into the layers around it, for a model that predicts faster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchnorm_mechanics._exceptions import FailureError
+from batchnorm_mechanics.cli import model_options as options
+
+
+def fold(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .h5 file.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="FOLDED.keras", help="Where the folded model goes.")],
+    data: options.DataFile = None,
+    batch_size: options.BatchSize = 32,
+    as_json: options.AsJson = False,
+    trust: options.Trust = False,
+    custom: options.Custom = None,
+) -> None:
+    """Merge batch norm into the layers around it, and write a model that predicts faster.
+
+    The outputs of both models are compared on random data, and on yours if you give some; nothing
+    is written if they differ by more than rounding. Layers that must stay are named, with the
+    reason. The new model is for prediction, not for further training.
+
+    \b
+    bnm fold model.keras --out folded.keras
+    bnm fold model.keras --out folded.keras --data test.npz
+
+    Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input.
+    """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
+    from batchnorm_mechanics.doctor.files import check_out, load_model, save_model
+
+    check_out(out, model, caller="fold")
+    loaded = load_model(model, trust=trust, custom=custom or (), caller="fold")
+    from batchnorm_mechanics.doctor.fold import fold as carry_out
+
+    read = options.load_data(loaded, data, labels=None, batch_size=batch_size, caller="fold")
+    with options.working(f"Folding {model}", caller="fold", data=data):
+        folded = carry_out(loaded, read, batch_size=batch_size)
+    if not folded.agrees:
+        raise FailureError(
+            f"fold: the outputs of {str(model)!r} and of the folded model differ by "
+            f"{folded.difference:.2g}, more than the {folded.tolerance:.2g} that rounding "
+            "explains. Nothing was written."
+        )
+    written = out if folded.count else None
+    if written is not None:
+        save_model(folded.model, written, caller="fold")
+    if as_json:
+        options.print_json(
+            {"file": str(model), "out": written and str(written), **folded.as_json()}
+        )
+        return
+    print(folded)
+    print("No file was written: nothing could be merged." if written is None else f"Written: {out}")

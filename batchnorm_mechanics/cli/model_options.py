@@ -1,0 +1,112 @@
+"""What the commands that take a model and data have in common: options, loading, output."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batchnorm_mechanics._exceptions import InputError
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.data_fit import Checked
+
+DataFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help=".npz with x, and y for labels; .npy; or a folder of .npy files.",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="NAME",
+        help="Array of labels in the .npz; for .npy, a file or folder of them.",
+        show_default="y",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Best that of training.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run Python code that the model file holds.")]
+Custom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--custom",
+        metavar="MODULE:NAME",
+        help="A class or function that the model needs; also path/to/file.py:Name. Repeatable.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def codes(given: list[str] | None) -> tuple[str, ...]:
+    """Return rule codes given with commas, with several options, or both."""
+    return tuple(code.strip() for some in given or () for code in some.split(",") if code.strip())
+
+
+def load_data(
+    model: Any, path: Path | None, *, labels: str | None, batch_size: int, caller: str
+) -> "Checked | None":
+    """Open data and see that they fit the model; None where there are none."""
+    from batchnorm_mechanics.doctor.data_files import load_data as load
+    from batchnorm_mechanics.doctor.data_fit import check_data_fits
+
+    if path is None:
+        if labels is not None:
+            raise InputError(
+                f"{caller}: `labels` must go with data. Received: labels={labels!r} without "
+                "--data. Name the file of the data too."
+            )
+        return None
+    data = load(path, labels_name=labels, batch_size=batch_size, caller=caller)
+    return check_data_fits(model, data, name=str(path), caller=caller)
+
+
+@contextlib.contextmanager
+def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
+    """Show in a terminal that something is going on, and name the data if the model fails on them.
+
+    Raises:
+        InputError: an operation of TensorFlow failed.
+    """
+    import tensorflow as tf
+    from rich.console import Console
+
+    from batchnorm_mechanics.doctor.files import first_line
+
+    # On standard error: standard output holds the results alone.
+    console = Console(stderr=True)
+    shown = console.status(what) if console.is_terminal else contextlib.nullcontext()
+    try:
+        with shown:
+            yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise InputError(
+            f"{caller}: `batch_size` must be small enough for the memory. Received: "
+            f"data={str(data)!r}, on which it ran out. Give a smaller --batch-size."
+        ) from error
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{caller}: `data` must be what the model can run on. Received: data={str(data)!r}, "
+            f"on which it failed ({first_line(error)}). Prepare them as in training."
+        ) from error
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON object; a number that is not finite, which JSON has not, as a word."""
+    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,201 @@
+"""`fold` merges batch norm into the layers around it, for a model that predicts faster."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
+from batchnorm_mechanics.doctor.folding.compare import (
+    first_batches,
+    largest_difference,
+    random_inputs,
+    times_as_fast,
+)
+from batchnorm_mechanics.doctor.folding.plan import plan_of, tolerance_of
+from batchnorm_mechanics.doctor.folding.rewrite import rewritten
+from batchnorm_mechanics.doctor.folding.wiring import graph_of
+
+# Batches of given data on which outputs are compared.
+_BATCHES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """A model without the batch norms that could be merged, and what came of it.
+
+    Attributes:
+        model: the new model, not compiled.
+        count: how many batch norm layers were merged.
+        left: by path of each other batch norm layer, why it stays.
+        difference: the largest difference of an output from the original's, relative to the largest
+            value of that output; the larger of those on random and on given data.
+        tolerance: what rounding explains of it, from the coarsest dtype that the model computes in.
+        samples: how many samples of given data were compared; random ones come on top.
+        speed: how many times as fast the new model predicts one batch; None if nothing was merged.
+        batch_size: of that batch.
+    """
+
+    model: Any
+    count: int
+    left: Mapping[str, str]
+    difference: float
+    tolerance: float
+    samples: int
+    speed: float | None
+    batch_size: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is one that rounding explains."""
+        return self.difference <= self.tolerance
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the model, as `bnm fold --json` prints it."""
+        return {
+            "model": self.model.name,
+            "count": self.count,
+            "left": dict(self.left),
+            # JSON has no infinity.
+            "difference": self.difference if self.difference < float("inf") else "infinite",
+            "tolerance": self.tolerance,
+            "agrees": self.agrees,
+            "samples": self.samples,
+            "speed": self.speed,
+            "batch_size": self.batch_size,
+        }
+
+    def __str__(self) -> str:
+        merged = f"{self.count} of {self.count + len(self.left)} batch norm layers merged"
+        speed = (
+            ""
+            if self.speed is None
+            else f"\nPrediction is {self.speed:.2f} times as fast, {self.batch_size} at a time"
+        )
+        return (
+            f"{self.model.name}: {merged}{speed}\n"
+            f"Outputs differ by {self.difference:.2g} at most, relative to the largest "
+            f"({'within' if self.agrees else 'beyond'} {self.tolerance:.2g})"
+            + "".join(f"\nLeft: {name}, because {reason}" for name, reason in self.left.items())
+        )
+
+
+def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) -> Folded:
+    """Merge batch norm into the layers around it and return a new model for prediction.
+
+    Implements: Alg. 2, l. 11, with the layer before it, which becomes one layer with it.
+
+    A batch norm goes into the Dense, Conv, DepthwiseConv, SeparableConv or ConvTranspose layer
+    before it if nothing else uses that layer's output; failing that, into such a layer after it
+    where that is exact. Models within models are folded too. What cannot go stays as it is.
+
+    Args:
+        model: a functional or sequential Keras model with weights. It is left as it is.
+        data: samples for the comparison, in any form that `diagnose` takes; of many, the first 32
+            batches are used. Random ones are used in any case.
+        batch_size: of arrays, of the random data and of the batch that is timed.
+
+    Returns:
+        `Folded`: the new model, how many layers it has less, why others stay, how far its outputs
+        are from the original's and how much faster it is. Layers keep their names and settings. A
+        layer that took a batch norm in has a bias, and no regularizer or constraint: those were
+        meant for its old weights. The model is for prediction; trained on, it has no batch
+        statistics.
+
+    Raises:
+        InputError: `model` is subclassed or has no weights yet, a layer cannot be copied, or the
+            data are empty or do not fit the model.
+
+    Numerics:
+        Weights are merged in float64 and rounded once, to the dtype of the layer's variables. The
+        statistics are those that inference uses, whichever variance they hold.
+
+    Example:
+        >>> model = keras.Sequential(
+        ...     [keras.layers.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization()]
+        ... )
+        >>> folded = fold(model)
+        >>> folded.count, len(folded.model.layers), folded.agrees
+        (1, 1, True)
+    """
+    _check(model)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(
+            "fold: `batch_size` must be an integer of 1 or more. "
+            f"Received: batch_size={batch_size!r}. Leave it out for {DEFAULT_BATCH_SIZE}."
+        )
+    given = None if data is None else as_data(data, batch_size=batch_size, caller="fold")
+    first = None if given is None else next(first_batches(given, 1), None)
+    if given is not None and first is None:
+        raise InputError(
+            f"fold: `data` must hold at least one batch. Received: data={data!r}, which is empty. "
+            "Leave it out to compare on random data alone."
+        )
+    plan = plan_of(model)
+    new = rewritten(model, plan)
+    # Otherwise the one could run under XLA and the other not, and the times would say nothing.
+    new.run_eagerly, new.jit_compile = model.run_eagerly, model.jit_compile
+    # As many as are given: another size would be another trace of both models.
+    rows = batch_size if first is None else len(keras.tree.flatten(first)[0])
+    made = random_inputs(model, rows, like=first)
+    try:
+        difference = largest_difference(model, new, made)
+    except (ValueError, tf.errors.OpError) as error:
+        if first is None and (open_sizes := _open_sizes(model)):
+            sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"fold: `data` must be given for a model whose inputs have open sizes, "
+                f"{open_sizes}, and that fails on random data of sizes {sizes}. "
+                f"Received: data=None, and {reason}. Give a batch that the model predicts."
+            ) from error
+        raise
+    samples = 0
+    if given is not None:
+        for inputs in first_batches(given, _BATCHES):
+            difference = max(difference, largest_difference(model, new, inputs))
+            samples += len(keras.tree.flatten(inputs)[0])
+    timed = made if first is None else first
+    return Folded(
+        model=new,
+        count=len(plan.folded),
+        left=plan.left,
+        difference=difference,
+        tolerance=max(map(tolerance_of, _dtypes(model))),
+        samples=samples,
+        speed=times_as_fast(model, new, timed) if plan.folded else None,
+        batch_size=rows,
+    )
+
+
+def _check(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"fold: `model` must be a Keras model. Received: model={model!r}. "
+            "Put a layer into a keras.Sequential with an Input."
+        )
+    if isinstance(model, keras.Sequential) and getattr(model, "_functional", None) is None:
+        raise InputError(
+            f"fold: `model` must have weights. Received: model={model!r}, which is not built. "
+            "Call it on data first, or begin it with keras.layers.Input."
+        )
+    if graph_of(model) is None:
+        raise InputError(
+            f"fold: `model` must be functional or sequential. Received: model={model!r}. The code "
+            f"of {type(model).__name__}.call calls its layers, and no layer can be taken out of "
+            "that; fold the functional models in it by themselves."
+        )
+
+
+def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:
+    """Return the shapes of the inputs that leave more open than the number of samples."""
+    return [tuple(tensor.shape) for tensor in model.inputs if None in tensor.shape[1:]]
+
+
+def _dtypes(model: Any) -> set[str]:
+    """Return the floating types that a model computes in, float32 if there are none."""
+    found = {layer.compute_dtype for layer in model._flatten_layers()}
+    return {dtype for dtype in found if dtype and "float" in dtype} or {"float32"}

@@ -1,0 +1,144 @@
+"""Hold a folded model against the one that it was made of: outputs and time."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import keras
+import numpy as np
+
+from batchnorm_mechanics._difference import elementwise_error
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.data import Data
+
+# For a size that the model leaves open. Image networks halve theirs five times.
+_OPEN_SIZE = 64
+_SEED = 0
+
+# Turns of both models. The machine's other work meets both alike, and the median drops what meets
+# one of them alone.
+_TURNS = 5, 21
+_SECONDS = 5.0
+
+
+def random_inputs(model: Any, rows: int, *, like: Any = None) -> Any:
+    """Return inputs for a model, standard normal, or 0 and 1 where it takes integers.
+
+    Args:
+        model: functional or sequential.
+        rows: how many samples.
+        like: inputs whose sizes are taken where the model leaves its own open.
+
+    Raises:
+        InputError: an input is of a type that random numbers do not fit, or `like` does not fit
+            the model.
+    """
+    rng = np.random.default_rng(_SEED)
+    graph = getattr(model, "_functional", model)
+    open_sizes = [(_OPEN_SIZE,) * len(tensor.shape) for tensor in graph.inputs]
+    known = open_sizes if like is None else _shapes(graph, like)
+
+    def of_one(tensor: Any, sizes: tuple[int, ...]) -> np.ndarray:
+        own = (tensor.shape[0] or rows, *tensor.shape[1:])
+        shape = [size or other for size, other in zip(own, sizes, strict=True)]
+        if "float" in tensor.dtype:
+            return rng.normal(size=shape).astype(tensor.dtype)
+        if "int" in tensor.dtype or tensor.dtype == "bool":
+            return rng.integers(0, 2, shape).astype(tensor.dtype)
+        raise InputError(
+            f"fold: `model` must take numbers. Received: the input {tensor.name!r} of type "
+            f"{tensor.dtype}. Fold the part of the model that comes after its preprocessing."
+        )
+
+    made = [of_one(tensor, sizes) for tensor, sizes in zip(graph.inputs, known, strict=True)]
+    return keras.tree.pack_sequence_as(graph.input, made)
+
+
+def _shapes(graph: Any, inputs: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of inputs in the order of the graph's own, or say that they do not fit."""
+    wanted = [tuple(tensor.shape) for tensor in graph.inputs]
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+    try:
+        # Sorts a dict by the names of the inputs, adds or drops a last axis of 1, as in `predict`.
+        found = [tuple(tensor.shape) for tensor in graph._standardize_inputs(tensors)]
+    except ValueError as error:
+        raise InputError(_misfit(wanted, str(error))) from error
+    for shape, own in zip(found, wanted, strict=True):
+        sizes = zip(shape[1:], own[1:], strict=True)
+        if any(size is not None and size != other for other, size in sizes):
+            raise InputError(_misfit(wanted, f"data of shapes {found}"))
+    return found
+
+
+def _misfit(wanted: list[tuple[int | None, ...]], received: str) -> str:
+    return (
+        f"fold: `data` must fit the inputs of the model, of shapes {wanted}. Received: {received}. "
+        "Give what you would give to its `predict`."
+    )
+
+
+def first_batches(data: Data, limit: int) -> Iterator[Any]:
+    """Yield the inputs of the first batches of data, `limit` at most."""
+    for inputs, _ in islice(data, limit):
+        yield inputs
+
+
+def largest_difference(model: Any, folded: Any, inputs: Any) -> float:
+    """Return how far the outputs of two models are apart, relative to the largest output.
+
+    Returns:
+        The largest over all outputs; infinite where one of the two is not finite and the other is,
+        zero where they are alike.
+    """
+    found = 0.0
+    pairs = zip(_outputs(model, inputs), _outputs(folded, inputs), strict=True)
+    for expected, actual in pairs:
+        error = float(np.max(elementwise_error(actual, expected), initial=0.0))
+        size = float(np.max(np.abs(expected[np.isfinite(expected)]), initial=0.0))
+        if error > 0:
+            found = max(found, error / size if size else np.inf)
+    return found
+
+
+def _outputs(model: Any, inputs: Any) -> list[np.ndarray]:
+    return [
+        np.asarray(output, np.float64)
+        for output in keras.tree.flatten(model.predict_on_batch(inputs))
+    ]
+
+
+def times_as_fast(
+    model: Any,
+    folded: Any,
+    inputs: Any,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return the time of one model's prediction over the other's: above 1, the second is faster.
+
+    Args:
+        model: the one to compare with.
+        folded: the other.
+        inputs: one batch.
+        clock: returns seconds.
+
+    Returns:
+        The ratio of the medians of `predict_on_batch`, in turns; the first goes second in the next
+        turn. Both have run before, so nothing is compiled within.
+    """
+    models = (model, folded)
+    samples: tuple[list[float], list[float]] = ([], [])
+    least, most = _TURNS
+    for contestant in models:
+        contestant.predict_on_batch(inputs)
+    began = clock()
+    for turn in range(most):
+        if turn >= least and clock() - began > _SECONDS:
+            break
+        for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            started = clock()
+            models[which].predict_on_batch(inputs)
+            samples[which].append(clock() - started)
+    return statistics.median(samples[0]) / statistics.median(samples[1])

@@ -1,0 +1,171 @@
+"""The layers of Keras that can take a batch norm in: where their kernels and channels are."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from batchnorm_mechanics.doctor.folding import arithmetic
+from batchnorm_mechanics.doctor.folding.arithmetic import Affine, Array
+
+
+class Weights(NamedTuple):
+    """Kernels and bias of a layer, float64; the bias is zero where the layer has none.
+
+    Attributes:
+        kernels: those of a separable convolution are the depthwise and the pointwise one.
+        bias: shape (outputs,).
+        has_bias: whether the layer has one, or needs one now.
+    """
+
+    kernels: tuple[Array, ...]
+    bias: Array
+    has_bias: bool
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of layer takes a scale in.
+
+    Attributes:
+        kernels: the names of the layer's kernels.
+        scale_outputs: (kernel, scale) to kernel, for the last of them.
+        scale_inputs: likewise, for the first.
+        responses: for each kernel, what it makes of inputs that are the same everywhere.
+    """
+
+    kernels: tuple[str, ...]
+    scale_outputs: Callable[[Array, Array], Array]
+    scale_inputs: Callable[[Array, Array], Array]
+    responses: tuple[Callable[[Array, Array], Array], ...]
+
+    def read(self, layer: Any) -> Weights:
+        """Return the weights of a layer of this kind."""
+        kernels = tuple(_array(getattr(layer, name)) for name in self.kernels)
+        if layer.bias is not None:
+            return Weights(kernels, _array(layer.bias), has_bias=True)
+        nothing = np.zeros(channels_of(layer))
+        return Weights(kernels, nothing, has_bias=False)
+
+    def after(self, weights: Weights, affine: Affine) -> Weights:
+        """Return the weights of a layer followed by a batch norm."""
+        *others, last = weights.kernels
+        return Weights(
+            (*others, self.scale_outputs(last, affine.scale)),
+            weights.bias * affine.scale + affine.offset,
+            has_bias=True,
+        )
+
+    def before(self, weights: Weights, affine: Affine) -> Weights:
+        """Return the weights of a layer that comes after a batch norm.
+
+        The bias is right where `offset_obstacle` finds nothing.
+        """
+        first, *others = weights.kernels
+        constant = affine.offset
+        for kernel, response in zip(weights.kernels, self.responses, strict=True):
+            constant = response(kernel, constant)
+        return Weights(
+            (self.scale_inputs(first, affine.scale), *others),
+            weights.bias + constant,
+            has_bias=weights.has_bias or bool(np.any(constant)),
+        )
+
+
+_CONVOLUTION = Kind(
+    ("kernel",), arithmetic.scale_outputs, arithmetic.scale_inputs, (arithmetic.response,)
+)
+_DEPTHWISE = Kind(
+    ("kernel",),
+    arithmetic.scale_depthwise_outputs,
+    arithmetic.scale_depthwise_inputs,
+    (arithmetic.depthwise_response,),
+)
+_SEPARABLE = Kind(
+    ("depthwise_kernel", "pointwise_kernel"),
+    arithmetic.scale_outputs,
+    arithmetic.scale_depthwise_inputs,
+    (arithmetic.depthwise_response, arithmetic.response),
+)
+_TRANSPOSED = Kind(
+    ("kernel",),
+    arithmetic.scale_transposed_outputs,
+    arithmetic.scale_transposed_inputs,
+    (arithmetic.transposed_response,),
+)
+
+# By exact class: a subclass may compute something that we do not know.
+KINDS: Mapping[type, Kind] = MappingProxyType(
+    {
+        keras.layers.Dense: _CONVOLUTION,
+        keras.layers.Conv1D: _CONVOLUTION,
+        keras.layers.Conv2D: _CONVOLUTION,
+        keras.layers.Conv3D: _CONVOLUTION,
+        keras.layers.DepthwiseConv1D: _DEPTHWISE,
+        keras.layers.DepthwiseConv2D: _DEPTHWISE,
+        keras.layers.SeparableConv1D: _SEPARABLE,
+        keras.layers.SeparableConv2D: _SEPARABLE,
+        keras.layers.Conv1DTranspose: _TRANSPOSED,
+        keras.layers.Conv2DTranspose: _TRANSPOSED,
+        keras.layers.Conv3DTranspose: _TRANSPOSED,
+    }
+)
+
+
+def kind_of(layer: Any) -> Kind | None:
+    """Return the kind of a layer, or None where it is none that can take a batch norm in."""
+    return None if "call" in vars(layer) else KINDS.get(type(layer))
+
+
+def channel_axis(layer: Any, rank: int) -> int:
+    """Return the axis on which such a layer has its channels, inputs and outputs alike.
+
+    Args:
+        layer: of a kind above.
+        rank: of its input.
+    """
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+
+
+def channels_of(layer: Any) -> int:
+    """Return how many outputs such a layer has."""
+    if isinstance(layer, keras.layers.Dense):
+        return layer.units
+    if kind_of(layer) is _DEPTHWISE:
+        return int(np.prod(layer.kernel.shape[-2:]))
+    return layer.filters
+
+
+def is_linear(layer: Any) -> bool:
+    """Say whether such a layer has no activation."""
+    return layer.activation in {None, keras.activations.linear}
+
+
+def obstacle(layer: Any) -> str | None:
+    """Return why the weights of such a layer are not simply its kernel and bias, or None."""
+    if getattr(layer, "quantization_mode", None):
+        return "is quantized"
+    if getattr(layer, "lora_enabled", False):
+        return "has LoRA weights"
+    return None
+
+
+def offset_obstacle(layer: Any, affine: Affine) -> str | None:
+    """Return why an offset of the inputs is not a bias of the outputs in such a layer, or None."""
+    if not np.any(affine.offset) or isinstance(layer, keras.layers.Dense):
+        return None
+    one_place = set(layer.kernel_size) == {1}
+    if kind_of(layer) is _TRANSPOSED:
+        if one_place and set(layer.strides) == {1}:
+            return None
+        return "spreads its input over places that overlap unevenly"
+    if one_place or layer.padding == "valid":
+        return None
+    return f"pads its input with zeros (padding={layer.padding!r}), which know no offset"
+
+
+def _array(weight: Any) -> Array:
+    return np.asarray(keras.ops.convert_to_numpy(weight), np.float64)

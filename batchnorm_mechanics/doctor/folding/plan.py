@@ -1,0 +1,218 @@
+"""Which batch norm goes into which layer, with what weights, and which stays and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from batchnorm_mechanics.doctor.folding.arithmetic import Affine, affine_of
+from batchnorm_mechanics.doctor.folding.kinds import (
+    KINDS,
+    Weights,
+    channel_axis,
+    is_linear,
+    kind_of,
+    obstacle,
+    offset_obstacle,
+)
+from batchnorm_mechanics.doctor.folding.wiring import (
+    Wiring,
+    baked_training,
+    calls_in,
+    graphs_reached,
+    method_of_its_own,
+)
+from batchnorm_mechanics.doctor.norms import Norm, graphs_in, norms_in
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What folding does to a model.
+
+    Attributes:
+        weights: by id of a layer, its new weights in float64.
+        folded: ids of the batch norm layers that go.
+        left: by path of each other batch norm layer, why it stays.
+    """
+
+    weights: Mapping[int, Weights]
+    folded: frozenset[int]
+    left: Mapping[str, str]
+
+
+def tolerance_of(dtype: str) -> float:
+    """Return how far, relatively, a model that computes in a dtype may move when it is folded.
+
+    Two equal sums in another order differ by some units in the last place, and layers add that up:
+    1e-4 for float32, 16 units for what is coarser.
+    """
+    return max(1e-4, 16 * float(ml_dtypes.finfo(dtype).eps))
+
+
+def plan_of(model: Any) -> Plan:
+    """Decide what to fold in a model.
+
+    Args:
+        model: a functional or sequential Keras model, with weights.
+    """
+    return _Planner(model).plan()
+
+
+class _Planner:
+    def __init__(self, model: Any) -> None:
+        self.norms = norms_in(model)
+        self.reached = graphs_reached(model)
+        self.calls = calls_in(model)
+        self.wirings = {
+            id(graph): Wiring(graph) for graph in graphs_in(model) if id(graph) in self.reached
+        }
+        self.weights: dict[int, Weights] = {}
+
+    def plan(self) -> Plan:
+        left: dict[str, str] = {}
+        open_norms: list[Norm] = []
+        for norm in self.norms:
+            reason = self._reason_to_stay(norm)
+            if reason is None:
+                open_norms.append(norm)
+            else:
+                left[norm.name] = reason
+        folded: set[int] = set()
+        # Each norm that goes can bring another one next to a layer that takes it: go round until
+        # nothing changes.
+        while True:
+            reasons: dict[str, str] = {}
+            for norm in open_norms:
+                reason = self._fold(norm)
+                if reason is None:
+                    folded.add(id(norm.layer))
+                else:
+                    reasons[norm.name] = reason
+            if len(reasons) == len(open_norms):
+                break
+            open_norms = [norm for norm in open_norms if norm.name in reasons]
+        left |= reasons
+        ordered = {norm.name: left[norm.name] for norm in self.norms if norm.name in left}
+        return Plan(MappingProxyType(self.weights), frozenset(folded), MappingProxyType(ordered))
+
+    def _reason_to_stay(self, norm: Norm) -> str | None:
+        """Return why a norm cannot go, whatever stands beside it."""
+        if not norm.calls or any(id(call.graph) not in self.reached for call in norm.calls):
+            container = norm.name.rpartition("/")[0]
+            within = f" of {container}" if container else ""
+            return f"it is called by Python code{within}, which cannot be rewritten"
+        call, *others = norm.calls
+        if others:
+            return f"it is called {len(norm.calls)} times, and would have to go into several layers"
+        if method := method_of_its_own(norm.layer, ("__call__", "build", "call")):
+            return f"it has a `{method}` of its own, which may compute something else"
+        if norm.layer.trainable and (baked_training(call.node) or self.reached[id(call.graph)]):
+            return "training=True is baked into its call, so it normalizes by the batch"
+        if not all(np.isfinite(part).all() for part in _affine(norm)):
+            return "its statistics, gamma or beta are not finite, or its variance is negative"
+        return None
+
+    def _fold(self, norm: Norm) -> str | None:
+        """Put a norm into a layer beside it, or return why neither takes it."""
+        call = norm.calls[0]
+        wiring = self.wirings[id(call.graph)]
+        before = self._into_previous(norm, wiring)
+        if before is not None:
+            after = self._into_next(norm, wiring)
+            if after is not None:
+                return f"before it: {before}; after it: {after}"
+        wiring.bridge(call.node)
+        return None
+
+    def _into_previous(self, norm: Norm, wiring: Wiring) -> str | None:
+        call = norm.calls[0]
+        tensor = call.node.input_tensors[0]
+        layer = wiring.source(tensor)
+        if layer is None:
+            return "nothing but the input"
+        # A norm between that has gone was the only user of what came before it.
+        users = wiring.users(tensor)
+        reason = self._reason_against(norm, layer)
+        if reason is None and not is_linear(layer):
+            reason = f"has the activation {layer.activation.__name__}"
+        if reason is None and (users.is_output or len(users.nodes) > 1):
+            reason = "has an output that is used elsewhere too"
+        if reason is None:
+            kind = KINDS[type(layer)]
+            reason = self._take(layer, kind.after(self._weights_of(layer), _affine(norm)))
+        return None if reason is None else f"{layer.name} {reason}"
+
+    def _into_next(self, norm: Norm, wiring: Wiring) -> str | None:
+        call = norm.calls[0]
+        users = wiring.users(call.node.output_tensors[0])
+        if users.is_output:
+            return "its output is one of the model's"
+        if len(users.nodes) != 1:
+            return f"its output is used {len(users.nodes)} times"
+        layer = users.nodes[0].operation
+        affine = _affine(norm)
+        reason = (
+            self._reason_against(norm, layer)
+            or offset_obstacle(layer, affine)
+            or _digits_lost(norm, layer)
+        )
+        if reason is None:
+            kind = KINDS[type(layer)]
+            reason = self._take(layer, kind.before(self._weights_of(layer), affine))
+        return None if reason is None else f"{layer.name} {reason}"
+
+    def _reason_against(self, norm: Norm, layer: Any) -> str | None:
+        """Return why a layer beside a norm can take no norm in, or not this one."""
+        if kind_of(layer) is None:
+            return f"({type(layer).__name__}) is no layer that takes it in"
+        if self.calls[id(layer)] > 1:
+            return f"is called {self.calls[id(layer)]} times"
+        if reason := obstacle(layer):
+            return reason
+        call = norm.calls[0]
+        rank = len(call.shape)
+        axis, theirs = norm.layer.axis % rank, channel_axis(layer, rank)
+        if axis != theirs:
+            return f"has its channels on axis {theirs}, it on axis {axis}"
+        if layer.compute_dtype != norm.layer.compute_dtype:
+            return f"computes in {layer.compute_dtype}, it in {norm.layer.compute_dtype}"
+        return None
+
+    def _weights_of(self, layer: Any) -> Weights:
+        return self.weights.get(id(layer)) or KINDS[type(layer)].read(layer)
+
+    def _take(self, layer: Any, weights: Weights) -> str | None:
+        """Keep new weights of a layer, or return why it cannot have them."""
+        largest = float(ml_dtypes.finfo(layer.compute_dtype).max)
+        if any(np.any(np.abs(part) > largest) for part in (*weights.kernels, weights.bias)):
+            return f"would need weights beyond the range of {layer.compute_dtype}"
+        self.weights[id(layer)] = weights
+        return None
+
+
+def _affine(norm: Norm) -> Affine:
+    return affine_of(norm.mean, norm.variance, norm.gamma, norm.beta, norm.layer.epsilon)
+
+
+def _digits_lost(norm: Norm, layer: Any) -> str | None:
+    """Return why the next layer would compute too coarsely on what is not normalized, or None.
+
+    It would sum numbers of the size of the mean to get one of the size of the deviation. The layer
+    before a norm has done that already, so there the question does not arise.
+    """
+    if not _gets_floats(norm):
+        return "would get integers"
+    times = float(np.max(np.abs(norm.mean) / np.sqrt(norm.variance + norm.layer.epsilon)))
+    dtype = layer.compute_dtype
+    if times * float(ml_dtypes.finfo(dtype).eps) > tolerance_of(dtype) / 4:
+        return f"would lose digits in {dtype}: its mean is up to {times:.3g} times the deviation"
+    return None
+
+
+def _gets_floats(norm: Norm) -> bool:
+    """Say whether a norm's input is of a floating type."""
+    call = norm.calls[0]
+    return "float" in call.node.input_tensors[0].dtype

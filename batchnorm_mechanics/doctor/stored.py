@@ -1,0 +1,154 @@
+"""Arrays that stay in their files: rows are read when they are asked for, and not kept."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+# Of a zip archive's local header, before the name of the member and its extra field.
+_LOCAL_HEADER = 30
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where the bytes of one array lie in one file."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return a copy of some rows."""
+        # Mapped anew each time: pages that stay mapped would count as this process's memory.
+        mapped = np.memmap(
+            self.path,
+            self.dtype,
+            mode="r",
+            offset=self.offset,
+            shape=self.shape,
+            order="F" if self.fortran else "C",
+        )
+        return np.array(mapped[start:stop])
+
+
+class Stored:
+    """Arrays in files, one after the other along the first axis, seen as one.
+
+    Args:
+        pieces: at least one, of one dtype, with the same shape but for the first axis.
+
+    Attributes:
+        shape: of the whole.
+        dtype: of all pieces.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> np.save(folder / "a.npy", np.arange(6).reshape(3, 2))
+        >>> np.save(folder / "b.npy", np.arange(4).reshape(2, 2))
+        >>> both = Stored([piece_of(folder / "a.npy"), piece_of(folder / "b.npy")])
+        >>> both.shape, both[2:4].tolist()
+        ((5, 2), [[4, 5], [0, 1]])
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = tuple(pieces)
+        self._ends = np.cumsum([piece.shape[0] for piece in self._pieces])
+        self.dtype = self._pieces[0].dtype
+        self.shape = (int(self._ends[-1]), *self._pieces[0].shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, step = rows.indices(len(self))
+        stop = max(start, stop)
+        found = []
+        for piece, end in zip(self._pieces, self._ends, strict=True):
+            begin = int(end) - piece.shape[0]
+            first, last = max(start, begin), min(stop, int(end))
+            if first < last:
+                found.append(piece.rows(first - begin, last - begin))
+        if not found:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        whole = found[0] if len(found) == 1 else np.concatenate(found)
+        return whole[::step]
+
+
+def piece_of(path: Path) -> Piece:
+    """Return where the array of a `.npy` file lies.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file, is cut off, or holds Python objects.
+    """
+    with path.open("rb") as file:
+        return _piece(path, file, path.stat().st_size)
+
+
+def pieces_in(path: Path) -> dict[str, Piece | np.ndarray]:
+    """Return the arrays of an `.npz` file by name; a compressed one is read whole.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: an array of it is cut off or holds Python objects.
+        zipfile.BadZipFile: it is no such file, or damaged.
+    """
+    found: dict[str, Piece | np.ndarray] = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(".npy"):
+                continue
+            name = member.filename.removesuffix(".npy")
+            if member.compress_type == zipfile.ZIP_STORED:
+                found[name] = _stored(path, member)
+            else:
+                found[name] = _unpacked(archive, member)
+    return found
+
+
+def _stored(path: Path, member: zipfile.ZipInfo) -> Piece:
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        header = file.read(_LOCAL_HEADER)
+        # The local lengths: those in the archive's directory may differ.
+        name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        start = member.header_offset + _LOCAL_HEADER + name + extra
+        file.seek(start)
+        return _piece(path, file, start + member.file_size)
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        # The checksum is compared at the member's end, which an array may not reach.
+        if file.read(1):
+            raise ValueError(f"{member.filename} is longer than its array")
+    return array
+
+
+def _piece(path: Path, file: BinaryIO, end: int) -> Piece:
+    """Return the piece whose header begins where the file stands, and that ends before `end`."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"its format is version {version}, that of records with names")
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read")
+    offset = file.tell()
+    if offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > end:
+        raise ValueError("it is cut off")
+    return Piece(path, offset, shape, dtype, fortran)

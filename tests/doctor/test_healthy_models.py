@@ -1,0 +1,36 @@
+"""Nothing at warning or above may be found in any healthy model."""
+
+import pytest
+from doctor.healthy_models import BATCH, MAKERS, healthy
+
+from batchnorm_mechanics.doctor.diagnose import diagnose
+from batchnorm_mechanics.doctor.graph_checks import check_graph
+from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.weight_checks import check_weights
+
+# The notes that a healthy model may get, by code, without data.
+NOTES = {
+    "frozen_fine_tuned": {"BN114"},
+    "mobilenet_v2": {"BN104"},
+    "resnet_50": {"BN109"},
+}
+
+
+def findings_without_data(model):
+    norms = norms_in(model)
+    assert norms
+    return [*check_weights(model, norms), *check_graph(model, norms)]
+
+
+# One test for each model, since each is made anew in each process: what is found with data belongs
+# in here as well.
+@pytest.mark.parametrize("name", MAKERS)
+def test_nothing_is_wrong_with_a_healthy_model(name):
+    model, x = healthy(name)
+    assert len(x) >= 100
+    findings = findings_without_data(model)
+    assert [one for one in findings if one.severity != "note"] == []
+    assert {one.code for one in findings} == NOTES.get(name, set())
+    with_data = diagnose(model, x, batch_size=BATCH).findings
+    assert {one.code for one in with_data} == NOTES.get(name, set())
+    assert [one for one in with_data if one.severity != "note"] == []

@@ -1,0 +1,354 @@
+"""The callbacks Watch and Recalibrate."""
+
+import csv
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import batchnorm_mechanics as bnm
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.recalibrate import recalibrate
+from batchnorm_mechanics.doctor.watch import Recalibrate, Watch
+
+# Short trainings, whose average has not converged: what Watch says of it has a test of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:Watch. BN106")
+
+BN = layers.BatchNormalization
+BATCH = 8
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+
+
+def numbers(steps=40, seed=0):
+    """Batches whose statistics drift."""
+    rng = np.random.default_rng(seed)
+    drift = np.linspace(0, 3, steps * BATCH)[:, None]
+    return (rng.normal([2, -5, 0], [1, 3, 0.2], (steps * BATCH, 3)) + drift).astype("float32")
+
+
+def alone(layer=None, **settings):
+    """A model of one batch norm, whose input is the data themselves."""
+    layer = layer or BN(name="bn", **{"momentum": 0.9, **settings})
+    model = keras.Sequential([layers.Input((3,)), layer])
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    return model
+
+
+def fit(model, x, *callbacks, epochs=1, **settings):
+    model.fit(
+        x,
+        x,
+        epochs=epochs,
+        batch_size=BATCH,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+        **settings,
+    )
+
+
+def of_watch(caught):
+    return [str(one.message) for one in caught if str(one.message).startswith("Watch")]
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def by_hand(x, momentum, window, epochs=1, epsilon=1e-3):
+    """Moving statistics after each epoch, and those of the last `window` batches of the last."""
+    mean, variance = np.zeros(3), np.ones(3)
+    kept = [(mean, variance)]
+    for _ in range(epochs):
+        latest = np.zeros((2, 3))
+        weight = 0.0
+        batches = np.asarray(x, np.float64).reshape(-1, BATCH, 3)
+        for step, batch in enumerate(batches):
+            of_batch = batch.mean(0), batch.var(0)
+            mean = momentum * mean + (1 - momentum) * of_batch[0]
+            variance = momentum * variance + (1 - momentum) * of_batch[1]
+            if step >= len(batches) - window:
+                latest = momentum * latest + (1 - momentum) * np.array(of_batch)
+                weight = momentum * weight + 1 - momentum
+        kept.append((mean, variance))
+    of_window = latest / weight
+    gap_mean = rms((of_window[0] - mean) / np.sqrt(variance + epsilon))
+    gap_variance = rms(np.log((of_window[1] + epsilon) / (variance + epsilon)))
+    (old_mean, old_variance), (mean, variance) = kept[-2:]
+    drift_mean = rms((mean - old_mean) / np.sqrt(variance + epsilon))
+    drift_variance = rms(np.log((variance + epsilon) / (old_variance + epsilon)))
+    return gap_mean, gap_variance, drift_mean, drift_variance
+
+
+def of(record):
+    return record.gap_mean, record.gap_variance, record.drift_mean, record.drift_variance
+
+
+# Snapshots are taken at steps 0, 32, 64: the window is what lies behind the last one that has half
+# a window behind it.
+@pytest.mark.parametrize(("steps", "window"), [(20, 20), (80, 16), (70, 38), (33, 33), (48, 16)])
+def test_gap_and_drift_are_those_of_the_batches_that_training_saw(steps, window):
+    model, x, watch = alone(momentum=0.95), numbers(steps), Watch()
+    fit(model, x, watch)
+    (record,) = watch.records
+    np.testing.assert_allclose(of(record), by_hand(x, 0.95, window), rtol=1e-3)
+    assert (record.epoch, record.layer) == (0, "bn")
+
+
+def test_each_epoch_has_a_record_of_its_own_drift():
+    model, x, watch = alone(), numbers(20), Watch()
+    fit(model, x, watch, epochs=3)
+    assert [record.epoch for record in watch.records] == [0, 1, 2]
+    for epoch, record in enumerate(watch.records):
+        expected = by_hand(x, 0.9, 20, epochs=epoch + 1)
+        np.testing.assert_allclose(of(record), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_steps_between_two_calls_of_the_callback_are_counted(steps_per_execution):
+    model, x, watch = alone(momentum=0.95), numbers(40), Watch()
+    model.compile(optimizer="sgd", loss="mse", steps_per_execution=steps_per_execution)
+    fit(model, x, watch)
+    (record,) = watch.records
+    np.testing.assert_allclose(of(record), by_hand(x, 0.95, 40), rtol=1e-3)
+
+
+def test_mixed_precision_counts_the_same_steps():
+    model = alone(BN(name="bn", momentum=0.9, dtype="mixed_float16"))
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.0))
+    model.compile(optimizer=optimizer, loss="mse")
+    x, watch = numbers(20).astype("float16"), Watch()
+    fit(model, x, watch)
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(x, 0.9, 20), rtol=5e-3)
+
+
+def test_our_moving_average_has_a_gap_and_a_population_only_a_drift():
+    for policy, known in (
+        (bnm.ExponentialMovingAverage(decay=0.9), True),
+        (bnm.PooledPopulation(), False),
+        (bnm.DebiasedMovingAverage(decay=0.9), False),
+    ):
+        watch, x = Watch(), numbers(20)
+        fit(alone(bnm.BatchNormalization(name="bn", statistics=policy)), x, watch)
+        (record,) = watch.records
+        assert (record.gap_mean is not None) == known
+        assert record.drift_mean > 0.5
+        if known:
+            np.testing.assert_allclose(of(record), by_hand(x, 0.9, 20), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"renorm": True}, {"trainable": False}, {"momentum": 0.5}, {"momentum": 1.0}]
+)
+def test_where_the_gap_cannot_be_known_it_is_none(settings):
+    watch = Watch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(alone(**settings), numbers(20), watch)
+    (record,) = watch.records
+    assert record.gap_mean is None
+    assert record.gap_variance is None
+
+
+def test_a_layer_that_the_graph_calls_twice_is_updated_twice_a_step():
+    x = layers.Input((3,))
+    bn = BN(name="bn", momentum=0.95)
+    model = keras.Model(x, bn(x) + bn(x))
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    data, watch = numbers(20), Watch()
+    fit(model, data, watch)
+    twice = np.repeat(data.reshape(-1, BATCH, 3), 2, axis=0).reshape(-1, 3)
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(twice, 0.95, 40), rtol=1e-3)
+
+
+def test_layers_that_get_their_weights_with_the_first_batch_are_seen_from_the_second_epoch_on():
+    model = keras.Sequential([BN(name="bn", momentum=0.9)])
+    model.compile(optimizer="sgd", loss="mse")
+    watch = Watch()
+    fit(model, numbers(20), watch, epochs=2)
+    assert [record.epoch for record in watch.records][-1] == 1
+
+
+def test_only_every_so_many_epochs_are_recorded():
+    watch = Watch(every=2)
+    fit(alone(), numbers(20), watch, epochs=5)
+    assert [record.epoch for record in watch.records] == [1, 3]
+
+
+def test_the_table_holds_what_the_records_hold(tmp_path):
+    watch = Watch(csv=tmp_path / "watch.csv")
+    model = keras.Sequential(
+        [layers.Input((3,)), BN(name="bn", momentum=0.9), BN(name="renorm", renorm=True)]
+    )
+    model.compile(optimizer="sgd", loss="mse")
+    fit(model, numbers(20), watch, epochs=2)
+    with (tmp_path / "watch.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    for row, record in zip(rows, watch.records, strict=True):
+        assert int(row["epoch"]) == record.epoch
+        assert row["layer"] == record.layer
+        assert float(row["drift_mean"]) == record.drift_mean
+        gap = None if record.gap_mean is None else record.gap_mean
+        assert (float(row["gap_mean"]) if row["gap_mean"] else None) == gap
+    assert rows[1]["gap_variance"] == ""
+
+
+def test_a_second_training_begins_a_new_table(tmp_path):
+    watch = Watch(csv=tmp_path / "watch.csv")
+    for _ in range(2):
+        fit(alone(), numbers(20), watch)
+    assert len((tmp_path / "watch.csv").read_text().splitlines()) == 2
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    watch = Watch(log_dir=tmp_path)
+    fit(alone(), numbers(20), watch, epochs=2)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    for name in ("gap_mean", "gap_variance", "drift_mean", "drift_variance"):
+        logged = events.Tensors(f"batch_norm/bn/{name}")
+        assert [event.step for event in logged] == [0, 1]
+        values = [float(tf.make_ndarray(event.tensor_proto)) for event in logged]
+        expected = [getattr(record, name) for record in watch.records]
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+class Poison(keras.callbacks.Callback):
+    """Spoils a channel as an epoch ends."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            layer = self.model.get_layer("bn")
+            layer.moving_mean.assign(layer.moving_mean.numpy() * [1, np.nan, 1])
+
+
+def test_a_rule_that_fires_warns_once():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(alone(), numbers(20), Poison(), Watch(), epochs=4)
+    (message,) = of_watch(caught)
+    assert message.startswith("Watch: BN101 non-finite-statistics at bn: ")
+
+
+def test_rules_about_a_whole_training_wait_for_its_end():
+    so_far = []
+
+    class AtTheLastEpoch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            so_far.append(of_watch(caught))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(alone(momentum=0.999), numbers(20), Watch(), AtTheLastEpoch(), epochs=2)
+    assert so_far == [[], []]
+    (message,) = of_watch(caught)
+    assert message.startswith("Watch: BN106 unconverged-average at bn: ")
+
+
+def test_a_healthy_training_warns_of_nothing():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(alone(), numbers(60), Watch(), epochs=2)
+    assert of_watch(caught) == []
+
+
+@pytest.mark.parametrize("every", [0, 1.5, True, "1"])
+def test_a_number_of_epochs_that_is_none_is_refused(every):
+    with pytest.raises(InputError, match="Watch: `every` must be an integer of 1 or more"):
+        Watch(every=every)
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_training(tmp_path):
+    watch = Watch(csv=tmp_path / "no" / "such" / "folder.csv")
+    with pytest.raises(InputError, match="Watch: `csv` must be a file that can be written"):
+        fit(alone(), numbers(20), watch)
+
+
+# Recalibrate.
+
+
+def plain(**settings):
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4), BN(name="bn"), layers.Dense(3)])
+    model.compile(loss="mse", **settings)
+    return model
+
+
+def recalibrated(model, x):
+    """The statistics that the model's weights of now call for."""
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    recalibrate(other, x)
+    return other.get_layer("bn").moving_mean.numpy(), other.get_layer("bn").moving_variance.numpy()
+
+
+def statistics(model):
+    return model.get_layer("bn").moving_mean.numpy(), model.get_layer("bn").moving_variance.numpy()
+
+
+def test_at_the_end_the_statistics_belong_to_the_weights():
+    model, x = plain(optimizer="adam"), numbers(20)
+    fit(model, x, Recalibrate(x))
+    np.testing.assert_allclose(statistics(model), recalibrated(model, x), rtol=1e-6)
+
+
+def test_at_the_end_the_statistics_belong_to_the_averaged_weights():
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+    model, x = plain(optimizer=optimizer), numbers(20)
+
+    class Before(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            Before.kernel = self.model.layers[0].kernel.numpy()
+
+    fit(model, x, Before(), Recalibrate(x))
+    assert np.abs(model.layers[0].kernel.numpy() - Before.kernel).max() > 1e-3
+    np.testing.assert_allclose(statistics(model), recalibrated(model, x), rtol=1e-6)
+
+
+def test_what_comes_after_an_epoch_sees_recalibrated_statistics_and_training_goes_on_with_its_own():
+    model, other, x = plain(optimizer="sgd"), plain(optimizer="sgd"), numbers(20)
+    other.set_weights(model.get_weights())
+    seen, begun = [], []
+
+    class After(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            begun.append(statistics(self.model))
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((statistics(self.model), recalibrated(self.model, x)))
+
+    fit(model, x, Recalibrate(x, when="epoch_end"), After(), epochs=2)
+    for got, expected in seen:
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+    fit(other, x)
+    np.testing.assert_allclose(begun[1], statistics(other), rtol=1e-6)
+
+
+@pytest.mark.parametrize("when", ["train_end", "epoch_end"])
+def test_undo_goes_back_to_the_statistics_of_training(when):
+    model, other, x = plain(optimizer="sgd"), plain(optimizer="sgd"), numbers(20)
+    other.set_weights(model.get_weights())
+    callback = Recalibrate(x, when=when)
+    fit(model, x, callback, epochs=2)
+    fit(other, x, epochs=2)
+    callback.change.undo()
+    np.testing.assert_allclose(statistics(model), statistics(other), rtol=1e-6)
+
+
+def test_settings_go_to_recalibrate():
+    model, x = plain(optimizer="sgd"), numbers(20)
+    callback = Recalibrate(x, batch_size=16, method="average", blend=0.5)
+    fit(model, x, callback)
+    assert callback.change.how == "moments of batches averaged, blended in by 0.5"
+
+
+def test_another_time_is_refused():
+    with pytest.raises(InputError, match="Recalibrate: `when` must be 'train_end' or 'epoch_end'"):
+        Recalibrate(numbers(), when="batch_end")
