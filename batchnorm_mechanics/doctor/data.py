@@ -94,5 +94,8 @@ def as_data(
             f"Received: arrays of shapes {shapes}. The first axis is that of the samples."
         )
     if not hasattr(data, "shape"):
-        data = tf.nest.map_structure(np.asarray, data)
+        # An array stays what it is: it may be a file that is mapped into memory.
+        data = tf.nest.map_structure(
+            lambda part: part if hasattr(part, "shape") else np.asarray(part), data
+        )
     return Data(data, labels, batch_size)

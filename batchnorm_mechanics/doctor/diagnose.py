@@ -1,21 +1,27 @@
 """`diagnose`: what batch norm does wrong in a model, from its weights, its graph, and data."""
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import keras
+import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.data_checks import check_data
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
-from batchnorm_mechanics.doctor.gaps import gaps_of
+from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 from batchnorm_mechanics.doctor.graph_checks import check_graph
 from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.probe import Measured, measure
 from batchnorm_mechanics.doctor.roots import ordered
 from batchnorm_mechanics.doctor.rules import chosen
 from batchnorm_mechanics.doctor.weight_checks import check_weights
+
+_TOLD_BY_TRAINING = ("BN106", "BN110")
 
 
 def diagnose(
@@ -44,8 +50,8 @@ def diagnose(
 
     Returns:
         `Diagnosis`; without layers and findings where the model has no batch norm. Its `measures`
-        are "gap", the largest of a layer, and with labels "loss", if the model is compiled, and
-        "accuracy".
+        are "gap", the largest of a layer, which is NaN where statistics are; and with labels
+        "loss", if the model is compiled, and "accuracy".
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -81,11 +87,30 @@ def diagnose(
     if batches is None:
         return _diagnosis(model, norms, findings, wanted, order)
     measured = measure(model, norms, batches)
-    findings += check_data(model, norms, measured)
+    findings = [
+        *_weighed(findings, gaps_of(norms, measured)),
+        *check_data(model, norms, measured),
+    ]
     order.sort(
         key=lambda name: measured.norms[name].order if name in measured.norms else len(order)
     )
     return _diagnosis(model, norms, findings, wanted, order, measured)
+
+
+def _weighed(findings: list[Finding], gaps: Mapping[str, Gap]) -> list[Finding]:
+    """Make a note of what only the optimizer tells of statistics that suit the data.
+
+    Nothing in a file says that statistics were estimated anew since.
+    """
+
+    def weigh(found: Finding) -> Finding:
+        gap = gaps.get(found.layer)
+        if found.code not in _TOLD_BY_TRAINING or gap is None or not gap.suits:
+            return found
+        evidence = {**found.evidence, "gap": gap.layer}
+        return dataclasses.replace(found, severity="note", evidence=evidence)
+
+    return [weigh(found) for found in findings]
 
 
 def _check_built(model: Any, data: Data | None) -> None:
@@ -114,8 +139,10 @@ def _diagnosis(
     kept = [found for found in ordered(findings, order) if found.code in wanted]
     measures: dict[str, float] = {}
     if measured is not None:
-        gaps = gaps_of(norms, measured)
-        measures = {"gap": max((gap.layer for gap in gaps.values()), default=0.0)}
+        gaps = gaps_of(norms, measured).values()
+        known = not any(np.isnan(gap.channels).any() for gap in gaps)
+        # The largest of the others would look like health where statistics are not numbers.
+        measures = {"gap": max((gap.layer for gap in gaps), default=0.0) if known else math.nan}
         measures |= measured.scores
     return Diagnosis(
         model=model.name,

@@ -1,5 +1,6 @@
 """What a diagnosis consists of: frozen records, no arithmetic."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -90,9 +91,14 @@ class Diagnosis:
             "model": self.model,
             "norms": list(self.norms),
             "samples": self.samples,
-            "measures": dict(self.measures),
+            "measures": {name: _in_json(value) for name, value in self.measures.items()},
             "findings": [finding.as_json() for finding in self.findings],
         }
+
+
+def _in_json(value: float) -> float | str:
+    """Return a number, or the word for one that JSON does not have, as in evidence."""
+    return value if math.isfinite(value) else str(value)
 
 
 def channels_in_words(channels: tuple[int, ...], of: int) -> str:

@@ -51,6 +51,11 @@ class Gap:
         lone = self.felt[self.moved]
         return bool(lone.size) and (self.layer >= FLOOR or float(lone.max()) >= 4 * FLOOR)
 
+    @property
+    def suits(self) -> bool:
+        """Whether the statistics are those of the data: every channel known, none off."""
+        return bool(np.isfinite(self.channels).all()) and self.layer < FLOOR and not self.is_large
+
 
 def gaps_of(norms: tuple[Norm, ...], measured: Measured) -> dict[str, Gap]:
     """Return the gaps of all layers that data say something of, in the order of their calls.
@@ -131,6 +136,8 @@ def _share(gamma: Vector | None, channels: int) -> Vector:
     if gamma is None:
         return np.ones(channels)
     size = np.sqrt(np.mean(np.square(gamma)))
+    if not np.isfinite(size):
+        return np.ones(channels)
     return np.abs(gamma) / size if size > 0 else np.zeros(channels)
 
 

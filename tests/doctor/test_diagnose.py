@@ -1,6 +1,7 @@
 """`diagnose` looks at weights, graph and data, and says what it found."""
 
 import json
+import math
 import re
 
 import keras
@@ -11,6 +12,8 @@ from doctor.healthy_models import healthy
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.diagnose import diagnose
+from batchnorm_mechanics.doctor.findings import Diagnosis
+from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.rules import RULES
 
 layers = keras.layers
@@ -211,3 +214,42 @@ def test_the_example_of_a_story_is_found_by_its_rule(code):
     root = re.search(r"(BN\d+)(?: at `(\w+)`)? (?:is )?the root", story.split("## Example")[1])
     if root:
         assert finding.root == f"{root[1]} {root[2] or 'bn'}"
+
+
+def test_the_gap_is_unknown_where_statistics_are_not_numbers():
+    layers = [keras.layers.BatchNormalization(name=name) for name in ("spoilt", "whole")]
+    model = keras.Sequential([keras.layers.Input((2,)), *layers])
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    assert 0 < diagnose(model, x).measures["gap"] < 1
+    layers[0].moving_mean.assign([np.nan, 0.0])
+    assert np.isnan(diagnose(model, x).measures["gap"])
+
+
+def test_statistics_that_suit_the_data_make_a_note_of_what_training_tells():
+    """Averaged weights, as `use_ema` leaves them, before and after their statistics are renewed."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((4,)),
+            keras.layers.Dense(8),
+            keras.layers.BatchNormalization(momentum=0.5, name="bn"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.99), "mse")
+    x = np.random.default_rng(0).normal(2, 3, size=(512, 4)).astype("float32")
+    model.fit(x, x[:, :1] ** 2, epochs=6, verbose=0)
+    stale = diagnose(model, x, select=("BN110",)).findings
+    assert [(found.code, found.severity) for found in stale] == [("BN110", "warning")]
+    recalibrate(model, x)
+    (renewed,) = diagnose(model, x, select=("BN110",)).findings
+    assert renewed.severity == "note"
+    assert renewed.evidence["gap"] < 0.25
+    # Without data nothing says so.
+    assert diagnose(model, select=("BN110",)).findings[0].severity == "warning"
+
+
+def test_a_diagnosis_that_is_not_all_numbers_is_json():
+    found = Diagnosis("net", ("bn",), (), measures={"gap": math.nan, "accuracy": 0.5})
+    text = json.dumps(found.as_json(), allow_nan=False)
+    assert json.loads(text)["measures"] == {"gap": "nan", "accuracy": 0.5}

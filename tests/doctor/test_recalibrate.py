@@ -184,6 +184,30 @@ def test_large_images_far_from_zero_keep_their_moments():
     close(model.layers[0].moving_variance, variance, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(16, 16, 16), (256, 16)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_inputs_large_enough_for_the_fused_kernel_give_the_same(shape, affine):
+    first, second = BN(scale=affine, center=affine), BN()
+    model = keras.Sequential([layers.Input(shape), first, layers.ReLU(), second])
+    gamma, beta = np.linspace(0.5, 2, 16), np.linspace(-1, 1, 16)
+    if affine:
+        first.gamma.assign(gamma)
+        first.beta.assign(beta)
+    else:
+        gamma, beta = None, None
+    x = numbers(6, shape)
+    recalibrate(model, x, batch_size=2)
+    close(first.moving_variance, float64_moments(x)[1], rtol=1e-5)
+    axes = tuple(range(len(shape)))
+    outputs = [
+        reference.forward(batch, gamma, beta, axes=axes, epsilon=1e-3)[0]
+        for batch in batches_of(x, 2)
+    ]
+    mean, variance = float64_moments(np.maximum(np.concatenate(outputs), 0))
+    close(second.moving_mean, mean, rtol=1e-5)
+    close(second.moving_variance, variance, rtol=1e-5)
+
+
 def test_an_epsilon_of_zero_is_taken():
     model = keras.Sequential([layers.Input((5,)), BN(epsilon=0.0)])
     recalibrate(model, numbers())
