@@ -13,6 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # At the end, where it hides nothing: the folders here are named like modules of Python's own.
 sys.path.append(str(Path(__file__).parent))
 
+# Here and nowhere below: each conftest that had them would start a browser of its own, and one
+# process cannot run two.
+from browser import chromium, open_page  # noqa: F401 - fixtures
+
 
 @pytest.fixture
 def rng():
