@@ -23,12 +23,12 @@ from .core import (
     scale_and_shift,
     unbiased_variance,
 )
-from .doctor.change import Change
 from .doctor.diagnose import diagnose
 from .doctor.findings import Diagnosis, Finding
 from .doctor.fold import Folded, fold
 from .doctor.recalibrate import recalibrate
 from .doctor.repair import Repair, repair
+from .doctor.repairing.change import Change
 from .doctor.watch import Recalibrate, Watch
 from .layers import (
     Accelerated,

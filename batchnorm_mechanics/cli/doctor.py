@@ -83,7 +83,7 @@ def doctor(  # noqa: PLR0913 - each is an option
 
     # Before anything slow.
     chosen(options.codes(select), options.codes(ignore))
-    from batchnorm_mechanics.doctor.files import load_model
+    from batchnorm_mechanics.doctor.files.models import load_model
 
     loaded = load_model(Path(model), trust=trust, custom=custom or (), caller="doctor")
     from batchnorm_mechanics.doctor.diagnose import diagnose
@@ -109,7 +109,7 @@ def _tell(code: str | None) -> None:
     from rich.console import Console
 
     from batchnorm_mechanics.doctor.rules import rule_of
-    from batchnorm_mechanics.doctor.text import print_rules, print_story
+    from batchnorm_mechanics.doctor.showing.text import print_rules, print_story
 
     console = Console(highlight=False)
     if code is None:
@@ -125,8 +125,8 @@ def _repair_command(model: str, data: Path | None, labels: str | None) -> str:
 
 
 def _next_steps(diagnosis: "Diagnosis", model: Any, data: Any, *, command: str) -> tuple[str, ...]:
-    from batchnorm_mechanics.doctor.data_fit import range_hint
-    from batchnorm_mechanics.doctor.grouping import grouped
+    from batchnorm_mechanics.doctor.files.data_fit import range_hint
+    from batchnorm_mechanics.doctor.showing.grouping import grouped
 
     steps = []
     if data is not None and any(found.code in _TOLD_BY_RANGE for found in diagnosis.findings):
@@ -142,7 +142,7 @@ def _next_steps(diagnosis: "Diagnosis", model: Any, data: Any, *, command: str) 
 def _print(diagnosis: "Diagnosis", *, file: str, steps: tuple[str, ...], html: Path | None) -> None:
     from rich.console import Console
 
-    from batchnorm_mechanics.doctor.text import print_diagnosis
+    from batchnorm_mechanics.doctor.showing.text import print_diagnosis
 
     written = () if html is None else (f"Page: {html}",)
     print_diagnosis(diagnosis, Console(highlight=False), file=file, next_steps=(*steps, *written))
@@ -152,7 +152,7 @@ def _write_page(
     diagnosis: "Diagnosis", path: Path, *, file: str, steps: tuple[str, ...] = ()
 ) -> None:
     from batchnorm_mechanics._files import write_atomically
-    from batchnorm_mechanics.doctor.html import page
+    from batchnorm_mechanics.doctor.showing.html import page
 
     try:
         write_atomically(path, page(diagnosis, file=file, next_steps=steps))
@@ -170,7 +170,7 @@ def _demo(out: Path | None, html: Path | None, *, as_json: bool) -> None:
 
     import_tensorflow_quietly()
     from batchnorm_mechanics.doctor import demo
-    from batchnorm_mechanics.doctor.text import print_demo
+    from batchnorm_mechanics.doctor.showing.text import print_demo
 
     log = Console(stderr=True, highlight=False)
     shown = demo.run(log.print, out=out)

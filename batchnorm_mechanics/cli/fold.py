@@ -31,7 +31,7 @@ def fold(
 
     Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    from batchnorm_mechanics.doctor.files import check_out, load_model, save_model
+    from batchnorm_mechanics.doctor.files.models import check_out, load_model, save_model
 
     check_out(out, model, caller="fold")
     loaded = load_model(model, trust=trust, custom=custom or (), caller="fold")

@@ -12,7 +12,7 @@ import typer
 from batchnorm_mechanics._exceptions import InputError
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.data_fit import Checked
+    from batchnorm_mechanics.doctor.files.data_fit import Checked
 
 DataFile = Annotated[
     Path | None,
@@ -53,8 +53,8 @@ def load_data(
     model: Any, path: Path | None, *, labels: str | None, batch_size: int, caller: str
 ) -> "Checked | None":
     """Open data and see that they fit the model; None where there are none."""
-    from batchnorm_mechanics.doctor.data_files import load_data as load
-    from batchnorm_mechanics.doctor.data_fit import check_data_fits
+    from batchnorm_mechanics.doctor.files.data_files import load_data as load
+    from batchnorm_mechanics.doctor.files.data_fit import check_data_fits
 
     if path is None:
         if labels is not None:
@@ -77,7 +77,7 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
     import tensorflow as tf
     from rich.console import Console
 
-    from batchnorm_mechanics.doctor.files import first_line
+    from batchnorm_mechanics.doctor.files.models import first_line
 
     # On standard error: standard output holds the results alone.
     console = Console(stderr=True)

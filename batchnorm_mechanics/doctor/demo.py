@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.files import save_model
+from batchnorm_mechanics.doctor.files.models import save_model
 from batchnorm_mechanics.doctor.findings import Diagnosis
 from batchnorm_mechanics.doctor.repair import Repair, repair
 

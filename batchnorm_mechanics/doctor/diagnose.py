@@ -10,16 +10,16 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.checks.data import check_data
+from batchnorm_mechanics.doctor.checks.gaps import Gap, gaps_of
+from batchnorm_mechanics.doctor.checks.graph import check_graph
+from batchnorm_mechanics.doctor.checks.roots import ordered
+from batchnorm_mechanics.doctor.checks.weights import check_weights
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
-from batchnorm_mechanics.doctor.data_checks import check_data
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
-from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
-from batchnorm_mechanics.doctor.graph_checks import check_graph
-from batchnorm_mechanics.doctor.norms import Norm, norms_in
-from batchnorm_mechanics.doctor.probe import Measured, measure
-from batchnorm_mechanics.doctor.roots import ordered
+from batchnorm_mechanics.doctor.probing.probe import Measured, measure
 from batchnorm_mechanics.doctor.rules import chosen
-from batchnorm_mechanics.doctor.weight_checks import check_weights
+from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
 
 _TOLD_BY_TRAINING = ("BN106", "BN110")
 

@@ -17,7 +17,7 @@ from batchnorm_mechanics.doctor.folding.compare import (
 )
 from batchnorm_mechanics.doctor.folding.plan import plan_of, tolerance_of
 from batchnorm_mechanics.doctor.folding.rewrite import rewritten
-from batchnorm_mechanics.doctor.folding.wiring import graph_of
+from batchnorm_mechanics.doctor.structure.wiring import graph_of
 
 # Batches of given data on which outputs are compared.
 _BATCHES = 32

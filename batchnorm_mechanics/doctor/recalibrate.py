@@ -10,10 +10,10 @@ import keras
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.change import Change
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
-from batchnorm_mechanics.doctor.norms import KINDS, Norm, norms_in
-from batchnorm_mechanics.doctor.renew import How, Method, estimate_anew
+from batchnorm_mechanics.doctor.repairing.change import Change
+from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
+from batchnorm_mechanics.doctor.structure.norms import KINDS, Norm, norms_in
 
 FROZEN = "it is frozen"
 # What decides which statistics a layer needs; a subclass with its own may need others.

@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.change import (
+from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.doctor.diagnose import diagnose
+from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
+from batchnorm_mechanics.doctor.recalibrate import check_model
+from batchnorm_mechanics.doctor.repairing.change import (
     Change,
     LayerChange,
     changed,
     joined,
     undo_all,
 )
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
-from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
-from batchnorm_mechanics.doctor.graph_edits import obstacle, rebuilt
-from batchnorm_mechanics.doctor.norms import Norm, norms_in
-from batchnorm_mechanics.doctor.plan import Action, Circumstances, Plan, Step, plan
-from batchnorm_mechanics.doctor.recalibrate import check_model
-from batchnorm_mechanics.doctor.renew import How, Method, estimate_anew
+from batchnorm_mechanics.doctor.repairing.graph_edits import obstacle, rebuilt
+from batchnorm_mechanics.doctor.repairing.plan import Action, Circumstances, Plan, Step, plan
+from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
 from batchnorm_mechanics.doctor.rules import chosen
+from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
 from batchnorm_mechanics.layers import BatchNormalization
 
 # Repairing a cause may bare what it hid; more than twice was never needed.

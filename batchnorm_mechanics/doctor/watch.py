@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.change import Change
-from batchnorm_mechanics.doctor.norms import Norm, Vector, norms_in
+from batchnorm_mechanics.doctor.checks.weights import check_weights
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
-from batchnorm_mechanics.doctor.weight_checks import check_weights
+from batchnorm_mechanics.doctor.repairing.change import Change
+from batchnorm_mechanics.doctor.structure.norms import Norm, Vector, norms_in
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.statistics import ExponentialMovingAverage
 

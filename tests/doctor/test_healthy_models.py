@@ -3,10 +3,10 @@
 import pytest
 from doctor.healthy_models import BATCH, MAKERS, healthy
 
+from batchnorm_mechanics.doctor.checks.graph import check_graph
+from batchnorm_mechanics.doctor.checks.weights import check_weights
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.graph_checks import check_graph
-from batchnorm_mechanics.doctor.norms import norms_in
-from batchnorm_mechanics.doctor.weight_checks import check_weights
+from batchnorm_mechanics.doctor.structure.norms import norms_in
 
 # The notes that a healthy model may get, by code, without data.
 NOTES = {

@@ -12,10 +12,10 @@ import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.making import finding
-from batchnorm_mechanics.doctor.norms import norms_in
-from batchnorm_mechanics.doctor.plan import Circumstances, plan
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.repair import repair
+from batchnorm_mechanics.doctor.repairing.plan import Circumstances, plan
+from batchnorm_mechanics.doctor.structure.norms import norms_in
 
 BN = layers.BatchNormalization
 NAN = np.nan

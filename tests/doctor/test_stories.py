@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from batchnorm_mechanics.doctor.graph_checks import check_graph
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.checks.graph import check_graph
+from batchnorm_mechanics.doctor.checks.weights import check_weights
 from batchnorm_mechanics.doctor.rules import RULES
-from batchnorm_mechanics.doctor.weight_checks import check_weights
+from batchnorm_mechanics.doctor.structure.norms import norms_in
 
 SECTIONS = ["Symptom", "Cause", "Threshold", "Remedy", "Example"]
 WITHOUT_DATA = [rule for rule in RULES.values() if not rule.needs_data]

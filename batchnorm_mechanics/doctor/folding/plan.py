@@ -18,14 +18,14 @@ from batchnorm_mechanics.doctor.folding.kinds import (
     obstacle,
     offset_obstacle,
 )
-from batchnorm_mechanics.doctor.folding.wiring import (
+from batchnorm_mechanics.doctor.structure.norms import Norm, graphs_in, norms_in
+from batchnorm_mechanics.doctor.structure.wiring import (
     Wiring,
     baked_training,
     calls_in,
     graphs_reached,
     method_of_its_own,
 )
-from batchnorm_mechanics.doctor.norms import Norm, graphs_in, norms_in
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.folding.kinds import KINDS, Weights
 from batchnorm_mechanics.doctor.folding.plan import Plan
-from batchnorm_mechanics.doctor.folding.wiring import graph_of
-from batchnorm_mechanics.doctor.norms import nodes_in
+from batchnorm_mechanics.doctor.structure.norms import nodes_in
+from batchnorm_mechanics.doctor.structure.wiring import graph_of
 
 
 def rewritten(model: Any, plan: Plan) -> Any:

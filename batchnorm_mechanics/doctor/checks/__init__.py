@@ -1,0 +1,1 @@
+"""The rules: pure functions from weights, graphs and measurements to findings."""

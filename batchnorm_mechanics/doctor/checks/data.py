@@ -1,0 +1,245 @@
+"""What is wrong with a model can be seen from data that go through it: rules BN201 to BN206."""
+
+from typing import Any
+
+import numpy as np
+
+from batchnorm_mechanics.doctor.checks.gaps import FLOOR, Gap, gaps_of
+from batchnorm_mechanics.doctor.checks.inputs import check_counts, check_finite, check_precision
+from batchnorm_mechanics.doctor.findings import Finding, Severity
+from batchnorm_mechanics.doctor.making import finding
+from batchnorm_mechanics.doctor.probing.effects import Effects
+from batchnorm_mechanics.doctor.probing.probe import Measured, NormMeasured
+from batchnorm_mechanics.doctor.structure.norms import Norm
+
+# Of the output: differences of a quarter of its spread, or another choice for 1 sample in 20.
+_RELATIVE, _CHANGED = 0.25, 0.05
+# BN115: as in the rule's part without data, fewer channels may fit by chance.
+_FEWEST_CHANNELS = 8
+# BN203: of all layers; and a first gap that a moving average that lags does not reach.
+_NEARLY_ALL, _CLEAR = 0.8, 2 * FLOOR
+
+
+def check_data(model: Any, norms: tuple[Norm, ...], measured: Measured) -> list[Finding]:
+    """Return what data show: BN201 to BN206, and BN115 where weights alone cannot tell.
+
+    Args:
+        model: any Keras model with weights.
+        norms: its batch norm layers.
+        measured: what `measure` says of them.
+
+    Returns:
+        Findings in the order of the layers' first calls; roots are not yet named.
+
+    Example:
+        >>> import keras
+        >>> from batchnorm_mechanics.doctor.data import Data
+        >>> from batchnorm_mechanics.doctor.structure.norms import norms_in
+        >>> from batchnorm_mechanics.doctor.probing.probe import measure
+        >>> layer = keras.layers.BatchNormalization(name="bn")
+        >>> model = keras.Sequential([keras.layers.Input((1,)), layer])
+        >>> x = np.random.default_rng(0).normal(5, 2, (512, 1))
+        >>> measured = measure(model, norms_in(model), Data(x))
+        >>> [found.code for found in check_data(model, norms_in(model), measured)]
+        ['BN201']
+    """
+    gaps = gaps_of(norms, measured)
+    by_name = {norm.name: norm for norm in norms}
+    findings = check_finite(list(gaps), measured)
+    for name in gaps:
+        norm, found = by_name[name], measured.norms[name]
+        findings += _swapped(norm, found, gaps[name])
+        findings += check_precision(norm, found)
+        findings += check_counts(norm, found, measured)
+    return (
+        findings
+        + _shift(by_name, gaps, measured)
+        + _gaps(by_name, gaps, measured)
+        + _alone(measured)
+    )
+
+
+def _severity(effects: Effects) -> Severity:
+    """Return how bad a gap is by what it does to the output: a gap that does nothing is a note."""
+    if effects.relative is None:
+        return "warning"
+    size = max(effects.relative / _RELATIVE, (effects.changed or 0.0) / _CHANGED)
+    return "error" if size >= 2 else "warning" if size >= 1 else "note"
+
+
+def _output(effects: Effects) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if effects.relative is not None:
+        found["output_change"] = effects.relative
+    if effects.changed is not None:
+        found["predictions_changed"] = effects.changed
+    return found
+
+
+def _gaps(norms: dict[str, Norm], gaps: dict[str, Gap], measured: Measured) -> list[Finding]:
+    """BN201: the moving statistics are not those of the data."""
+    findings = []
+    for name, gap in gaps.items():
+        if not gap.is_large:
+            continue
+        found = measured.norms[name]
+        worst = int(np.nanargmax(np.where(gap.moved, gap.channels, -1.0)))
+        inherited = gap.own is not None and gap.own < FLOOR and not found.frozen
+        if found.frozen:
+            cause = (
+                "The layer is frozen, so that training normalizes by the same statistics, but they "
+                "are not those of these data."
+            )
+        elif inherited:
+            cause = (
+                "What the layers before this one pass on is not what it was trained on; its own "
+                "statistics fit an input that is right."
+            )
+        else:
+            cause = (
+                "The moving statistics, which inference uses, are not those of what the layer gets "
+                "from these data, which training uses."
+            )
+        findings.append(
+            finding(
+                "BN201",
+                name,
+                channels=gap.moved,
+                severity="note" if found.frozen else _severity(measured.effects),
+                cause=cause,
+                remedy=(
+                    "Nothing needs doing unless the layer is to be trained again."
+                    if found.frozen
+                    else "Repair the layer named as the root first."
+                    if inherited
+                    else "Re-estimate the statistics: bnm.recalibrate(model, data) or `bnm repair`."
+                ),
+                gap=gap.layer,
+                **({} if gap.own is None else {"own_gap": gap.own}),
+                worst_channel=worst,
+                worst_gap=gap.channels[worst],
+                mean_shift=gap.shift[worst],
+                variance_ratio=gap.ratio[worst],
+                channels_of=norms[name].channels,
+                **_output(measured.effects),
+            )
+        )
+    return findings
+
+
+def _shift(norms: dict[str, Norm], gaps: dict[str, Gap], measured: Measured) -> list[Finding]:
+    """BN203: it is the data that differ, since the first layer's input does already."""
+    live = {name: gap for name, gap in gaps.items() if not measured.norms[name].frozen}
+    if len(live) < 2:
+        return []
+    (name, first), *rest = live.items()
+    large = [gap for gap in live.values() if gap.is_large]
+    owns = [gap.own for _, gap in rest if gap.own is not None]
+    if (
+        not first.is_large
+        or len(large) < _NEARLY_ALL * len(live)
+        or first.own is None
+        or first.own < _CLEAR
+        or not owns
+        or float(np.median(owns)) > first.own / 2
+    ):
+        return []
+    severity = _severity(measured.effects)
+    return [
+        finding(
+            "BN203",
+            name,
+            channels=first.moved,
+            severity="note" if severity == "note" else "warning",
+            cause=(
+                "The data differ from those of the statistics from the first layer on, and the "
+                "layers after it only pass the difference on: they are prepared in another way, or "
+                "come from another domain."
+            ),
+            remedy=(
+                "Compare how these data and the training data are scaled; if the domain is new, "
+                "bnm.recalibrate(model, data, blend=0.3) moves the statistics toward it."
+            ),
+            first_gap=first.layer,
+            first_own_gap=first.own,
+            later_own_gap=float(np.median(owns)),
+            layers_moved=len(large),
+            layers=len(live),
+            channels_of=norms[name].channels,
+            **_output(measured.effects),
+        )
+    ]
+
+
+def _alone(measured: Measured) -> list[Finding]:
+    """BN202: a sample's output depends on the batch that it comes in."""
+    effects = measured.effects
+    if measured.non_finite_outputs:
+        return []  # nothing can be compared, and BN205 says so
+    guilty = [name for name, found in measured.norms.items() if found.by_batch]
+    if effects.alone is not None and effects.alone > effects.rounding:
+        return [
+            finding(
+                "BN202",
+                guilty[0] if guilty else "",
+                cause=(
+                    "The layer normalizes by the batch although the model predicts."
+                    if guilty
+                    else "Something other than batch norm mixes the samples of a batch."
+                ),
+                remedy=(
+                    "Have the model's code pass `training` on instead of setting it."
+                    if guilty
+                    else "Look for operations over the axis of the samples."
+                ),
+                output_change=effects.alone,
+                rounding=effects.rounding,
+                layers_by_batch=len(guilty),
+            )
+        ]
+    difference = effects.alone_if_called
+    if difference is None or difference <= effects.rounding or not effects.called_by_batch:
+        return []
+    return [
+        finding(
+            "BN202",
+            effects.called_by_batch[0],
+            severity="warning",
+            cause=(
+                "`model(x)` normalizes by the batch and moves the statistics, while "
+                "`model.predict(x)` and `model(x, training=False)` do not."
+            ),
+            remedy=(
+                "Call the model with training=False, or remove the training flag that is baked in: "
+                "`bnm repair`."
+            ),
+            output_change=difference,
+            rounding=effects.rounding,
+            layers_by_batch=len(effects.called_by_batch),
+        )
+    ]
+
+
+def _swapped(norm: Norm, found: NormMeasured, gap: Gap) -> list[Finding]:
+    """BN115: the statistics fit if mean and variance change places."""
+    if (
+        norm.channels < _FEWEST_CHANNELS
+        or gap.own is None
+        or gap.swapped is None
+        or (norm.mean < 0).any()
+        or not gap.swapped < FLOOR < gap.own / 4
+        # Nothing to swap fits as well, where every number is NaN.
+        or not np.isfinite(found.pool.variance).all()
+    ):
+        return []
+    return [
+        finding(
+            "BN115",
+            norm.name,
+            channels=np.ones(norm.channels, bool),
+            cause="The moving mean is the data's variance, and the moving variance their mean.",
+            remedy="Swap the two back: `bnm repair`, and load them in the right order.",
+            gap=gap.own,
+            gap_if_swapped=gap.swapped,
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Models and data in files: safely in, and whole or not at all out."""

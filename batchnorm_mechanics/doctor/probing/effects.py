@@ -1,0 +1,181 @@
+"""What batch statistics, and the other samples of a batch, do to a model's output."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from batchnorm_mechanics.doctor.probing.hooks import Heard, listening
+from batchnorm_mechanics.doctor.probing.sample import Sample
+from batchnorm_mechanics.doctor.structure.norms import Norm
+
+Run = Callable[[Any], Any]
+Heads = list[NDArray[np.float64]]
+
+# Batches of this many at least: statistics of fewer samples are mostly noise.
+_GROUP = 32
+# Looked at alone: each is one more call of the model.
+_ALONE = 2
+_BESIDE = 8
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What a few samples say; differences are RMS, over that of the output among samples.
+
+    Attributes:
+        samples: how many.
+        relative: how far the output in training mode (batch norm alone) is from that at inference,
+            less what the choice of the batch does to it; None where that cannot be known.
+        changed: the part of the samples whose largest output is another one, likewise.
+        alone: how far the output of a sample alone is from that in a batch, at inference; None
+            where there is one sample only.
+        alone_if_called: likewise where the model is called without `training`; None where its
+            output is random then.
+        called_by_batch: names of the layers that normalize by the batch then.
+        rounding: differences up to here may be rounding: 3 sqrt(u), with u the unit roundoff of
+            the coarsest dtype that the model's layers compute in. Kernels add in another order
+            for another size of batch, and depth makes more of it.
+    """
+
+    samples: int
+    rounding: float
+    relative: float | None = None
+    changed: float | None = None
+    alone: float | None = None
+    alone_if_called: float | None = None
+    called_by_batch: tuple[str, ...] = ()
+
+
+def effects_on(
+    model: Any, norms: tuple[Norm, ...], sample: Sample, *, predict: Run, train: Run
+) -> Effects:
+    """Measure what batch statistics and other samples do to the output.
+
+    Args:
+        model: the model.
+        norms: its batch norm layers.
+        sample: the samples to run.
+        predict: the model at inference.
+        train: the model with batch norm alone in training mode.
+    """
+    rounding = _rounding(model)
+    if sample.rows < 2:
+        return Effects(sample.rows, rounding)
+    size = min(sample.rows, max(_GROUP, 2 * sample.most))
+    everything = np.arange(sample.rows)
+    inference = _run(sample, predict, everything, size)
+    relative, changed = _gap(sample, train, inference, size)
+    alone = max(
+        _relative(
+            [head[:1] for head in _heads(predict(sample.take(np.array([row]))))],
+            [head[row : row + 1] for head in inference],
+            inference,
+        )
+        for row in range(_ALONE)
+    )
+    if_called, names = _called(model, norms, sample.take(everything[:_BESIDE]), rounding)
+    return Effects(sample.rows, rounding, relative, changed, alone, if_called, names)
+
+
+def _gap(
+    sample: Sample, train: Run, inference: Heads, size: int
+) -> tuple[float | None, float | None]:
+    """Compare training mode with inference, and with itself in batches put together otherwise.
+
+    With f the output by statistics that are right, training gives f + n, where n is the noise of
+    the batch, and inference f + g. Two such batches differ by 2 n^2 and training from inference by
+    n^2 + g^2 on average, so g^2 is the second less half the first.
+    """
+    if sample.rows < 4:
+        # Two batches put together otherwise would be too small, or the same.
+        return None, None
+    rng = np.random.default_rng(0)
+    size = max(2, min(size, sample.rows // 2))
+    once, again = (_run(sample, train, rng.permutation(sample.rows), size) for _ in range(2))
+    gap, noise = _relative(once, inference, inference), _relative(again, once, inference)
+    relative = float(np.sqrt(max(0.0, gap**2 - noise**2 / 2))) if np.isfinite(gap) else gap
+    if not _is_choice(inference):
+        return relative, None
+    chosen = [head.argmax(-1) for head in (inference[0], once[0], again[0])]
+    changed = float((chosen[0] != chosen[1]).mean() - (chosen[1] != chosen[2]).mean())
+    return relative, max(0.0, changed)
+
+
+def _called(
+    model: Any, norms: tuple[Norm, ...], few: Any, rounding: float
+) -> tuple[float | None, tuple[str, ...]]:
+    """Call the model without `training`, on several samples and on one, and put all back."""
+    by_batch: dict[str, None] = {}
+
+    def answer(norm: Norm, heard: Heard) -> None:
+        if heard.training:
+            by_batch[norm.name] = None
+
+    # Dropout moves its seed, and other layers may keep a state of their own.
+    state = [(value, value.numpy()) for value in model.variables if not value.trainable]
+    try:
+        with listening(norms, answer):
+            together = _heads(model(few))
+            alone = _heads(model(tf.nest.map_structure(lambda part: part[:1], few)))
+            first = [head[:1] for head in together]
+            difference = _relative(alone, first, together)
+            if difference > rounding < _relative(_heads(model(few)), together, together):
+                return None, tuple(by_batch)
+    finally:
+        for value, before in state:
+            value.assign(before)
+    return difference, tuple(by_batch)
+
+
+def _rounding(model: Any) -> float:
+    dtypes = {tf.as_dtype(layer.compute_dtype) for layer in model._flatten_layers()}
+    steps = [float(ml_dtypes.finfo(one.as_numpy_dtype).eps) for one in dtypes if one.is_floating]
+    return 3 * float(np.sqrt(max(steps) / 2))
+
+
+def _run(sample: Sample, run: Run, order: NDArray[np.int_], size: int) -> Heads:
+    """Return the outputs for all samples in their own order, run in batches in this one."""
+    parts = np.array_split(order, -(-len(order) // size))
+    outputs = [_heads(run(sample.take(rows))) for rows in parts]
+    back = np.argsort(np.concatenate(parts))
+    return [np.concatenate(head)[back] for head in zip(*outputs, strict=True)]
+
+
+def _heads(outputs: Any) -> Heads:
+    """Return the floating outputs of a model."""
+    parts = [np.asarray(part) for part in tf.nest.flatten(outputs)]
+    return [part.astype(np.float64) for part in parts if part.dtype.kind not in "iub"]
+
+
+def _relative(one: Heads, other: Heads, reference: Heads) -> float:
+    """Return the largest RMS difference of a head, over its RMS deviation among samples."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return max(
+            (
+                _over(_rms(a - b), _rms(c - c.mean(0)))
+                for a, b, c in zip(one, other, reference, strict=True)
+            ),
+            default=0.0,
+        )
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def _over(difference: float, scale: float) -> float:
+    """Return a ratio; infinite where something that does not vary differs, or is not finite."""
+    if not np.isfinite(difference) or not np.isfinite(scale):
+        return float("inf")
+    if difference == 0:
+        return 0.0
+    return difference / scale if scale else float("inf")
+
+
+def _is_choice(heads: Heads) -> bool:
+    return len(heads) == 1 and heads[0].ndim == 2 and heads[0].shape[1] > 1

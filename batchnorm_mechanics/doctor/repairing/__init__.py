@@ -1,0 +1,1 @@
+"""What `repair` and `recalibrate` do: decisions, estimates, changes and the way back."""

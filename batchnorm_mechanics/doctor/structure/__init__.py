@@ -1,0 +1,1 @@
+"""What a Keras model consists of, as far as batch norm is concerned."""

@@ -1,0 +1,113 @@
+"""What is connected to what in a functional graph, with some batch norms taken out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+
+from batchnorm_mechanics.doctor.structure.norms import graphs_in, nodes_in
+
+
+class Users(NamedTuple):
+    """Who uses a tensor.
+
+    Attributes:
+        nodes: calls that take it in.
+        is_output: whether it leaves the graph.
+    """
+
+    nodes: tuple[Any, ...]
+    is_output: bool
+
+
+class Wiring:
+    """A functional graph, in which calls can be bridged: their input stands for their output."""
+
+    def __init__(self, graph: Any) -> None:
+        """Note who uses what in a functional graph."""
+        self._inputs = {id(tensor) for tensor in graph.inputs}
+        self._outputs = {id(tensor) for tensor in graph.outputs}
+        self._users: dict[int, list[Any]] = {}
+        self._bridged: dict[int, Any] = {}
+        for node in nodes_in(graph):
+            # A call such as add([x, x]) uses a tensor twice.
+            for tensor in node.input_tensors:
+                self._users.setdefault(id(tensor), []).append(node)
+
+    def bridge(self, node: Any) -> None:
+        """Take a call of one input and one output out."""
+        (output,) = node.output_tensors
+        self._bridged[id(output)] = node.input_tensors[0]
+
+    def source(self, tensor: Any) -> Any | None:
+        """Return the layer or operation that makes a tensor; None where it is the graph's input."""
+        while id(tensor) in self._bridged:
+            tensor = self._bridged[id(tensor)]
+        return None if id(tensor) in self._inputs else tensor._keras_history.operation
+
+    def users(self, tensor: Any) -> Users:
+        """Return who uses a tensor, through bridged calls."""
+        nodes: list[Any] = []
+        for node in self._users.get(id(tensor), ()):
+            outputs = node.output_tensors
+            if len(outputs) == 1 and id(outputs[0]) in self._bridged:
+                # Whatever is bridged has been merged, and nothing else took its output.
+                nodes += self.users(outputs[0]).nodes
+            else:
+                nodes.append(node)
+        return Users(tuple(nodes), id(tensor) in self._outputs)
+
+
+def calls_in(model: Any) -> Mapping[int, int]:
+    """Return by id how many times the functional graphs of a model call each layer."""
+    return Counter(id(node.operation) for graph in graphs_in(model) for node in nodes_in(graph))
+
+
+def graph_of(layer: Any) -> Any | None:
+    """Return the functional graph that a model is, or None where its own code decides.
+
+    A subclass that only builds a graph is that graph; one with a `call` of its own is not.
+    """
+    graph = getattr(layer, "_functional", layer)
+    if not (isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth")):
+        return None
+    return None if method_of_its_own(layer, ("__call__", "call")) else graph
+
+
+def method_of_its_own(layer: Any, methods: tuple[str, ...]) -> str | None:
+    """Return which of these methods a layer does not have from Keras or from us, or None."""
+    known = {"keras", "batchnorm_mechanics"}
+    for method in methods:
+        if method in vars(layer):
+            owner = getattr(vars(layer)[method], "__module__", None) or ""
+        else:
+            owner = next(kind for kind in type(layer).__mro__ if method in vars(kind)).__module__
+        if owner.partition(".")[0] not in known:
+            return method
+    return None
+
+
+def baked_training(node: Any) -> bool:
+    """Say whether a call has training=True baked in."""
+    value = node.arguments.kwargs.get("training")
+    return value is not None and value is not False
+
+
+def graphs_reached(model: Any) -> Mapping[int, bool]:
+    """Return the ids of the graphs that can be built anew, and whether each runs in training mode.
+
+    Those within a layer or model that has its own code are missing.
+    """
+    found: dict[int, bool] = {}
+
+    def visit(layer: Any, *, training: bool) -> None:
+        graph = graph_of(layer)
+        if graph is None or found.get(id(graph)) in {True, training}:
+            return
+        found[id(graph)] = training
+        for node in nodes_in(graph):
+            visit(node.operation, training=training or baked_training(node))
+
+    visit(model, training=False)
+    return found
