@@ -9,17 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.checks.data import check_data
 from batchnorm_mechanics.doctor.checks.gaps import Gap, gaps_of
 from batchnorm_mechanics.doctor.checks.graph import check_graph
 from batchnorm_mechanics.doctor.checks.roots import ordered
 from batchnorm_mechanics.doctor.checks.weights import check_weights
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
-from batchnorm_mechanics.doctor.probing.probe import Measured, measure
+from batchnorm_mechanics.doctor.probing.probe import measure
+from batchnorm_mechanics.doctor.probing.running import build
 from batchnorm_mechanics.doctor.rules import chosen
-from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
+from batchnorm_mechanics.doctor.structure.norms import norms_in
 
 _TOLD_BY_TRAINING = ("BN106", "BN110")
 
@@ -50,8 +50,8 @@ def diagnose(
 
     Returns:
         `Diagnosis`; without layers and findings where the model has no batch norm. Its `measures`
-        are "gap", the largest of a layer, which is NaN where statistics are; and with labels
-        "loss", if the model is compiled, and "accuracy".
+        are "gap", the largest of a layer that could be heard, which is NaN where statistics are;
+        and with labels "loss", if the model is compiled, and "accuracy".
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -74,27 +74,44 @@ def diagnose(
             f"diagnose: `model` must be a Keras model. Received: model={model!r}. "
             "Pass a keras.Model; what tf_keras or another library makes is none."
         )
-    wanted = chosen(tuple(select), tuple(ignore))
+    wanted = chosen(select, ignore, caller="diagnose")
     batches = None
     if data is not None:
         batches = as_data(data, labels=labels, batch_size=batch_size, caller="diagnose")
-    _check_built(model, batches)
+    build(model, batches, caller="diagnose")
     norms = norms_in(model)
     if not norms:
         return Diagnosis(model.name, (), ())
     findings = [*check_weights(model, norms), *check_graph(model, norms)]
     order = [norm.name for norm in norms]
     if batches is None:
-        return _diagnosis(model, norms, findings, wanted, order)
+        return Diagnosis(model.name, tuple(order), _kept(findings, wanted, order))
     measured = measure(model, norms, batches)
-    findings = [
-        *_weighed(findings, gaps_of(norms, measured)),
-        *check_data(model, norms, measured),
-    ]
-    order.sort(
-        key=lambda name: measured.norms[name].order if name in measured.norms else len(order)
+    gaps = gaps_of(norms, measured)
+    findings = [*_weighed(findings, gaps), *check_data(norms, measured, gaps)]
+    called = sorted(order, key=lambda name: list(gaps).index(name) if name in gaps else len(gaps))
+    return Diagnosis(
+        model=model.name,
+        norms=tuple(order),
+        findings=_kept(findings, wanted, called),
+        samples=measured.samples,
+        measures=MappingProxyType(_gap_of_all(gaps) | dict(measured.scores)),
+        unseen=measured.unseen,
     )
-    return _diagnosis(model, norms, findings, wanted, order, measured)
+
+
+def _kept(findings: list[Finding], wanted: frozenset[str], order: list[str]) -> tuple[Finding, ...]:
+    # Causes are named although they are not asked for: an effect without its cause would mislead.
+    return tuple(found for found in ordered(findings, order) if found.code in wanted)
+
+
+def _gap_of_all(gaps: Mapping[str, Gap]) -> dict[str, float]:
+    """Return the largest gap of a layer; NaN where statistics are, nothing if none was heard."""
+    if not gaps:
+        return {}
+    # The largest of the others would look like health where statistics are not numbers.
+    known = not any(np.isnan(gap.channels).any() for gap in gaps.values())
+    return {"gap": max(gap.layer for gap in gaps.values()) if known else math.nan}
 
 
 def _weighed(findings: list[Finding], gaps: Mapping[str, Gap]) -> list[Finding]:
@@ -111,43 +128,3 @@ def _weighed(findings: list[Finding], gaps: Mapping[str, Gap]) -> list[Finding]:
         return dataclasses.replace(found, severity="note", evidence=evidence)
 
     return [weigh(found) for found in findings]
-
-
-def _check_built(model: Any, data: Data | None) -> None:
-    """See that the model has weights; a model of one's own gets them by its first batch."""
-    if model.built and model.variables:
-        return
-    for inputs, _ in data or ():
-        model(inputs, training=False) if model._call_has_training_arg else model(inputs)
-        return
-    if not model.built:
-        raise InputError(
-            f"diagnose: `model` must have weights. Received: model={model.name!r}, which is not "
-            "built. Call it on data once, or pass `data`."
-        )
-
-
-def _diagnosis(
-    model: Any,
-    norms: tuple[Norm, ...],
-    findings: list[Finding],
-    wanted: frozenset[str],
-    order: list[str],
-    measured: Measured | None = None,
-) -> Diagnosis:
-    # Causes are named although they are not asked for: an effect without its cause would mislead.
-    kept = [found for found in ordered(findings, order) if found.code in wanted]
-    measures: dict[str, float] = {}
-    if measured is not None:
-        gaps = gaps_of(norms, measured).values()
-        known = not any(np.isnan(gap.channels).any() for gap in gaps)
-        # The largest of the others would look like health where statistics are not numbers.
-        measures = {"gap": max((gap.layer for gap in gaps), default=0.0) if known else math.nan}
-        measures |= measured.scores
-    return Diagnosis(
-        model=model.name,
-        norms=tuple(norm.name for norm in norms),
-        findings=tuple(kept),
-        samples=measured.samples if measured else 0,
-        measures=MappingProxyType(measures),
-    )

@@ -68,6 +68,7 @@ class Diagnosis:
         findings: roots first, then by severity, code and layer.
         samples: how many samples of data were looked at; 0 without data.
         measures: what was measured of the model as a whole, such as "accuracy".
+        unseen: by path, the layers of which the data say nothing, and why; empty without data.
     """
 
     model: str
@@ -75,6 +76,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     samples: int = 0
     measures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    unseen: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def is_sick(self) -> bool:
@@ -92,6 +94,7 @@ class Diagnosis:
             "norms": list(self.norms),
             "samples": self.samples,
             "measures": {name: _in_json(value) for name, value in self.measures.items()},
+            "unseen": dict(self.unseen),
             "findings": [finding.as_json() for finding in self.findings],
         }
 

@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
+from batchnorm_mechanics.doctor.probing.running import build
 from batchnorm_mechanics.doctor.repairing.change import Change
 from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
 from batchnorm_mechanics.doctor.structure.norms import KINDS, Norm, norms_in
@@ -92,20 +92,11 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
     check_model(model, caller="recalibrate")
     how.check()
     data = as_data(data, batch_size=batch_size, caller="recalibrate")
-    build(model, data)
+    build(model, data, caller="recalibrate")
     norms = norms_in(model)
     chosen, left = _choose(norms, layers, include_frozen=include_frozen)
     change = estimate_anew(model, data, norms, dict.fromkeys(chosen, ()), how)
     return replace(change, left=MappingProxyType({**left, **change.left}))
-
-
-def build(model: Any, data: Data) -> None:
-    """Give a model that was never called its weights, by one call on the first sample."""
-    if model.built:
-        return
-    for inputs, _ in data:
-        model(tf.nest.map_structure(lambda part: part[:1], inputs), training=False)
-        return
 
 
 def check_model(model: Any, *, caller: str) -> None:

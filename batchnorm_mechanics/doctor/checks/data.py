@@ -1,10 +1,11 @@
 """What is wrong with a model can be seen from data that go through it: rules BN201 to BN206."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.checks.gaps import FLOOR, Gap, gaps_of
+from batchnorm_mechanics.doctor.checks.gaps import FLOOR, Gap
 from batchnorm_mechanics.doctor.checks.inputs import check_counts, check_finite, check_precision
 from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.making import finding
@@ -20,30 +21,33 @@ _FEWEST_CHANNELS = 8
 _NEARLY_ALL, _CLEAR = 0.8, 2 * FLOOR
 
 
-def check_data(model: Any, norms: tuple[Norm, ...], measured: Measured) -> list[Finding]:
+def check_data(
+    norms: tuple[Norm, ...], measured: Measured, gaps: Mapping[str, Gap]
+) -> list[Finding]:
     """Return what data show: BN201 to BN206, and BN115 where weights alone cannot tell.
 
     Args:
-        model: any Keras model with weights.
-        norms: its batch norm layers.
+        norms: the batch norm layers of a model.
         measured: what `measure` says of them.
+        gaps: what `gaps_of` says of them.
 
     Returns:
         Findings in the order of the layers' first calls; roots are not yet named.
 
     Example:
         >>> import keras
+        >>> from batchnorm_mechanics.doctor.checks.gaps import gaps_of
         >>> from batchnorm_mechanics.doctor.data import Data
         >>> from batchnorm_mechanics.doctor.structure.norms import norms_in
         >>> from batchnorm_mechanics.doctor.probing.probe import measure
         >>> layer = keras.layers.BatchNormalization(name="bn")
         >>> model = keras.Sequential([keras.layers.Input((1,)), layer])
         >>> x = np.random.default_rng(0).normal(5, 2, (512, 1))
-        >>> measured = measure(model, norms_in(model), Data(x))
-        >>> [found.code for found in check_data(model, norms_in(model), measured)]
+        >>> norms = norms_in(model)
+        >>> measured = measure(model, norms, Data(x))
+        >>> [found.code for found in check_data(norms, measured, gaps_of(norms, measured))]
         ['BN201']
     """
-    gaps = gaps_of(norms, measured)
     by_name = {norm.name: norm for norm in norms}
     findings = check_finite(list(gaps), measured)
     for name in gaps:
@@ -76,7 +80,7 @@ def _output(effects: Effects) -> dict[str, Any]:
     return found
 
 
-def _gaps(norms: dict[str, Norm], gaps: dict[str, Gap], measured: Measured) -> list[Finding]:
+def _gaps(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) -> list[Finding]:
     """BN201: the moving statistics are not those of the data."""
     findings = []
     for name, gap in gaps.items():
@@ -127,7 +131,7 @@ def _gaps(norms: dict[str, Norm], gaps: dict[str, Gap], measured: Measured) -> l
     return findings
 
 
-def _shift(norms: dict[str, Norm], gaps: dict[str, Gap], measured: Measured) -> list[Finding]:
+def _shift(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) -> list[Finding]:
     """BN203: it is the data that differ, since the first layer's input does already."""
     live = {name: gap for name, gap in gaps.items() if not measured.norms[name].frozen}
     if len(live) < 2:

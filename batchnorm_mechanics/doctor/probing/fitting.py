@@ -1,5 +1,6 @@
 """Whether data fit a model: their structure, shapes and types, and that they are finite."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST = 300
 
 
 class Fitting:
@@ -42,7 +46,9 @@ class Fitting:
             self._count_bad(parts)
         return tensors
 
-    def _tensor(self, part: Any) -> tf.Tensor:
+    def _tensor(self, part: Any) -> Any:
+        if isinstance(part, tf.RaggedTensor | tf.SparseTensor):
+            return part
         tensor = tf.convert_to_tensor(part)
         # As `predict` does: Keras's layers take float32 unless told otherwise.
         return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
@@ -59,7 +65,7 @@ class Fitting:
 
     def _count_bad(self, parts: list[tf.Tensor]) -> None:
         for part in parts:
-            if not part.dtype.is_floating:
+            if not (isinstance(part, tf.Tensor) and part.dtype.is_floating):
                 continue
             values = np.asarray(part).reshape(len(part), -1)
             # One sum is quicker than a look at each value, and finite only if they are.
@@ -81,10 +87,10 @@ class Fitting:
             yield
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
-            said = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{self._caller}: `data` must fit the model. Received: batches of shape "
-                f"{_words(shapes)}, on which it fails: {said} Pass what `model.predict` takes."
+                f"{_words(shapes)}, on which it fails: {_said(error)} "
+                "Pass what `model.predict` takes."
             ) from error
 
     def finish(self) -> None:
@@ -104,6 +110,12 @@ class Fitting:
                 f"{self._caller}: `data` must hold at least one sample. Received: none. "
                 "A dataset that can be gone through once only is empty the second time."
             )
+
+
+def _said(error: Exception) -> str:
+    """Return the words of an error without Keras's colors, and without its list of arguments."""
+    words, *_ = _ESCAPES.sub("", str(error)).partition("Arguments received by")
+    return " ".join(words.split())[:_LONGEST].rstrip(". ") + "."
 
 
 def _fits(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

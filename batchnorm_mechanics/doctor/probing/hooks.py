@@ -28,6 +28,23 @@ class Heard(NamedTuple):
     training: bool
 
 
+class Raw(NamedTuple):
+    """Moments of a batch as the kernel gives them; the host does the rest, in float64.
+
+    Attributes:
+        count: samples behind each statistic, a scalar.
+        mean: shape (channels,).
+        variance: likewise.
+        fused: whether they are of TensorFlow's one kernel: the variance is then divided by
+            count - 1, and the mean is right only where it is not many standard deviations.
+    """
+
+    count: tf.Tensor
+    mean: tf.Tensor
+    variance: tf.Tensor
+    fused: bool
+
+
 @contextmanager
 def listening(
     norms: tuple[Norm, ...], answer: Callable[[Norm, Heard], Any | None]
@@ -80,7 +97,7 @@ def _replacement(
         if output is not None:
             return output
         if heard.training:
-            return by_batch(norm, heard)[0]
+            return by_batch(norm, heard, exactly=True)[0]
         return call(inputs, *args, **kwargs)
 
     return replaced
@@ -91,42 +108,64 @@ def axes_of(norm: Norm, rank: int) -> list[int]:
     return [axis for axis in range(rank) if axis != norm.layer.axis % rank]
 
 
-def by_batch(norm: Norm, heard: Heard) -> tuple[tf.Tensor, core.Moments]:
-    """Return what a layer gives when it normalizes by the batch, and the batch's moments."""
-    layer = norm.layer
-    moments = moments_of(norm, heard)
-    outputs = core.normalize_with(
-        heard.inputs,
-        moments.mean,
-        moments.variance,
-        layer.gamma,
-        layer.beta,
-        axes=axes_of(norm, heard.inputs.shape.rank),
-        epsilon=max(layer.epsilon, _LEAST_EPSILON),
-    )
-    return tf.cast(outputs, layer.compute_dtype), moments
+def by_batch(norm: Norm, heard: Heard, *, exactly: bool) -> tuple[tf.Tensor, Raw]:
+    """Return what a layer gives when it normalizes by the batch, and the batch's moments.
 
-
-def moments_of(norm: Norm, heard: Heard) -> core.Moments:
-    """Return the moments of what a layer was called with, by the fastest kernel for them.
-
-    Not by `core.normalize_batch`: no gradient is wanted, and tracing the parts of it that only a
-    gradient needs takes longer than running a few batches, in a model of 50 layers.
+    Args:
+        norm: the layer.
+        heard: the call.
+        exactly: right for any mean; otherwise for |mean| up to some 30 standard deviations. What
+            exactness and gradients take is longer to trace than many a data set is to run.
     """
-    x = heard.inputs
+    layer, x = norm.layer, heard.inputs
     axes = axes_of(norm, x.shape.rank)
-    kernel = core.choose_kernel(x.shape.as_list(), x.dtype, axes, masked=heard.mask is not None)
-    if kernel != "fused":
-        return batch_moments(x, axes, mask=heard.mask)
+    settings: dict[str, Any] = {"axes": axes, "epsilon": max(layer.epsilon, _LEAST_EPSILON)}
+    if exactly:
+        outputs, moments = core.normalize_batch(
+            x, layer.gamma, layer.beta, mask=heard.mask, **settings
+        )
+        raw = _raw(moments)
+    elif _fits_fused(norm, heard):
+        outputs, raw = _fused(norm, x, layer.gamma, layer.beta, settings["epsilon"])
+    else:
+        outputs, cache = core.forward(x, layer.gamma, layer.beta, mask=heard.mask, **settings)
+        raw = Raw(tf.reduce_max(cache.count), cache.mean, cache.variance, fused=False)
+    return tf.cast(outputs, layer.compute_dtype), raw
+
+
+def moments_of(norm: Norm, heard: Heard, *, exactly: bool) -> Raw:
+    """Return the moments of what a layer was called with; `exactly` as in `by_batch`."""
+    x = heard.inputs
+    if not exactly and _fits_fused(norm, heard):
+        return _fused(norm, x, None, None, 1e-3)[1]
+    return _raw(batch_moments(x, axes_of(norm, x.shape.rank), mask=heard.mask))
+
+
+def _raw(moments: core.Moments) -> Raw:
+    # In a mask, as many count in each channel.
+    return Raw(tf.reduce_max(moments.count), moments.mean, moments.variance, fused=False)
+
+
+def _fits_fused(norm: Norm, heard: Heard) -> bool:
+    x = heard.inputs
+    axes, masked = axes_of(norm, x.shape.rank), heard.mask is not None
+    return core.choose_kernel(x.shape.as_list(), x.dtype, axes, masked=masked) == "fused"
+
+
+def _fused(
+    norm: Norm, x: tf.Tensor, gamma: Any, beta: Any, epsilon: float
+) -> tuple[tf.Tensor, Raw]:
+    """Normalize by one kernel, with as few operations around it as can be."""
     channels = norm.channels
-    rows = tf.size(x) // channels
-    _, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=tf.reshape(x, [rows, 1, 1, channels]),
-        scale=tf.ones(channels),
-        offset=tf.zeros(channels),
+    outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, channels]),
+        scale=tf.ones(channels) if gamma is None else tf.cast(gamma, tf.float32),
+        offset=tf.zeros(channels) if beta is None else tf.cast(beta, tf.float32),
         mean=[],
         variance=[],
+        epsilon=epsilon,
     )
-    count = tf.cast(rows, tf.float32)
+    if x.shape.rank != 4:
+        outputs = tf.ensure_shape(tf.reshape(outputs, tf.shape(x)), x.shape)
     # One sample has variance 0, by this kernel too.
-    return core.Moments(mean, unbiased * (count - 1) / count, tf.fill([channels], count))
+    return outputs, Raw(tf.size(x) // channels, mean, unbiased, fused=True)

@@ -18,6 +18,8 @@ class Pool:
         count: samples behind each statistic, all batches together.
         mean: of all samples.
         deviations: sum of the squared deviations from the mean.
+        within: sum of the squared deviations from the means of their own batches.
+        freedom: degrees of freedom of `within`, samples less batches.
         batches: how many.
         non_finite: values that are NaN or infinite.
         counts: how often a batch had so many samples behind each statistic.
@@ -32,6 +34,7 @@ class Pool:
 
     channels: int
     count: float = 0.0
+    freedom: float = 0.0
     batches: int = 0
     counts: dict[int, int] = field(default_factory=dict)
 
@@ -39,6 +42,7 @@ class Pool:
         """Start with nothing."""
         self.mean = np.zeros(self.channels)
         self.deviations = np.zeros(self.channels)
+        self.within = np.zeros(self.channels)
         self.non_finite = np.zeros(self.channels)
         self._first = np.zeros(self.channels)
         # Running means and squared deviations, over batches, of the batch's mean and of its
@@ -50,6 +54,8 @@ class Pool:
         """Take a batch's moments in; its variance is the biased one.
 
         A batch in which a mask lets nothing count changes nothing.
+
+        Implements: Chan, Golub and LeVeque (1983), the pairwise update.
         """
         if not count:
             return
@@ -59,7 +65,10 @@ class Pool:
                 self._first = mean.copy()
             total = self.count + count
             delta = mean - self.mean
-            self.deviations += variance * count + delta**2 * self.count * count / total
+            squares = variance * count
+            self.within += squares
+            self.freedom += count - 1
+            self.deviations += squares + delta**2 * self.count * count / total
             self.mean += delta * count / total
             self.count = total
             self.batches += 1

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.data import Data
+from batchnorm_mechanics.doctor.probing.pooling import Pool
 from batchnorm_mechanics.doctor.repairing.change import (
     Change,
     LayerChange,
@@ -18,7 +19,7 @@ from batchnorm_mechanics.doctor.repairing.change import (
     undo_all,
     weights_of,
 )
-from batchnorm_mechanics.doctor.repairing.estimate import Estimate, Estimates, estimate
+from batchnorm_mechanics.doctor.repairing.estimate import Estimates, estimate
 from batchnorm_mechanics.doctor.structure.norms import Norm, Vector
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.statistics import AverageOfBatches
@@ -96,7 +97,7 @@ def estimate_anew(
         chosen = [by_name[name] for name in wanted]
         return estimate(model, chosen, others, data, caller=how.caller)
 
-    def apply(found: Mapping[str, Estimate]) -> None:
+    def apply(found: Mapping[str, Pool]) -> None:
         # All are known to be good before the first is changed.
         values = {
             name: _new_values(by_name[name], of_layer, channels[name], how)
@@ -120,11 +121,9 @@ def estimate_anew(
     return Change(in_order, MappingProxyType(dict(found.left)), found.samples, str(how))
 
 
-def _new_values(
-    norm: Norm, found: Estimate, channels: tuple[int, ...], how: How
-) -> dict[str, Vector]:
+def _new_values(norm: Norm, found: Pool, channels: tuple[int, ...], how: How) -> dict[str, Vector]:
     """Return the new values of a layer's weights by their names, checked."""
-    if found.freedom.max() < 1:
+    if found.freedom < 1:
         raise InputError(
             f"{how.caller}: `data` must have two samples behind each statistic of a batch. "
             f"Received: one in every batch, at the input of {norm.name}. Make the batches larger."
@@ -139,7 +138,7 @@ def _new_values(
         **_rest(norm, mean, variance, found),
     }
     if how.method == "average" and "degrees_of_freedom" in values:
-        values["degrees_of_freedom"] = found.freedom
+        values["degrees_of_freedom"] = np.full(norm.channels, found.freedom)
     if channels:
         values = {name: _only(channels, norm, name, value) for name, value in values.items()}
     for name, value in values.items():
@@ -164,16 +163,16 @@ def _only(channels: tuple[int, ...], norm: Norm, name: str, new: Vector) -> Vect
     return old
 
 
-def _variance(layer: Any, found: Estimate, method: Method) -> Vector:
+def _variance(layer: Any, found: Pool, method: Method) -> Vector:
     if method == "average":
-        return found.within / np.maximum(found.freedom, 1)
+        return found.within / max(found.freedom, 1)
     policy = layer.policy if isinstance(layer, BatchNormalization) else None
     # Each policy says which variance it keeps; Keras's layer keeps the biased one.
     unbiased = isinstance(policy, AverageOfBatches) or getattr(policy, "unbiased", False)
-    return found.deviations / np.maximum(found.count - 1 if unbiased else found.count, 1)
+    return found.deviations / max(found.count - 1 if unbiased else found.count, 1)
 
 
-def _rest(norm: Norm, mean: Vector, variance: Vector, found: Estimate) -> dict[str, Vector]:
+def _rest(norm: Norm, mean: Vector, variance: Vector, found: Pool) -> dict[str, Vector]:
     """Return what a layer keeps besides mean and variance, so that training goes on from them."""
     layer = norm.layer
     if norm.renorm:

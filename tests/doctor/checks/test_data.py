@@ -19,7 +19,8 @@ NAMES = ("first", "second", "third")
 
 def check(model, x, batch_size=32):
     norms = norms_in(model)
-    return check_data(model, norms, measure(model, norms, Data(x, None, batch_size)))
+    measured = measure(model, norms, Data(x, None, batch_size))
+    return check_data(norms, measured, gaps_of(norms, measured))
 
 
 def found(findings, code):

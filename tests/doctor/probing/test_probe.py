@@ -68,6 +68,29 @@ def test_pooled_moments_of_large_images_are_right(rng):
     assert_moments(probe(model, x).norms["bn"].pool, inputs_of(model, "bn", x))
 
 
+@pytest.mark.parametrize("ratio", [25.0, 1e3, 1e4])
+def test_large_inputs_far_from_zero_keep_their_moments(rng, ratio):
+    x = (rng.normal(0, 1, (16, 96, 96, 8)) + ratio).astype("float32")
+    model = sequential(layers.BatchNormalization(name="bn"), shape=(96, 96, 8))
+    pool = probe(model, x, batch_size=8).norms["bn"].pool
+    exact = x.astype(np.float64).reshape(-1, 8)
+    # A thousandth of a deviation is what a float32 mean of this size can tell.
+    np.testing.assert_allclose(pool.mean, exact.mean(0), rtol=0, atol=2e-3)
+    np.testing.assert_allclose(pool.variance, exact.var(0), rtol=1e-4)
+
+
+def test_batches_of_several_sizes_are_each_read_by_their_own_kernels(rng):
+    small, large = ((rng.normal(2, 3, (2, size, size, 4))).astype("float32") for size in (2, 200))
+    inputs = layers.Input((None, None, 4))
+    model = keras.Model(inputs, layers.BatchNormalization(name="bn")(inputs))
+    batches = [small, large, small, large]
+    data = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=tf.TensorSpec((None, None, None, 4))
+    )
+    rows = np.concatenate([one.reshape(-1, 4) for one in batches]).astype(np.float64)
+    assert_moments(probe(model, data).norms["bn"].pool, rows)
+
+
 def test_the_axis_that_a_layer_keeps_is_kept(rng):
     x = rng.normal(rng.normal(size=(1, 6, 1, 1)), 1, (20, 6, 4, 3)).astype("float32")
     model = sequential(layers.BatchNormalization(axis=1, name="bn"), shape=(6, 4, 3))
@@ -105,6 +128,13 @@ def test_masked_samples_do_not_count(rng):
     assert_moments(probe(model, x).norms["bn"].pool, x[:, :4].astype(float))
 
 
+def test_masked_samples_of_long_sequences_do_not_count(rng):
+    x = rng.normal(3, 1, (4, 3000, 16)).astype("float32")
+    x[:, 1000:] = 0
+    model = sequential(layers.Masking(), layers.BatchNormalization(name="bn"), shape=(3000, 16))
+    assert_moments(probe(model, x).norms["bn"].pool, x[:, :1000].astype(float))
+
+
 def test_both_calls_of_a_layer_count(rng):
     inputs = layers.Input((3,))
     norm = layers.BatchNormalization(name="bn")
@@ -140,15 +170,32 @@ def test_subclassed_models_are_measured_in_a_graph_and_eagerly(rng, eager):
     assert_moments(probe(model, x).norms["bn"].pool, x.astype(float))
 
 
-def test_a_layer_in_a_loop_of_the_graph_is_left_out(rng):
+@pytest.mark.parametrize("loop", [tf.map_fn, tf.vectorized_map])
+def test_a_layer_in_a_loop_of_the_graph_is_named_as_unseen(rng, loop):
     class Looping(Own):
         def call(self, inputs, training=None):
-            return tf.map_fn(lambda one: self.norm(one[None])[0], inputs)
+            return loop(lambda one: self.norm(one[None])[0], inputs)
 
     model = Looping()
     model.norm.build((None, 3))
     model.built = True
-    assert dict(probe(model, rng.normal(size=(8, 3)).astype("float32")).norms) == {}
+    found = probe(model, rng.normal(size=(8, 3)).astype("float32"))
+    assert dict(found.norms) == {}
+    assert found.unseen == {
+        "bn": "it runs in a loop inside the graph, as in TimeDistributed or RNN"
+    }
+
+
+def test_a_layer_that_the_model_does_not_call_is_named_as_unseen(rng):
+    class Skipping(Own):
+        def call(self, inputs, training=None):
+            return inputs
+
+    model = Skipping()
+    model.norm.build((None, 3))
+    model.built = True
+    found = probe(model, rng.normal(size=(8, 3)).astype("float32"))
+    assert (dict(found.norms), found.unseen) == ({}, {"bn": "the model does not call it"})
 
 
 def test_a_layer_that_uses_the_batch_at_inference_is_seen_and_its_statistics_stay(rng):
@@ -234,6 +281,19 @@ def test_the_largest_input_is_known_for_float16_alone():
     assert probe(half, x).norms["bn"].dtype == "float16"
     full = sequential(layers.BatchNormalization(name="bn"), shape=(1,))
     assert probe(full, x).norms["bn"].largest == 0
+
+
+def test_each_float16_layer_has_its_own_largest_input():
+    model = sequential(
+        layers.BatchNormalization(name="one", dtype="mixed_float16"),
+        layers.Rescaling(7.0, dtype="float16"),
+        layers.BatchNormalization(name="two", dtype="mixed_float16", epsilon=0.0),
+        shape=(2,),
+    )
+    found = probe(model, np.array([[1.0, 2.0], [-4.0, 3.0]], "float32")).norms
+    assert found["one"].largest == 4
+    assert 27 < found["two"].largest < 28.1
+    np.testing.assert_allclose(found["two"].pool.mean, 7 * np.array([-1.5, 2.5]), rtol=1e-2)
 
 
 def test_batch_sizes_are_those_of_a_dataset():
@@ -323,5 +383,5 @@ def test_the_last_smaller_batch_needs_no_trace_of_its_own():
 
     model = sequential(Counting(), layers.BatchNormalization())
     traces.clear()
-    probe(model, np.ones((70, 3), "float32"))
-    assert [shape[0] for shape in traces] == [None, None]  # inference and training
+    probe(model, np.random.default_rng(0).normal(size=(70, 3)).astype("float32"))
+    assert [shape[0] for shape in traces] == [None]  # training is looked at eagerly
