@@ -1,12 +1,14 @@
 """`bnm repair` and `bnm fold` as a user meets them."""
 
 import os
+import shutil
 import signal
+import subprocess
 
 import keras
 import numpy as np
 import pytest
-from commands import BNM, bnm_many, strict_json
+from commands import BNM, bnm, bnm_many, strict_json
 from processes import group_is_alive, start
 from sick_models import digits, write, write_custom
 
@@ -15,7 +17,15 @@ BAD = {
     "out is the input": (["repair", "sick.keras", "--out", "sick.keras"], "be another file than"),
     "out of another format": (["repair", "sick.keras", "--out", "x.h5"], "end in .keras"),
     "out in no folder": (["repair", "sick.keras", "--out", "no/x.keras"], "a folder that exists"),
-    "only of no rule": (["repair", "sick.keras", "--dry-run", "--only", "X"], "must name rules"),
+    "only of no rule": (
+        ["repair", "sick.keras", "--dry-run", "--only", "X"],
+        "`only` must name rules",
+    ),
+    "only of nothing": (["repair", "sick.keras", "--dry-run", "--only", ""], "must name rules"),
+    "one sample": (
+        ["repair", "sick.keras", "--data", "one.npz", "--out", "x.keras"],
+        "repair: `data` must have two samples behind each statistic",
+    ),
     "model nowhere": (["repair", "nowhere.keras", "--out", "x.keras"], "There is no such file"),
     "data with NaN": (
         ["repair", "sick.keras", "--data", "nan.npz", "--out", "x.keras"],
@@ -24,7 +34,7 @@ BAD = {
     "fold out": (["fold", "healthy.keras", "--out", "healthy.keras"], "be another file than"),
     "fold data": (
         ["fold", "healthy.keras", "--data", "images.npz", "--out", "x.keras"],
-        "fold: `data` must hold samples of shape (784)",
+        "fold: `data` must hold samples of shape (784,)",
     ),
 }
 
@@ -35,6 +45,7 @@ def folder(tmp_path_factory):
     write_custom(path)
     x, _ = digits(100)
     np.savez(path / "images.npz", x=x.reshape(-1, 28, 28))
+    np.savez(path / "one.npz", x=x[:1])
     x[37, 100] = np.nan
     np.savez(path / "nan.npz", x=x)
     return path
@@ -57,6 +68,7 @@ def ended(folder, accuracy):
         "healthy": ["repair", "healthy.keras", "--data", "data.npz", "--out", "h.keras"],
         "folded": ["fold", "fixed.keras", "--data", "data.npz", "--out", "folded.keras"],
         "folded json": ["fold", "fixed.keras", "--out", "folded2.keras", "--json"],
+        "fold of a sick one": ["fold", "sick.keras", "--out", "s.keras"],
         "nothing to fold": ["fold", "plain.keras", "--out", "plain2.keras"],
     }
     commands = {**good, **{what: arguments for what, (arguments, _) in BAD.items()}}
@@ -135,7 +147,7 @@ def test_a_healthy_model_needs_no_file(ended):
 def test_a_folded_model_predicts_the_same(ended, folder):
     done = ended["folded"]
     assert done.code == 0, done.err
-    assert "2 of 2 batch norm layers merged" in done.out
+    assert "fixed.keras: 2 of 2 batch norm layers merged" in done.out
     assert "times as fast" in done.out
     x, _ = digits(100)
     models = (keras.saving.load_model(folder / f"{name}.keras") for name in ("fixed", "folded"))
@@ -147,7 +159,16 @@ def test_a_folded_model_predicts_the_same(ended, folder):
     assert "No file was written: nothing could be merged." in ended["nothing to fold"].out
 
 
-def test_ctrl_c_while_the_file_is_written_leaves_none_and_code_130(folder, accuracy):
+def test_a_model_whose_output_is_nan_is_not_folded_and_says_why(ended):
+    done = ended["fold of a sick one"]
+    assert (done.code, done.out) == (1, "")
+    assert "some are NaN or infinite. Nothing was written. `bnm doctor sick.keras`" in done.err
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_while_the_file_is_written_leaves_none_and_says_so(folder, accuracy, number, code):
     del accuracy
     before = {path: path.read_bytes() for path in folder.iterdir()}
     process = start(
@@ -163,9 +184,34 @@ def test_ctrl_c_while_the_file_is_written_leaves_none_and_code_130(folder, accur
             break
     else:
         pytest.fail(process.communicate()[1])
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
+    assert process.returncode == code, stderr
+    assert stderr == "bnm repair: interrupted. No file is left half-written.\n"
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert not group_is_alive(process.pid)
+
+
+@pytest.mark.parametrize("command", ["repair", "fold"])
+def test_a_full_disk_leaves_no_file_and_code_2(folder, ended, tmp_path, command):
+    del ended
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("mounting a small file system needs root")
+    model = "sick.keras" if command == "repair" else "fixed.keras"
+    try:
+        done = bnm(command, model, "--data", "data.npz", "--out", disk / "x.keras", cwd=folder)
+        assert (done.code, done.out) == (2, "")
+        assert done.err == (
+            f"bnm {command}: `out` must be on a disk with room. Received: "
+            f"out='{disk}/x.keras', whose disk is full. Nothing was written; make room or choose "
+            "another.\n"
+        )
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

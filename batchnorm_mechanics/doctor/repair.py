@@ -22,14 +22,12 @@ from batchnorm_mechanics.doctor.repairing.change import (
 from batchnorm_mechanics.doctor.repairing.graph_edits import obstacle, rebuilt
 from batchnorm_mechanics.doctor.repairing.plan import Action, Circumstances, Plan, Step, plan
 from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
-from batchnorm_mechanics.doctor.rules import chosen
+from batchnorm_mechanics.doctor.rules import matching
 from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
 from batchnorm_mechanics.layers import BatchNormalization
 
 # Repairing a cause may bare what it hid; more than twice was never needed.
 _MOST_ROUNDS = 3
-# What training did, which weights go on telling after the statistics were put right.
-_TOLD_BY_TRAINING = frozenset({"BN106", "BN110"})
 # Where the momentum has no complement that averages: Keras's default.
 _USUAL_MOMENTUM = 0.99
 
@@ -43,8 +41,7 @@ class Repair:
             graph had to be built anew.
         original: the model that was given.
         before: the diagnosis before.
-        after: the diagnosis after; None for a dry run. It leaves out what only the optimizer still
-            tells (BN106, BN110) of layers whose statistics were estimated anew.
+        after: the diagnosis after; None for a dry run.
         steps: what was done, or would be.
         refused: by the keys of the findings, why nothing was done about them.
         change: what changed in the weights.
@@ -154,8 +151,8 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
         `undo()`.
 
     Raises:
-        InputError: as `diagnose` and `recalibrate`.
-        FailureError: a graph cannot be built anew. The model is as it was, as after any exception.
+        InputError: as `diagnose` and `recalibrate`, or a graph must be built anew and one of its
+            layers cannot be copied. The model is as it was, as after any exception.
 
     Example:
         >>> import keras
@@ -173,7 +170,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     check_model(model, caller="repair")
     how = How("repair", method, sequential)
     how.check()
-    asked = chosen(tuple(only)) if only else None
+    asked = matching(only, caller="repair", argument="only") if only else None
     batches = None
     if data is not None:
         batches = as_data(data, labels=labels, batch_size=batch_size, caller="repair")
@@ -237,14 +234,7 @@ class _Work:
         return plan(findings, norms_in(self.model), circumstances)
 
     def diagnose(self) -> Diagnosis:
-        found = diagnose(self.model, self.data)
-        estimated = {name for action, name in self.done if action == "re-estimate"}
-        kept = tuple(
-            finding
-            for finding in found.findings
-            if not (finding.code in _TOLD_BY_TRAINING and finding.layer in estimated)
-        )
-        return dataclasses.replace(found, findings=kept)
+        return diagnose(self.model, self.data)
 
     def do(self, decided: Plan) -> None:
         """Take the steps, in their order."""

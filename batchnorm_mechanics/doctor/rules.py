@@ -1,6 +1,7 @@
 """The rules of the doctor: codes, names, and the story of each."""
 
 import difflib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -59,32 +60,54 @@ RULES: dict[str, Rule] = {
 }
 
 
-def chosen(select: tuple[str, ...] = (), ignore: tuple[str, ...] = ()) -> frozenset[str]:
+def matching(prefixes: Iterable[str], *, caller: str, argument: str) -> frozenset[str]:
+    """Return the codes that are named, or begin so.
+
+    Args:
+        prefixes: codes, or beginnings of codes as "BN1".
+        caller: the function to name in an error.
+        argument: its argument that holds them, likewise.
+
+    Raises:
+        InputError: one of them fits no rule, or they are one string and no list of them.
+
+    Example:
+        >>> sorted(matching(["BN101", "bn20"], caller="repair", argument="only"))
+        ['BN101', 'BN201', 'BN202', 'BN203', 'BN204', 'BN205', 'BN206']
+    """
+    if isinstance(prefixes, str):
+        raise InputError(
+            f"{caller}: `{argument}` must be a list of codes. "
+            f"Received: {argument}={prefixes!r}. Write [{prefixes!r}]."
+        )
+    found: set[str] = set()
+    for prefix in prefixes:
+        codes = {code for code in RULES if prefix and code.startswith(prefix.upper())}
+        if not codes:
+            raise InputError(_unknown(prefix, caller, argument, "name rules"))
+        found |= codes
+    return frozenset(found)
+
+
+def chosen(
+    select: Collection[str] = (), ignore: Collection[str] = (), *, caller: str = "doctor"
+) -> frozenset[str]:
     """Return the codes that are wanted.
 
     Args:
         select: codes, or beginnings of codes as "BN1"; none means all.
         ignore: likewise, taken away from those.
+        caller: the function to name in an error.
 
     Raises:
-        InputError: one of them fits no rule.
+        InputError: one of them fits no rule, or they are one string and no list of them.
 
     Example:
-        >>> sorted(chosen(("BN20",), ("BN201", "BN205", "BN206")))
+        >>> sorted(chosen(["BN20"], ["BN201", "BN205", "BN206"]))
         ['BN202', 'BN203', 'BN204']
     """
-
-    def matching(prefixes: tuple[str, ...], name: str) -> set[str]:
-        found: set[str] = set()
-        for prefix in prefixes:
-            codes = {code for code in RULES if prefix and code.startswith(prefix.upper())}
-            if not codes:
-                raise InputError(_unknown(prefix, f"`{name}` must name rules"))
-            found |= codes
-        return found
-
-    wanted = matching(select, "select") if select else set(RULES)
-    return frozenset(wanted - matching(ignore, "ignore"))
+    wanted = matching(select, caller=caller, argument="select") if select else frozenset(RULES)
+    return wanted - matching(ignore, caller=caller, argument="ignore")
 
 
 def rule_of(code: str) -> Rule:
@@ -100,16 +123,16 @@ def rule_of(code: str) -> Rule:
     for rule in RULES.values():
         if code.upper() == rule.code or code.lower() == rule.name:
             return rule
-    raise InputError(_unknown(code, "`code` must be that of a rule"))
+    raise InputError(_unknown(code, "doctor", "code", "be that of a rule"))
 
 
-def _unknown(code: str, expectation: str) -> str:
+def _unknown(code: str, caller: str, argument: str, expectation: str) -> str:
     known = [*RULES, *(rule.name for rule in RULES.values())]
     close = difflib.get_close_matches(code.upper(), known, n=1) or difflib.get_close_matches(
         code.lower(), known, n=1
     )
     return (
-        f"doctor: {expectation}. Received: {code!r}. "
+        f"{caller}: `{argument}` must {expectation}. Received: {argument}={code!r}. "
         + (f"Did you mean {close[0]!r}? " if close else "")
         + "`bnm doctor --rules` lists them all."
     )

@@ -52,6 +52,8 @@ def test_the_results_are_json(shown):
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").write_text("in the way")
     said = []
-    with pytest.raises(InputError, match=r"^demo: `out` must be a folder that can be written\."):
+    with pytest.raises(
+        InputError, match=r"^doctor demo: `out` must be a folder that can be written\."
+    ):
         demo.run(said.append, rows=100, out=tmp_path / "file" / "folder")
     assert said == []

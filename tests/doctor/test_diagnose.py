@@ -15,6 +15,7 @@ from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.findings import Diagnosis
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.rules import RULES
+from batchnorm_mechanics.doctor.structure.marks import estimated_in
 
 layers = keras.layers
 
@@ -225,8 +226,8 @@ def test_the_gap_is_unknown_where_statistics_are_not_numbers():
     assert np.isnan(diagnose(model, x).measures["gap"])
 
 
-def test_statistics_that_suit_the_data_make_a_note_of_what_training_tells():
-    """Averaged weights, as `use_ema` leaves them, before and after their statistics are renewed."""
+def averaged():
+    """Return a model whose weights are averages (`use_ema`) and whose statistics are not."""
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
@@ -239,14 +240,57 @@ def test_statistics_that_suit_the_data_make_a_note_of_what_training_tells():
     model.compile(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.99), "mse")
     x = np.random.default_rng(0).normal(2, 3, size=(512, 4)).astype("float32")
     model.fit(x, x[:, :1] ** 2, epochs=6, verbose=0)
-    stale = diagnose(model, x, select=("BN110",)).findings
-    assert [(found.code, found.severity) for found in stale] == [("BN110", "warning")]
+    return model, x
+
+
+def severities(model, data=None):
+    return [found.severity for found in diagnose(model, data, select=("BN110",)).findings]
+
+
+def test_statistics_that_suit_the_data_make_a_note_of_what_training_tells(tmp_path):
+    model, x = averaged()
+    assert severities(model, x) == ["warning"]
     recalibrate(model, x)
-    (renewed,) = diagnose(model, x, select=("BN110",)).findings
-    assert renewed.severity == "note"
-    assert renewed.evidence["gap"] < 0.25
-    # Without data nothing says so.
-    assert diagnose(model, select=("BN110",)).findings[0].severity == "warning"
+    # As another tool would leave them: the file does not tell that they are new.
+    model.save(tmp_path / "model.keras")
+    renewed = keras.models.load_model(tmp_path / "model.keras")
+    (found,) = diagnose(renewed, x, select=("BN110",)).findings
+    assert found.severity == "note"
+    assert found.evidence["gap"] < 0.25
+    assert severities(renewed) == ["warning"]
+
+
+def test_statistics_that_were_estimated_anew_are_known_to_be_until_a_weight_changes():
+    model, x = averaged()
+    change = recalibrate(model, x)
+    assert (severities(model), severities(model, x)) == ([], [])
+    kernel = model.layers[0].kernel.numpy()
+    model.layers[0].kernel.assign_add(kernel)
+    assert estimated_in(model) == set()
+    model.layers[0].kernel.assign(kernel)
+    assert estimated_in(model) == {"bn"}
+    assert severities(model) == []
+    change.undo()
+    assert severities(model) == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [({"blend": 0.5}, ["warning"]), ({"blend": 1.0}, [])]
+)
+def test_statistics_that_are_partly_old_are_not_taken_for_new(settings, expected):
+    model, x = averaged()
+    recalibrate(model, x, **settings)
+    assert severities(model) == expected
+
+
+def test_one_layer_more_that_is_estimated_anew_leaves_the_others_known():
+    model, x = averaged()
+    outer = keras.Sequential([model, layers.BatchNormalization(name="last")])
+    outer.compile(model.optimizer, "mse")
+    outer.build((None, 4))
+    recalibrate(outer, x, layers=[f"{model.name}/bn"])
+    recalibrate(outer, x, layers=["last"])
+    assert estimated_in(outer) == {f"{model.name}/bn", "last"}
 
 
 def test_a_diagnosis_that_is_not_all_numbers_is_json():

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics._exceptions import FailureError, InputError
+from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.making import finding
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
@@ -506,24 +506,104 @@ def test_a_layer_that_cannot_be_copied_is_named_and_nothing_changes():
     layer = model.get_layer("bn")
     layer.beta.assign(np.full(5, NAN))
     before = state(model)
-    with pytest.raises(
-        FailureError, match="the layer 'stubborn' of class NotCopied cannot be made"
-    ):
+    with pytest.raises(InputError) as refused:
         repair(model, numbers(64))
+    assert str(refused.value) == (
+        "repair: `model` must consist of layers that Keras can copy by `get_config` and "
+        "`from_config`. Received: the layer 'stubborn' of class NotCopied, which said: no "
+        "configuration. Give it both methods."
+    )
     assert same(state(model), before)
 
 
-def own_loss(y, p):
-    return keras.ops.mean((y - p) ** 2)
+def flagged(make=keras.Model, **compiled):
+    """A model with a baked flag, of any class and compiled in any way."""
+    x = layers.Input((5,))
+    model = make(x, layers.Dense(5, name="dense")(BN(name="bn")(x, training=True)))
+    if compiled:
+        model.compile(**compiled)
+    return model
+
+
+def test_single_frozen_weights_stay_frozen_in_a_new_model():
+    model = flagged()
+    model.get_layer("dense").bias.trainable = False
+    model.get_layer("bn").beta.trainable = False
+    new = repair(model).model
+    assert new is not model
+    assert [weight.name for weight in new.trainable_weights] == ["gamma", "kernel"]
+
+
+def test_a_new_model_is_compiled_with_losses_and_metrics_of_one_s_own():
+    def own_loss(y, p):
+        return keras.ops.mean((y - p) ** 4)
+
+    class Largest(keras.metrics.Mean):
+        def update_state(self, y, p, sample_weight=None):
+            return super().update_state(keras.ops.max(keras.ops.abs(y - p)))
+
+    model = flagged(
+        loss={"dense": own_loss},
+        metrics={"dense": [Largest(name="largest"), "mae"]},
+        optimizer=keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
+        run_eagerly=True,
+    )
+    x = numbers(32)
+    model.fit(x, x, verbose=0)
+    done = repair(model, only=["BN107"])
+    assert done.notes == ()
+    new = done.model.evaluate(x, x, verbose=0, return_dict=True)
+    assert new == pytest.approx(model.evaluate(x, x, verbose=0, return_dict=True))
+    assert set(new) == {"loss", "largest", "mae"}
+    assert done.model.run_eagerly
+    assert float(done.model.optimizer.learning_rate) == float(model.optimizer.learning_rate)
 
 
 def test_a_loss_that_cannot_be_copied_is_said_to_be_lost():
-    x = layers.Input((5,))
-    model = keras.Model(x, BN(name="bn")(x, training=True))
-    model.compile(loss=own_loss)
-    done = repair(model)
+    done = repair(flagged(loss=lambda y, p: keras.ops.mean((y - p) ** 2)))
     assert not done.model.compiled
     assert "the new model is not compiled" in done.notes[0]
+
+
+class OwnSteps(keras.Model):
+    def train_step(self, data):
+        return {"of_its_own": 7.0}
+
+
+class OwnCompile(keras.Model):
+    def compile(self, more=None, **settings):
+        super().compile(**settings)
+
+
+class OwnCopy(OwnCompile):
+    def compile_from_config(self, config):
+        self.compile(more=1, loss="mae")
+
+
+def test_a_new_model_trains_with_the_steps_of_its_class():
+    model = flagged(OwnSteps, loss="mse")
+    done = repair(model)
+    x = numbers(8)
+    assert done.notes == ()
+    assert type(done.model) is OwnSteps
+    assert done.model.train_on_batch(x, x, return_dict=True) == {"of_its_own": 7.0}
+
+
+def test_a_compile_of_a_class_s_own_is_left_to_it():
+    done = repair(flagged(OwnCompile, loss="mse"))
+    assert not done.model.compiled
+    assert done.notes == (
+        "the new model is not compiled, since its class has a `compile` of its own",
+    )
+    done = repair(flagged(OwnCopy, loss="mse"))
+    assert (done.model.loss, done.notes) == ("mae", ())
+
+
+def test_what_a_new_model_could_not_take_along_is_noted():
+    model = flagged()
+    model.more = layers.Dense(2, name="more")
+    (note,) = repair(model).notes
+    assert note.endswith("holds outside its graph is not in the new model: more.")
 
 
 def shared():
@@ -659,7 +739,14 @@ def test_a_repair_is_json():
 BAD = {
     "model": (lambda m, x: repair("model", x), "repair: `model` must be a Keras model"),
     "method": (lambda m, x: repair(m, x, method="mean"), "repair: `method` must be"),
-    "only": (lambda m, x: repair(m, x, only=["BN999"]), "BN999"),
+    "only": (
+        lambda m, x: repair(m, x, only=["BN999"]),
+        r"^repair: `only` must name rules\. Received: only='BN999'\. Did you mean 'BN",
+    ),
+    "only as one string": (
+        lambda m, x: repair(m, x, only="BN101"),
+        r"^repair: `only` must be a list of codes\. Received: only='BN101'\. Write \['BN101'\]\.$",
+    ),
     "empty": (lambda m, x: repair(m, x[:0]), "repair: `data` must hold at least one sample"),
 }
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
+from batchnorm_mechanics._user_code import find
 from batchnorm_mechanics.conformance.subject import Subject
-from batchnorm_mechanics.conformance.subjects import user
 
 _INSTALL_PEERS = "pip install 'batchnorm-mechanics[peers]'"
 _HERE = "batchnorm_mechanics.conformance.subjects"
@@ -105,16 +105,12 @@ def resolve(spec: str) -> Subject:
                 f"{' and '.join(missing)}. Install the peers: {_INSTALL_PEERS}."
             )
         return _BUILT_IN[spec].make()
-    where, colon, name = spec.rpartition(":")
-    if where and name.isidentifier():
+    where, colon, _ = spec.rpartition(":")
+    if colon or spec.endswith(".py"):
         # Before the user's file imports it, and prints a dozen lines.
         import_tensorflow_quietly()
-        return _as_subject(user.find(spec), spec, source=where)
-    if colon or spec.endswith(".py"):
-        raise InputError(
-            "conform: `subject` must have the form path/to/file.py:Name or package.module:Name. "
-            f"Received: subject={spec!r}. Name the layer or function after a colon."
-        )
+        found = find(spec, caller="conform", argument="subject")
+        return _as_subject(found, spec, source=where)
     missing = [name for name in all_names() if name not in default_names()]
     hint = f" Those that need the peers, {_INSTALL_PEERS}: {', '.join(missing)}." if missing else ""
     raise InputError(

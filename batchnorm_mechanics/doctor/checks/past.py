@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from batchnorm_mechanics.doctor.structure.marks import estimated_in
 from batchnorm_mechanics.doctor.structure.norms import Norm, Vector
 
 # Layers that are linear in their input, and begin with a bias of zero unless told otherwise.
@@ -33,11 +34,13 @@ class Past:
         moved: whether any weight whose start is known has left it.
         ema_momentum: of the averages of the weights that are in the weights' place; None where
             there are none.
+        estimated: paths of layers whose statistics were estimated anew since.
     """
 
     steps: int
     moved: bool
     ema_momentum: float | None
+    estimated: frozenset[str] = frozenset()
 
     @property
     def is_trained(self) -> bool:
@@ -69,6 +72,7 @@ def past_of(model: Any, norms: tuple[Norm, ...]) -> Past:
         steps=steps,
         moved=any(not at_start(norm) or affine_moved(norm) for norm in norms) or _bias_moved(model),
         ema_momentum=float(averaging[0].ema_momentum) if averaging else None,
+        estimated=estimated_in(model),
     )
 
 

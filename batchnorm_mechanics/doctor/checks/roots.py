@@ -17,7 +17,6 @@ _EXPLAINED_BY = {
     "BN203": _WRONG_STATISTICS,
     "BN104": ("BN206",),
     "BN102": ("BN115",),
-    "BN205": ("BN101", "BN102"),
 }
 # What reaches a layer is what all layers before it passed on.
 _PASSED_ON = ("BN101", "BN102")

@@ -168,13 +168,16 @@ def weight_of_start(norm: Norm, past: Past) -> float | None:
 
     Returns:
         momentum**updates, in (0, 1); None where nothing is averaged so: a frozen layer, one of
-        renormalization, a policy without that start, or no step of the optimizer.
+        renormalization, a policy without that start, no step of the optimizer, or statistics that
+        were estimated anew since.
     """
     ours = isinstance(norm.layer, BatchNormalization)
     if ours and not isinstance(norm.layer.policy, ExponentialMovingAverage):
         return None
     momentum = norm.momentum
     if norm.renorm or not norm.layer.trainable or past.steps == 0 or momentum is None:
+        return None
+    if norm.name in past.estimated:
         return None
     if not 0 < momentum < 1:
         return None
@@ -250,7 +253,7 @@ def _is_pure_decay(norm: Norm, weight: float) -> bool:
 
 
 def _stale(norm: Norm, past: Past) -> list[Finding]:
-    if past.ema_momentum is None or not norm.layer.trainable:
+    if past.ema_momentum is None or not norm.layer.trainable or norm.name in past.estimated:
         return []
     if norm.calls and all(call.before is None for call in norm.calls):
         return []  # its input has passed no weight

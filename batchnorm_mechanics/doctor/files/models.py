@@ -16,17 +16,23 @@ from typing import Any
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._files import is_out_of_space
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
-from batchnorm_mechanics.doctor.files.custom import find
+from batchnorm_mechanics._user_code import find
 
 _ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_SUFFIXES = (".h5", ".hdf5")
+_SHORT_NAMES = ("mse", "mae", "mape", "msle", "MSE", "MAE", "MAPE", "MSLE", "bce", "BCE")
 # Keras's words, of its own format and of the one before it.
 _UNKNOWN = re.compile(
     r"Could not locate (?P<kind>class|function) '(?P<name>[^']+)'"
     r"|Unknown (?P<old_kind>[a-z ]+): '(?P<old_name>[^']+)'"
 )
+_ADVICE = ("No training configuration found", "compiled metrics have yet to be built")
 _UNSAFE = ("arbitrary code", "safe_mode")
+_DAMAGED = "It is damaged or cut off; copy or save it anew."
+# HDF5's word for a file that ends too early.
+_CUT_OFF = "truncated file"
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
 # Of a reason that another library gives, which may hold a whole configuration.
 _LONGEST = 160
 
@@ -64,7 +70,11 @@ def load_model(
     import_tensorflow_quietly()
     import keras
 
-    objects = {spec.rpartition(":")[2]: find(spec, caller=caller) for spec in custom}
+    # Keras stores such a loss in an HDF5 file by this name, and does not find it again by it.
+    short = _SHORT_NAMES if path.suffix in _HDF5_SUFFIXES else ()
+    objects = {name: keras.losses.get(name) for name in short} | {
+        spec.rpartition(":")[2]: find(spec, caller=caller, argument="custom") for spec in custom
+    }
     try:
         with _without_advice_to_compile():
             model = keras.saving.load_model(
@@ -88,19 +98,19 @@ def _no_model(path: Path, why: str, caller: str) -> InputError:
 def _check_is_model_file(path: Path, caller: str) -> None:
     try:
         mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise _no_model(path, "It is a folder; save the model with model.save(...).", caller)
+        start = b""
         # Opening a named pipe would wait for whoever writes to it.
-        if not stat.S_ISREG(mode):
-            raise _no_model(path, "It is no regular file.", caller)
-        with path.open("rb") as file:
-            start = file.read(8)
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                start = file.read(8)
     except FileNotFoundError as error:
         raise _no_model(path, "There is no such file; check the path.", caller) from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise _no_model(path, f"It cannot be opened: {why}.", caller) from error
-    fault = _fault(path, start)
+    if stat.S_ISDIR(mode):
+        raise _no_model(path, "It is a folder; save the model with model.save(...).", caller)
+    fault = _fault(path, start) if stat.S_ISREG(mode) else "It is no regular file."
     if fault is not None:
         raise _no_model(path, fault, caller)
 
@@ -121,7 +131,7 @@ def _fault(path: Path, start: bytes) -> str | None:
     if not is_zip:
         return "It is no zip archive, as a .keras file is."
     if not zipfile.is_zipfile(path):
-        return "It is damaged or cut off; copy or save it anew."
+        return _DAMAGED
     with zipfile.ZipFile(path) as archive:
         if "config.json" not in archive.namelist():
             return "It is a zip archive without a model in it."
@@ -130,13 +140,13 @@ def _fault(path: Path, start: bytes) -> str | None:
 
 @contextlib.contextmanager
 def _without_advice_to_compile() -> Iterator[None]:
-    """Hold back a line that Keras logs of an `.h5` file without a training configuration.
+    """Hold back lines that Keras logs of an `.h5` file: that it is not compiled, or its metrics.
 
-    A model that was never compiled is none the worse here.
+    The model is none the worse here.
     """
 
     def keep(record: logging.LogRecord) -> bool:
-        return "No training configuration found" not in record.getMessage()
+        return not any(words in record.getMessage() for words in _ADVICE)
 
     logger = logging.getLogger("absl")
     logger.addFilter(keep)
@@ -169,6 +179,8 @@ def _refusal(path: Path, error: Exception, caller: str) -> InputError:
         return _no_model(
             path, "It holds weights alone; load them into a model and save that.", caller
         )
+    if isinstance(error, zipfile.BadZipFile) or _CUT_OFF in text:
+        return _no_model(path, _DAMAGED, caller)
     return _no_model(path, f"It cannot be loaded ({first_line(error)}).", caller)
 
 
@@ -179,7 +191,8 @@ def first_line(error: BaseException) -> str:
         >>> first_line(ValueError("no such thing"))
         'ValueError: no such thing'
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Keras prints some lines in bold, whatever they are printed to.
+    lines = [line.strip() for line in _STYLE.sub("", str(error)).splitlines() if line.strip()]
     # TensorFlow says what is wrong after a whole traceback, and before it names the node.
     told = [before for before, node in itertools.pairwise(lines) if node.startswith("[[{{node")]
     line = (told or lines or [""])[0]

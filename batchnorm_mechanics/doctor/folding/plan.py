@@ -18,7 +18,7 @@ from batchnorm_mechanics.doctor.folding.kinds import (
     obstacle,
     offset_obstacle,
 )
-from batchnorm_mechanics.doctor.structure.norms import Norm, graphs_in, norms_in
+from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.structure.wiring import (
     Wiring,
     baked_training,
@@ -64,11 +64,9 @@ def plan_of(model: Any) -> Plan:
 class _Planner:
     def __init__(self, model: Any) -> None:
         self.norms = norms_in(model)
-        self.reached = graphs_reached(model)
+        self.reached = {id(reached.graph): reached for reached in graphs_reached(model)}
         self.calls = calls_in(model)
-        self.wirings = {
-            id(graph): Wiring(graph) for graph in graphs_in(model) if id(graph) in self.reached
-        }
+        self.wirings = {key: Wiring(reached.graph) for key, reached in self.reached.items()}
         self.weights: dict[int, Weights] = {}
 
     def plan(self) -> Plan:
@@ -109,7 +107,9 @@ class _Planner:
             return f"it is called {len(norm.calls)} times, and would have to go into several layers"
         if method := method_of_its_own(norm.layer, ("__call__", "build", "call")):
             return f"it has a `{method}` of its own, which may compute something else"
-        if norm.layer.trainable and (baked_training(call.node) or self.reached[id(call.graph)]):
+        if norm.layer.trainable and (
+            baked_training(call.node) or self.reached[id(call.graph)].training
+        ):
             return "training=True is baked into its call, so it normalizes by the batch"
         if not all(np.isfinite(part).all() for part in _affine(norm)):
             return "its statistics, gamma or beta are not finite, or its variance is negative"

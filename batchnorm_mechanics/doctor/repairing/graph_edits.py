@@ -1,6 +1,5 @@
 """The same model with other calls: without baked training flags, and with shared layers split."""
 
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -8,10 +7,16 @@ from typing import Any
 
 import keras
 
-from batchnorm_mechanics._exceptions import FailureError
 from batchnorm_mechanics.doctor.repairing.plan import Action
+from batchnorm_mechanics.doctor.structure.copies import Edits, copied
+from batchnorm_mechanics.doctor.structure.layer_copies import at_hand
 from batchnorm_mechanics.doctor.structure.norms import Norm, nodes_in
-from batchnorm_mechanics.doctor.structure.wiring import calls_in, graph_of
+from batchnorm_mechanics.doctor.structure.wiring import (
+    calls_in,
+    graph_of,
+    graphs_reached,
+    method_of_its_own,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +48,7 @@ def obstacle(model: Any, norm: Norm, action: Action) -> str | None:
         return "it or the layer before it is called more than once"
     if graph_of(model) is None:
         return "the model's own code calls the layer, which only its author can change"
-    graphs = _graphs(model)
+    graphs = _editable(model)
     if action == "unflag":
         if any(_is_flagged(node, [norm.layer]) for graph in graphs for node in nodes_in(graph)):
             return None
@@ -68,33 +73,28 @@ def rebuilt(model: Any, *, unflag: Collection[Norm], split: Collection[Norm]) ->
             others are "name_2" and so on.
 
     Raises:
-        FailureError: a layer cannot be made from its own configuration.
+        InputError: a layer cannot be copied.
     """
-    copies = _Copies(unflag, split)
-    new = copies.of(model)
-    copies.fill()
-    names = {id(norm.layer): norm.name for norm in split}
-    by_call = {names[key]: tuple(layers) for key, layers in copies.by_call.items()}
-    return Rebuilt(new, MappingProxyType(by_call), _compile_like(model, new))
+    flagged = frozenset(
+        id(node)
+        for graph in _editable(model)
+        for node in nodes_in(graph)
+        if _is_flagged(node, [norm.layer for norm in unflag])
+    )
+    edits = Edits(unflagged=flagged, split=frozenset(id(norm.layer) for norm in split))
+    new = copied(model, edits, caller="repair")
+    by_call = {norm.name: new.of[id(norm.layer)] for norm in split}
+    lost = (*new.lost, *_compile_like(model, new.model))
+    return Rebuilt(new.model, MappingProxyType(by_call), lost)
 
 
-def _graphs(model: Any) -> list[Any]:
+def _editable(model: Any) -> list[Any]:
     """Return the graphs whose calls `rebuilt` can change.
 
     Missing are those within layers that have their own code, and those of sequences of layers, in
     which no call has a flag and no layer has two.
     """
-    found: dict[int, Any] = {}
-
-    def visit(layer: Any) -> None:
-        graph = graph_of(layer)
-        if graph is not None and id(graph) not in found:
-            found[id(graph)] = None if isinstance(layer, keras.Sequential) else graph
-            for node in nodes_in(graph):
-                visit(node.operation)
-
-    visit(model)
-    return [graph for graph in found.values() if graph is not None]
+    return [reached.graph for reached in graphs_reached(model) if not reached.is_sequence]
 
 
 def _is_flagged(node: Any, layers: Collection[Any]) -> bool:
@@ -106,119 +106,17 @@ def _is_flagged(node: Any, layers: Collection[Any]) -> bool:
     return any(id(layer) in held for layer in layers)
 
 
-class _Copies:
-    """The copies of layers and models, each made once, so that what was shared is shared again."""
-
-    def __init__(self, unflag: Collection[Norm], split: Collection[Norm]) -> None:
-        self._unflag = [norm.layer for norm in unflag]
-        self._split = {id(norm.layer) for norm in split}
-        self._made: dict[int, tuple[Any, Any]] = {}
-        self.by_call: dict[int, list[Any]] = {}
-
-    def of(self, layer: Any) -> Any:
-        if id(layer) not in self._made:
-            graph = graph_of(layer)
-            if graph is None:
-                copy = _copy_of(layer)
-            elif isinstance(layer, keras.Sequential):
-                copy = keras.Sequential([self.of(one) for one in layer._layers], name=layer.name)
-            else:
-                copy = self._of_a_graph(graph)
-            self._made[id(layer)] = (layer, copy)
-        return self._made[id(layer)][1]
-
-    def _of_a_graph(self, graph: Any) -> Any:
-        names = {node.operation.name for node in nodes_in(graph)}
-        tensors: dict[int, Any] = {}
-        for node in nodes_in(graph):
-            if node.is_input:
-                outputs = self.of(node.operation).output
-            else:
-                positional, named = node.arguments.fill_in(tensors)
-                if _is_flagged(node, self._unflag):
-                    named = {name: value for name, value in named.items() if name != "training"}
-                outputs = self._for_call(node.operation, names)(*positional, **named)
-            for old, new in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
-                tensors[id(old)] = new
-        inputs, outputs = (
-            keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)
-            for structure in (graph.input, graph.output)
-        )
-        return keras.Model(inputs, outputs, name=graph.name)
-
-    def _for_call(self, layer: Any, names: set[str]) -> Any:
-        if id(layer) not in self._split:
-            return self.of(layer)
-        calls = self.by_call.setdefault(id(layer), [])
-        copy = self.of(layer) if not calls else _copy_of(layer, name=_unused(layer.name, names))
-        calls.append(copy)
-        return copy
-
-    def fill(self) -> None:
-        """Give the copies their weights and flags."""
-        made = list(self._made.values())
-        # A model's flag is handed down to all in it, which come into their own after it.
-        for model, copy in reversed([pair for pair in made if graph_of(pair[0]) is not None]):
-            copy.trainable = model.trainable
-        for layer, copy in made:
-            if graph_of(layer) is not None or not isinstance(layer, keras.Layer):
-                continue
-            for one in self.by_call.get(id(layer), [copy]):
-                one.set_weights(layer.get_weights())
-                pairs = zip(layer._flatten_layers(), one._flatten_layers(), strict=True)
-                for old, new in pairs:
-                    new.trainable = old.trainable
-                    _copy_state(old, new)
-
-
-def _unused(name: str, names: set[str]) -> str:
-    number = 2
-    while f"{name}_{number}" in names:
-        number += 1
-    names.add(f"{name}_{number}")
-    return f"{name}_{number}"
-
-
-def _copy_of(layer: Any, **settings: Any) -> Any:
-    """Return a layer or operation with the same settings, still without weights."""
-    # Its configuration holds Python code, which Keras runs only when it is told to; here the
-    # function is at hand.
-    if type(layer) is keras.layers.Lambda:
-        return keras.layers.Lambda(
-            layer.function,
-            output_shape=layer._output_shape,
-            mask=layer.mask,
-            arguments=layer.arguments,
-            name=layer.name,
-            dtype=layer.dtype_policy,
-            trainable=layer.trainable,
-        )
-    try:
-        return type(layer).from_config({**layer.get_config(), **settings})
-    except Exception as error:
-        raise FailureError(
-            f"repair: the graph cannot be built anew: the layer {layer.name!r} of class "
-            f"{type(layer).__name__} cannot be made by `get_config` and `from_config`. "
-            f"It said: {error}. The model is as it was."
-        ) from error
-
-
-def _copy_state(layer: Any, copy: Any) -> None:
-    """Copy what a preprocessing layer holds besides weights."""
-    if hasattr(layer, "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            layer.save_assets(folder)
-            copy.load_assets(folder)
-    elif hasattr(layer, "finalize_state") and layer.built:
-        copy.finalize_state()
-
-
 def _compile_like(model: Any, copy: Any) -> tuple[str, ...]:
     """Compile a model like another, the optimizer's state included; return what was lost."""
     if not model.compiled:
         return ()
+    if method_of_its_own(model, ("compile",)) and not method_of_its_own(
+        model, ("compile_from_config",)
+    ):
+        return ("the new model is not compiled, since its class has a `compile` of its own",)
     try:
-        copy.compile_from_config(model.get_compile_config())
+        with at_hand(keras.tree.flatten(dict(model._compile_config.config))):
+            copy.compile_from_config(model.get_compile_config())
     except (TypeError, ValueError) as error:
         (first, *_) = str(error).splitlines() or [""]
         return (f"the new model is not compiled, since its settings cannot be copied: {first}",)

@@ -20,6 +20,7 @@ from batchnorm_mechanics.doctor.repairing.change import (
     weights_of,
 )
 from batchnorm_mechanics.doctor.repairing.estimate import Estimates, estimate
+from batchnorm_mechanics.doctor.structure.marks import estimated_in, mark_estimated
 from batchnorm_mechanics.doctor.structure.norms import Norm, Vector
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.statistics import AverageOfBatches
@@ -58,6 +59,11 @@ class How:
                 "It is the weight of the new statistics; leave it out to replace the old ones."
             )
 
+    @property
+    def replaces(self) -> bool:
+        """Whether nothing of the old statistics is left in the new ones."""
+        return self.blend is None or self.blend == 1
+
     def __str__(self) -> str:
         words = {
             "pooled": "moments of all samples pooled",
@@ -90,6 +96,7 @@ def estimate_anew(
         InputError: as `recalibrate`. After any exception the model is as it was.
     """
     by_name = {norm.name: norm for norm in norms}
+    marked = estimated_in(model)
     changes: list[LayerChange] = []
 
     def run(wanted: Sequence[str]) -> Estimates:
@@ -116,6 +123,13 @@ def estimate_anew(
     except BaseException:
         undo_all(changes)
         raise
+    if how.replaces:
+        whole = {
+            change.name
+            for change in changes
+            if len(channels[change.name]) in (0, by_name[change.name].channels)
+        }
+        mark_estimated(model, marked | whole)
     order = list(by_name)
     in_order = tuple(sorted(changes, key=lambda change: order.index(change.name)))
     return Change(in_order, MappingProxyType(dict(found.left)), found.samples, str(how))

@@ -146,22 +146,21 @@ def graphs_in(model: Any) -> tuple[Any, ...]:
     Args:
         model: any Keras model or layer.
     """
-    graphs: dict[int, Any] = {}
-    for layer in model._flatten_layers(include_self=True, recursive=True):
-        graph = getattr(layer, "_functional", None) if _is_sequential(layer) else layer
-        if isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth"):
-            graphs[id(graph)] = graph
-    return tuple(graphs.values())
+    layers = model._flatten_layers(include_self=True, recursive=True)
+    graphs = [graph for layer in layers if (graph := functional_of(layer)) is not None]
+    return tuple({id(graph): graph for graph in graphs}.values())
+
+
+def functional_of(layer: Any) -> Any | None:
+    """Return the functional graph that a model is, or that Keras made of a sequence, or None."""
+    graph = getattr(layer, "_functional", None) if isinstance(layer, keras.Sequential) else layer
+    return graph if isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth") else None
 
 
 def nodes_in(graph: Any) -> tuple[Any, ...]:
     """Return the calls of which a functional graph consists, in an order in which they can run."""
     by_depth = graph._nodes_by_depth
     return tuple(node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth])
-
-
-def _is_sequential(layer: Any) -> bool:
-    return isinstance(layer, keras.Sequential)
 
 
 def _calls_in(model: Any) -> dict[int, list[Call]]:

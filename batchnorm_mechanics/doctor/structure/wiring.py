@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from batchnorm_mechanics.doctor.structure.norms import graphs_in, nodes_in
+from batchnorm_mechanics.doctor.structure.norms import functional_of, graphs_in, nodes_in
 
 
 class Users(NamedTuple):
@@ -69,10 +69,8 @@ def graph_of(layer: Any) -> Any | None:
 
     A subclass that only builds a graph is that graph; one with a `call` of its own is not.
     """
-    graph = getattr(layer, "_functional", layer)
-    if not (isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth")):
-        return None
-    return None if method_of_its_own(layer, ("__call__", "call")) else graph
+    graph = functional_of(layer)
+    return None if graph is None or method_of_its_own(layer, ("__call__", "call")) else graph
 
 
 def method_of_its_own(layer: Any, methods: tuple[str, ...]) -> str | None:
@@ -94,20 +92,34 @@ def baked_training(node: Any) -> bool:
     return value is not None and value is not False
 
 
-def graphs_reached(model: Any) -> Mapping[int, bool]:
-    """Return the ids of the graphs that can be built anew, and whether each runs in training mode.
+class Reached(NamedTuple):
+    """A graph that can be built anew.
+
+    Attributes:
+        graph: the functional model.
+        training: whether a baked flag runs it in training mode.
+        is_sequence: whether Keras made it of a sequence of layers.
+    """
+
+    graph: Any
+    training: bool
+    is_sequence: bool
+
+
+def graphs_reached(model: Any) -> tuple[Reached, ...]:
+    """Return the graphs in a model that can be built anew.
 
     Those within a layer or model that has its own code are missing.
     """
-    found: dict[int, bool] = {}
+    found: dict[int, Reached] = {}
 
     def visit(layer: Any, *, training: bool) -> None:
         graph = graph_of(layer)
-        if graph is None or found.get(id(graph)) in {True, training}:
+        if graph is None or (id(graph) in found and found[id(graph)].training >= training):
             return
-        found[id(graph)] = training
+        found[id(graph)] = Reached(graph, training, isinstance(layer, keras.Sequential))
         for node in nodes_in(graph):
             visit(node.operation, training=training or baked_training(node))
 
     visit(model, training=False)
-    return found
+    return tuple(found.values())

@@ -91,7 +91,10 @@ def test_batches_of_one_explain_a_collapsed_variance():
 
 def test_nan_is_explained_by_weights_at_a_layer_before_and_not_after():
     assert roots(made("BN205", "two"), made("BN101", "one"))["BN205 two"] == "BN101 one"
-    assert roots(made("BN205", "two"), made("BN101", "two"))["BN205 two"] == "BN101 two"
+    # A layer's own weights come after its input.
+    assert roots(made("BN205", "two"), made("BN101", "two"))["BN205 two"] is None
+    both = roots(made("BN205", "two"), made("BN101", "two"), made("BN101", "one"))
+    assert both["BN205 two"] == "BN101 one"
     assert roots(made("BN205", "two"), made("BN101", "three"))["BN205 two"] is None
     assert roots(made("BN205", ""), made("BN101", "three"))["BN205"] == "BN101 three"
 

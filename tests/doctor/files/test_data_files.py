@@ -1,5 +1,6 @@
 """Data from files, and whether they fit a model."""
 
+import os
 import tracemalloc
 import zipfile
 
@@ -111,7 +112,10 @@ def test_labels_of_a_npy_file_are_another_file(tmp_path):
     data = load_data(tmp_path / "x.npy", labels_name=str(tmp_path / "y.npy"))
     np.testing.assert_array_equal(all_of(data)[1], Y)
     message = refusal(load_data, tmp_path / "x.npy", labels_name=str(tmp_path / "z.npy"))
-    assert f"There is no {tmp_path / 'z.npy'}" in message
+    assert message == (
+        "doctor: `labels` must be a .npy file or a folder of .npy files, with numbers. Received: "
+        f"labels='{tmp_path / 'z.npy'}'. There is no {tmp_path / 'z.npy'}; check the path."
+    )
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
@@ -147,7 +151,15 @@ def test_what_is_no_data_is_refused_with_the_reason(tmp_path):
     np.savez(tmp_path / "empty.npz", x=np.zeros((0, 4)))
     np.savez(tmp_path / "unequal.npz", x=X, y=Y[:-1])
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe.npz")
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "zero.npz").touch()
+    (tmp_path / "zero.npy").touch()
     for name, reason in {
+        "pipe.npz": "It is no regular file",
+        "pipe.npy": "It is no regular file",
+        "zero.npz": "It is empty",
+        "zero.npy": "It is empty",
         "nowhere.npz": "There is no ",
         "nowhere.npy": "There is no ",
         "nowhere": "There is no ",
@@ -162,8 +174,8 @@ def test_what_is_no_data_is_refused_with_the_reason(tmp_path):
         "objects.npy": "it holds Python objects",
         "objects.npz": "It cannot be read (ValueError: Object arrays cannot be loaded",
         "single.npy": "is a single number",
-        "empty.npz": "must hold at least one sample",
-        "unequal.npz": "as many labels as samples",
+        "empty.npz": "whose x has none",
+        "unequal.npz": "where x has 10 rows, labels has 9 rows",
         "folder": "holds no .npy file",
     }.items():
         message = refusal(load_data, tmp_path / name, caller="repair")
@@ -219,6 +231,7 @@ def test_data_that_fit_come_through_unchanged(tmp_path):
         ((10, 60), "There are as many numbers: reshape them to (-1, 5, 4, 3)."),
         ((10, 5, 4), "Prepare them as in training."),
         ((10, 5, 4, 1), "Prepare them as in training."),
+        ((5, 4, 3), "It looks like one sample: give it an axis of samples, array[None]."),
     ],
 )
 def test_samples_of_another_shape_are_refused_with_advice(tmp_path, shape, advice):
@@ -262,7 +275,7 @@ def test_several_inputs_go_by_their_names(tmp_path):
         check_data_fits, to, data, name="data.npz"
     )
     data = loaded(tmp_path, left=X, right=X)
-    assert "samples of shape (2), " in refusal(check_data_fits, to, data, name="data.npz")
+    assert "samples of shape (2,), " in refusal(check_data_fits, to, data, name="data.npz")
 
 
 def test_inputs_of_unequal_rows_are_refused(tmp_path):
@@ -276,6 +289,21 @@ def test_several_arrays_for_one_input_are_refused(tmp_path):
     message = refusal(check_data_fits, model(), data, name="data.npz")
     assert "must hold one array of samples, named 'x'" in message
     assert "x_train, x_test" in message
+
+
+@pytest.mark.parametrize("name", ["images", "arr_0"])
+def test_one_array_of_whatever_name_is_the_one_input(tmp_path, name):
+    inputs, labels, _ = all_of(fitted(model(), tmp_path, **{name: X, "y": Y}))
+    np.testing.assert_array_equal(inputs, X)
+    np.testing.assert_array_equal(labels, Y)
+
+
+def test_one_array_goes_to_a_model_that_takes_a_dict_by_the_name_it_wants(tmp_path):
+    taken = {"pixels": keras.Input((4,), name="pixels")}
+    to = keras.Model(taken, keras.layers.BatchNormalization()(taken["pixels"]))
+    inputs, _ = next(iter(fitted(to, tmp_path, images=X)))
+    assert list(inputs) == ["pixels"]
+    assert to.predict_on_batch(inputs).shape == (4, 4)
 
 
 def test_a_batch_size_that_the_model_fixes_is_asked_for(tmp_path):
@@ -383,7 +411,12 @@ def test_any_label_will_do_where_the_output_is_no_choice_of_classes(tmp_path):
 def test_the_range_is_hinted_at_only_where_nothing_scales_integers(tmp_path):
     images = np.tile(np.arange(0, 250, 25, dtype=np.uint8)[:, None], (1, 4))
     as_bytes = loaded(tmp_path, x=images)
-    assert range_hint(model(), as_bytes).startswith("The data are uint8 from 0 to 75, and no layer")
+    assert range_hint(model(), as_bytes).startswith(
+        "The data are whole numbers from 0 to 75 (uint8), and no layer"
+    )
     scaling = keras.Sequential([keras.layers.Rescaling(1 / 255), model()])
     assert range_hint(scaling, as_bytes) is None
-    assert range_hint(model(), loaded(tmp_path, x=images / 255)) is None
+    as_floats = loaded(tmp_path, x=images.astype(np.float32))
+    assert "from 0 to 75 (float32)" in range_hint(model(), as_floats)
+    for fine in (images / 255, images > 100, images // 200):
+        assert range_hint(model(), loaded(tmp_path, x=fine)) is None

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.files.custom import find
-from batchnorm_mechanics.doctor.files.models import check_out, load_model, save_model
+from batchnorm_mechanics._user_code import find
+from batchnorm_mechanics.doctor.files.models import check_out, first_line, load_model, save_model
 
 CUSTOM = """
 import keras
@@ -60,7 +60,7 @@ def custom_file(tmp_path):
 
 @pytest.fixture
 def needs_custom(tmp_path, custom_file):
-    square = find(f"{custom_file}:Square", caller="doctor")
+    square = find(f"{custom_file}:Square", caller="doctor", argument="custom")
     return saved(tmp_path / "custom.keras", square())
 
 
@@ -68,17 +68,32 @@ def needs_custom(tmp_path, custom_file):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("is_compiled", [False, True])
 # Keras stores an HDF5 file's numbers through a path of NumPy's that warns.
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_a_whole_model_comes_back_with_its_weights(tmp_path, suffix, caplog):
+def test_a_whole_model_comes_back_with_its_weights(tmp_path, suffix, is_compiled, caplog):
     model = small()
     model.get_layer("bn").moving_mean.assign([1.0, 2.0, 3.0])
+    if is_compiled:
+        model.compile("sgd", "mse", metrics=["mae"])
     model.save(tmp_path / f"model{suffix}")
     caplog.clear()
     loaded = load_model(tmp_path / f"model{suffix}")
     assert loaded.get_layer("bn").moving_mean.numpy().tolist() == [1.0, 2.0, 3.0]
-    # No advice to compile a model that was never compiled.
+    # No advice to compile a model that was never compiled, nor of metrics that are not built yet.
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "msle", "mape", "MSE", "bce"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_loss_that_keras_does_not_find_again_in_an_hdf5_file_is_found(tmp_path, loss):
+    model = small()
+    model.compile("sgd", loss)
+    model.fit(np.ones((8, 3)), np.ones((8, 3)), batch_size=2, verbose=0)
+    model.save(tmp_path / "model.h5")
+    loaded = load_model(tmp_path / "model.h5")
+    assert loaded.loss is keras.losses.get(loss)
+    assert int(loaded.optimizer.iterations) == 4
 
 
 def test_the_optimizer_comes_along(tmp_path):
@@ -107,7 +122,7 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path):
     os.mkfifo(tmp_path / "pipe.keras")
     for name, reason in {
         "nowhere.keras": "There is no such file",
-        "folder.keras": "It is a folder",
+        "folder.keras": "folder.keras'. It is a folder",
         "pipe.keras": "It is no regular file",
         "empty.keras": "It is empty",
         "text.keras": "It is no zip archive",
@@ -131,7 +146,27 @@ def test_damage_inside_an_archive_is_one_line(tmp_path):
     path = tmp_path / "damaged.keras"
     at = good.index(b'"class_name"')
     path.write_bytes(good[:at] + b"\x00\x01\x02" + good[at + 3 :])
-    assert "It cannot be loaded (" in refusal(path)
+    assert refusal(path).endswith("It is damaged or cut off; copy or save it anew.")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{")
+    assert "It cannot be loaded (JSONDecodeError" in refusal(path)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_file_that_is_cut_off_anywhere_is_called_so(tmp_path, suffix, share):
+    whole = saved(tmp_path / f"whole{suffix}").read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert refusal(path) == (
+        f"doctor: `model` must be a .keras or .h5 file with a whole model. Received: "
+        f"model={str(path)!r}. It is damaged or cut off; copy or save it anew."
+    )
+
+
+def test_a_reason_that_keras_prints_in_bold_is_plain():
+    assert first_line(ValueError("\x1b[1mno such thing\x1b[0m")) == "ValueError: no such thing"
 
 
 def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
@@ -169,7 +204,7 @@ def test_an_unknown_class_is_named_and_found_by_custom(needs_custom, custom_file
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_an_unknown_class_of_an_hdf5_file_is_named_too(tmp_path, custom_file):
-    square = find(f"{custom_file}:Square", caller="doctor")
+    square = find(f"{custom_file}:Square", caller="doctor", argument="custom")
     path = saved(tmp_path / "custom.h5", square())
     assert "which needs the layer 'Square'" in refusal(path)
     assert load_model(path, custom=[f"{custom_file}:Square"]).count_params() == 12
@@ -182,31 +217,10 @@ def test_custom_is_imported_from_the_current_folder(tmp_path, monkeypatch, needs
     assert load_model(needs_custom, custom=["mine_for_custom:Square"]) is not None
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason"),
-    [
-        ("Square", "Write module:Name"),
-        ("nets:", "Write module:Name"),
-        ("no_such_module_here:Square", "There is no module 'no_such_module_here'"),
-        ("nowhere.py:Square", "There is no file nowhere.py"),
-        ("fractions:Square", "fractions has no 'Square'; it has "),
-    ],
-)
-def test_a_custom_object_that_is_not_there_is_refused(spec, reason):
-    with pytest.raises(InputError) as refused:
-        find(spec, caller="doctor")
-    assert str(refused.value).startswith("doctor: `custom` must name a class or function")
-    assert reason in str(refused.value)
-
-
-def test_a_custom_file_that_raises_is_named_with_the_line(tmp_path):
-    path = tmp_path / "broken.py"
-    path.write_text("x = 1\ny = x / 0\n")
-    with pytest.raises(InputError, match=r"raised ZeroDivisionError: .*broken.py, line 2") as first:
-        find(f"{path}:y", caller="doctor")
-    assert str(path) in str(first.value)
-    path.write_text("y = 5\n")
-    assert find(f"{path}:y", caller="doctor") == 5
+@pytest.mark.parametrize("spec", ["Square", "nowhere.py:Square", "fractions:Square"])
+def test_a_custom_object_that_is_not_there_is_refused(spec, needs_custom):
+    with pytest.raises(InputError, match=r"^fold: `custom` must "):
+        load_model(needs_custom, custom=[spec], caller="fold")
 
 
 # --- Saving -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fold_models import EXACT, bn, distance, folded, norms_left, settled, stack
 
+from batchnorm_mechanics.doctor.folding.plan import plan_of
 from batchnorm_mechanics.layers import accelerate
 
 L = keras.layers
@@ -226,7 +227,7 @@ def test_a_call_put_in_place_of_the_layer_s():
     norm = bn(name="bn")
     model = stack((4,), dense(), norm)
     norm.call = lambda inputs, training=None, mask=None: inputs
-    assert folded(model)[1] == {
+    assert dict(plan_of(model).left) == {
         "bn": "it has a `call` of its own, which may compute something else"
     }
 
@@ -246,7 +247,7 @@ def test_a_call_put_in_place_of_that_of_the_layer_before():
     layer = dense(name="d")
     model = stack((4,), layer, bn(name="bn"))
     layer.call = lambda inputs, training=None: inputs
-    assert "before it: d (Dense) is no layer that takes it in" in folded(model)[1]["bn"]
+    assert "before it: d (Dense) is no layer that takes it in" in plan_of(model).left["bn"]
 
 
 def test_a_quantized_layer_before():

@@ -277,7 +277,7 @@ class OtherWeights(L.Layer):
 
 def test_a_layer_whose_copy_has_other_weights_is_named():
     model = keras.Sequential([L.Input((4,)), OtherWeights(name="odd")])
-    with pytest.raises(InputError, match="Received: the layer 'odd' of class OtherWeights, which"):
+    with pytest.raises(InputError, match="the layer 'odd' of class OtherWeights, whose copy has"):
         folded(model)
 
 
