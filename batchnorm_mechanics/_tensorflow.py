@@ -43,7 +43,7 @@ def _stderr_held_back() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # An interruption is no failure: what was held would bury its one line.
             os.dup2(stderr, 2)
             held.seek(0)
             os.write(2, held.read())

@@ -1,12 +1,19 @@
 """`bnm doctor` as a user meets it."""
 
+import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import bnm, bnm_many, strict_json
+from commands import BNM, bnm, bnm_many, strict_json
+from processes import start
 from sick_models import digits, write, write_custom
 
 from batchnorm_mechanics.doctor.rules import RULES
@@ -15,14 +22,14 @@ BAD = {
     "model cut": (["cut.keras"], "`model` must be a .keras or .h5 file"),
     "model of code": (["code.keras"], "--trust"),
     "model of unknown class": (["custom.keras"], "needs the class 'Square'"),
-    "custom nowhere": (["custom.keras", "--custom", "nets:Square"], "There is no module 'nets'"),
+    "custom nowhere": (["custom.keras", "--custom", "nets:Square"], "There is no 'nets' here"),
     "data nowhere": (["healthy.keras", "--data", "no.npz"], "There is no no.npz"),
     "data no data": (["healthy.keras", "--data", "squares.py"], "ends in none of these"),
     "data cut": (["healthy.keras", "--data", "cut.npz"], "damaged or cut off"),
     "data of another shape": (
         ["healthy.keras", "--data", "images.npz"],
-        "samples of shape (784), as the model takes them. Received: data='images.npz' with samples "
-        "of shape (28, 28). There are as many numbers: reshape them to (-1, 784).",
+        "samples of shape (784,), as the model takes them. Received: data='images.npz' with "
+        "samples of shape (28, 28). There are as many numbers: reshape them to (-1, 784).",
     ),
     "data of words": (["healthy.keras", "--data", "words.npz"], "x has dtype <U5"),
     "data empty": (["healthy.keras", "--data", "empty.npz"], "at least one sample"),
@@ -34,7 +41,14 @@ BAD = {
         "labels='z'. It holds x, y.",
     ),
     "labels without data": (["healthy.keras", "--labels", "y"], "`labels` must go with data"),
-    "page in no folder": (["healthy.keras", "--html", "no/page.html"], "`html` must be a file"),
+    "labels of another length": (
+        ["healthy.keras", "--data", "unequal.npz"],
+        "data='unequal.npz', where x has 100 rows, labels has 99 rows.",
+    ),
+    "data that only the model can refuse": (
+        ["sizes.keras", "--data", "small.npz"],
+        "`data` must ",
+    ),
 }
 
 
@@ -59,9 +73,17 @@ def folder(tmp_path_factory):
         bad = x.astype("float64")
         bad[37 if name == "nan" else 5, 100] = value
         np.savez(path / f"{name}.npz", x=bad)
+    np.savez(path / "unequal.npz", x=x, y=y[:-1])
+    np.savez(path / "named.npz", images=x, targets=y)
+    np.savez(path / "other.npz", x=np.random.default_rng(0).normal(3, 1, x.shape), y=y)
+    inputs = keras.Input((None, None, 1))
+    shrunk = keras.layers.Conv2D(2, 3)(inputs)
+    keras.Model(inputs, keras.layers.BatchNormalization()(shrunk)).save(path / "sizes.keras")
+    np.savez(path / "small.npz", x=x[:, :4].reshape(-1, 2, 2, 1))
     y[8] = 10
     np.savez(path / "labels.npz", x=x, y=y)
     np.savez(path / "bytes.npz", x=(x * 255).astype("uint8"))
+    np.savez(path / "floats.npz", x=np.round(x * 255))
     return path
 
 
@@ -76,6 +98,9 @@ def found(folder):
         "custom": ["custom.keras", "--custom", "squares.py:Square"],
         "plain": ["plain.keras", "--data", "data.npz"],
         "bytes": ["healthy.keras", "--data", "bytes.npz"],
+        "floats": ["healthy.keras", "--data", "floats.npz"],
+        "named": ["healthy.keras", "--data", "named.npz", "--labels", "targets"],
+        "other domain": ["healthy.keras", "--data", "other.npz", "--batch-size", "20"],
         "trusted": ["code.keras", "--trust"],
         **{what: arguments for what, (arguments, _) in BAD.items()},
     }
@@ -126,14 +151,30 @@ def test_every_rule_has_its_line(tmp_path):
         (["--explain", "BN999"], "`bnm doctor --rules` lists them all"),
         (["nowhere.keras", "--select", "BN101,BM2"], "`select` must name rules"),
         (["nowhere.keras", "--out", "kept"], "`out` must go with the demo"),
+        (["nowhere.keras", "--select", ""], "`select` must name rules"),
+        (["nowhere.keras", "--ignore", " , "], "`ignore` must name rules"),
+        (["nowhere.keras", "--html", "."], "`html` must be a file. Received: html='.'"),
+        (["nowhere.keras", "--html", "no/page.html"], "be a file in a folder that exists"),
+        (["mine.keras", "--html", "mine.keras"], "`html` must be another file than the model"),
+        (["nowhere.keras", "--data", "mine.npz", "--html", "mine.npz"], "and the data. Received"),
+        (["demo", "--html", "no/page.html"], "be a file in a folder that exists"),
+        (["demo", "--data", "mine.npz"], "`data` must go with a model"),
+        (["demo", "--out", "mine.npz/x"], "`out` must be a folder that can be written"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_told_at_once(tmp_path, arguments, expected):
+    for name in ("mine.keras", "mine.npz"):
+        (tmp_path / name).write_text("mine")
     done = bnm("doctor", *arguments, cwd=tmp_path)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("bnm doctor: `")
+    assert done.err.startswith(("bnm doctor: `", "bnm doctor demo: `"))
     assert expected in done.err
     assert done.err.count("\n") == 1
+    assert done.err.count("Received") == 1
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "mine.keras": "mine",
+        "mine.npz": "mine",
+    }
 
 
 # --- Bad input ----------------------------------------------------------------------------------
@@ -209,9 +250,35 @@ def test_a_model_without_batch_norm_says_so_and_code_0(found):
 
 
 def test_bytes_where_the_model_knows_fractions_are_found_with_a_hint(found):
-    done = found["bytes"]
-    assert done.code == 1
-    assert "The data are uint8 from 0 to 255, and no layer of the model scales them" in done.out
+    for what, dtype in (("bytes", "uint8"), ("floats", "float32")):
+        done = found[what]
+        assert done.code == 1
+        said = " ".join(done.out.split())
+        assert f"The data are whole numbers from 0 to 255 ({dtype}), and no layer of" in said
+        # Not the model is wrong: to repair it for such data would spoil it.
+        assert "bnm repair" not in done.out.rpartition("The data are")[2]
+
+
+def test_a_new_domain_is_repaired_for_only_if_that_is_meant(found):
+    last = found["other domain"].out.splitlines()[-1]
+    assert last == (
+        "If the model is to work on such data: bnm repair healthy.keras --data other.npz "
+        "--batch-size 20 --only BN203 --out ADAPTED.keras"
+    )
+
+
+def test_the_command_that_repairs_needs_what_the_one_that_examined_needed(found):
+    last = found["custom"].out.splitlines()[-1]
+    assert last == (
+        "Repair: bnm repair custom.keras --data DATA --custom squares.py:Square --out FIXED.keras"
+    )
+
+
+def test_the_one_array_of_a_file_may_have_any_name(found):
+    done = found["named"]
+    assert done.code in {0, 1}
+    assert "100 samples" in done.out
+    assert "accuracy" in done.out
 
 
 def test_the_real_command_prints_what_the_quick_one_does(folder, found):
@@ -239,3 +306,44 @@ def test_the_demonstration_takes_under_a_minute_and_keeps_nothing(tmp_path):
     seconds = float(done.out.rpartition("It took ")[2].partition(" s")[0])
     # On two cores that do nothing else it takes half of it.
     assert seconds < 120
+
+
+def test_a_page_on_a_full_disk_leaves_the_old_one_and_code_2(folder, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("mounting a small file system needs root")
+    try:
+        (disk / "page.html").write_text("old")
+        done = bnm("doctor", "sick.keras", "--html", disk / "page.html", cwd=folder)
+        assert (done.code, done.out) == (2, "")
+        assert "`html` must be a file that can be written" in done.err
+        assert "(No space left on device)" in done.err
+        assert [(path.name, path.read_text()) for path in disk.iterdir()] == [("page.html", "old")]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_tensorflow_loads_is_one_line(folder, number):
+    process = start([*BNM, "doctor", "sick.keras", "--data", "data.npz"], cwd=folder)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "tensorflow" not in maps.read_text() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (128 + number, "")
+    assert stderr == "bnm doctor: interrupted. No file is left half-written.\n"
+
+
+def test_a_reader_who_goes_away_is_no_error(folder):
+    command = f"{shlex.join(BNM)} doctor sick.keras | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("sick.keras: 2 batch norm layers")
+    assert done.stderr == ""

@@ -1,6 +1,8 @@
 """The command `bnm`: parse, call, print, exit code. TensorFlow waits until it is needed."""
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -12,13 +14,13 @@ from batchnorm_mechanics.cli.conform import conform
 from batchnorm_mechanics.cli.doctor import doctor
 from batchnorm_mechanics.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
 from batchnorm_mechanics.cli.fold import fold
+from batchnorm_mechanics.cli.interruption import exit_code, stopping_in_order
 from batchnorm_mechanics.cli.repair import repair
 from batchnorm_mechanics.cli.reproduce import reproduce
 from batchnorm_mechanics.cli.trace import trace
 
 app = typer.Typer(
     name="bnm",
-    help="Show how batch normalization works, prove whether it is right, and repair it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,20 +44,40 @@ def bnm(
         ),
     ] = False,
 ) -> None:
-    """Show how batch normalization works, prove whether it is right, and repair it."""
+    """Show how batch normalization works, prove whether it is right, and repair it.
+
+    Exit code: 0 if all is well, 1 if not, 2 on bad usage or input; 130 after Ctrl-C and 143 after
+    SIGTERM, which leave no file half-written.
+    """
+
+
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    """Say in one line that a command was interrupted, where it does not say more itself."""
+
+    @functools.wraps(command)
+    def run(*arguments: object, **options: object) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            name = command.__name__
+            print(f"bnm {name}: interrupted. No file is left half-written.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
 
 
 # One module for each command; a command imports what it needs when it runs.
 for command in (reproduce, trace, conform, bench, doctor, repair, fold):
-    app.command()(command)
+    app.command()(_stoppable(command))
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    try:
-        app()
-    except (InputError, FailureError) as error:
-        print(f"bnm {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    with stopping_in_order():
+        try:
+            app()
+        except (InputError, FailureError) as error:
+            print(f"bnm {error}", file=sys.stderr)
+            sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
+        except SystemExit as end:
+            sys.exit(exit_code() or INTERRUPTED if end.code == INTERRUPTED else end.code)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _DEMO = "demo"
 # What data of another range than in training bring about.
 _TOLD_BY_RANGE = {"BN201", "BN203"}
+# Not the model may be wrong, but the data.
+_OTHER_DATA = "BN203"
 
 
 def doctor(  # noqa: PLR0913 - each is an option
@@ -26,7 +28,7 @@ def doctor(  # noqa: PLR0913 - each is an option
     *,
     data: options.DataFile = None,
     labels: options.Labels = None,
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = options.DEFAULT_BATCH_SIZE,
     select: Annotated[
         list[str] | None,
         typer.Option(metavar="CODES", help="Only these rules: BN101,BN2. Repeatable."),
@@ -61,7 +63,8 @@ def doctor(  # noqa: PLR0913 - each is an option
     bnm doctor --explain BN201                   the whole story of a rule
     bnm doctor demo                              a sick model, its diagnosis and repair
 
-    Exit code: 0 if nothing was found at warning or above, 1 if something was, 2 on bad input.
+    Exit code: 0 if nothing was found at warning or above, 1 if something was, 2 on bad input, 130
+    after Ctrl-C.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     if explain is not None or rules:
         _tell(explain)
@@ -71,7 +74,14 @@ def doctor(  # noqa: PLR0913 - each is an option
             "doctor: `model` must be a .keras or .h5 file. Received: nothing. "
             "`bnm doctor demo` shows what it does, `bnm doctor --help` how."
         )
+    if html is not None:
+        options.check_page(html, None if model == _DEMO else model, data, caller="doctor")
     if model == _DEMO:
+        if data is not None or labels is not None:
+            raise InputError(
+                f"doctor: `data` must go with a model. Received: data={str(data)!r} with the demo, "
+                "which has its own. Leave it out."
+            )
         _demo(out, html, as_json=as_json)
         return
     if out is not None:
@@ -83,9 +93,7 @@ def doctor(  # noqa: PLR0913 - each is an option
 
     # Before anything slow.
     chosen(options.codes(select), options.codes(ignore))
-    from batchnorm_mechanics.doctor.files.models import load_model
-
-    loaded = load_model(Path(model), trust=trust, custom=custom or (), caller="doctor")
+    loaded = options.load_model(Path(model), trust=trust, custom=custom, caller="doctor")
     from batchnorm_mechanics.doctor.diagnose import diagnose
 
     read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="doctor")
@@ -93,7 +101,12 @@ def doctor(  # noqa: PLR0913 - each is an option
         diagnosis = diagnose(
             loaded, read, select=options.codes(select), ignore=options.codes(ignore)
         )
-    steps = _next_steps(diagnosis, loaded, read, command=_repair_command(model, data, labels))
+    command = ["bnm", "repair", model, "--data", "DATA" if data is None else str(data)]
+    command += [] if labels is None else ["--labels", labels]
+    command += [] if batch_size == options.DEFAULT_BATCH_SIZE else ["--batch-size", str(batch_size)]
+    command += ["--trust"] if trust else []
+    command += [word for one in custom or () for word in ("--custom", one)]
+    steps = _next_steps(diagnosis, loaded, read, command=command)
     if html is not None:
         _write_page(diagnosis, html, file=model, steps=steps)
     if as_json:
@@ -118,24 +131,31 @@ def _tell(code: str | None) -> None:
         print_story(rule_of(code), console)
 
 
-def _repair_command(model: str, data: Path | None, labels: str | None) -> str:
-    words = ["bnm", "repair", model, "--data", "DATA" if data is None else str(data)]
-    words += [] if labels is None else ["--labels", labels]
-    return shlex.join([*words, "--out", "FIXED.keras"])
-
-
-def _next_steps(diagnosis: "Diagnosis", model: Any, data: Any, *, command: str) -> tuple[str, ...]:
+def _next_steps(
+    diagnosis: "Diagnosis", model: Any, data: Any, *, command: list[str]
+) -> tuple[str, ...]:
+    """Return what a reader may do next; `command` repairs, but for the name of the new file."""
     from batchnorm_mechanics.doctor.files.data_fit import range_hint
     from batchnorm_mechanics.doctor.showing.grouping import grouped
 
     steps = []
+    hint = None
     if data is not None and any(found.code in _TOLD_BY_RANGE for found in diagnosis.findings):
-        steps += filter(None, [range_hint(model, data)])
+        hint = range_hint(model, data)
+    if hint is not None:
+        steps.append(hint)
     if data is None and diagnosis.norms:
         steps.append("Look at data too: --data FILE")
-    if diagnosis.is_sick:
-        steps.append(f"The whole story: bnm doctor --explain {grouped(diagnosis)[0].code}")
-        steps.append(f"Repair: {command}")
+    if not diagnosis.is_sick:
+        return tuple(steps)
+    first = grouped(diagnosis)[0].code
+    steps.append(f"The whole story: bnm doctor --explain {first}")
+    if first != _OTHER_DATA:
+        steps.append(f"Repair: {shlex.join([*command, '--out', 'FIXED.keras'])}")
+    elif hint is None:
+        # The model may be right: it is for the reader to say that these data are what it is for.
+        adapt = [*command, "--only", _OTHER_DATA, "--out", "ADAPTED.keras"]
+        steps.append(f"If the model is to work on such data: {shlex.join(adapt)}")
     return tuple(steps)
 
 
@@ -151,16 +171,9 @@ def _print(diagnosis: "Diagnosis", *, file: str, steps: tuple[str, ...], html: P
 def _write_page(
     diagnosis: "Diagnosis", path: Path, *, file: str, steps: tuple[str, ...] = ()
 ) -> None:
-    from batchnorm_mechanics._files import write_atomically
     from batchnorm_mechanics.doctor.showing.html import page
 
-    try:
-        write_atomically(path, page(diagnosis, file=file, next_steps=steps))
-    except OSError as error:
-        raise InputError(
-            f"doctor: `html` must be a file that can be written. Received: html={str(path)!r} "
-            f"({error.strerror}). Name one in a folder that exists and is yours."
-        ) from error
+    options.write_page(path, page(diagnosis, file=file, next_steps=steps), caller="doctor")
 
 
 def _demo(out: Path | None, html: Path | None, *, as_json: bool) -> None:
@@ -173,10 +186,11 @@ def _demo(out: Path | None, html: Path | None, *, as_json: bool) -> None:
     from batchnorm_mechanics.doctor.showing.text import print_demo
 
     log = Console(stderr=True, highlight=False)
-    shown = demo.run(log.print, out=out)
+    with options.insisting():
+        shown = demo.run(log.print, out=out)
     if html is not None:
         _write_page(shown.diagnosis, html, file=demo.NAME)
     if as_json:
         options.print_json(shown.as_json())
     else:
-        print_demo(shown, Console(highlight=False), out=out)
+        print_demo(shown, Console(highlight=False), out=out, page=html)

@@ -2,4 +2,5 @@
 
 FAILED = 1
 BAD_INPUT = 2
+# By Ctrl-C; by another signal it is 128 and that signal's number.
 INTERRUPTED = 130

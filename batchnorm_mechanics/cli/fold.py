@@ -1,5 +1,6 @@
 """`bnm fold`: batch norm merged into the layers around it, for a model that predicts faster."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ def fold(
     *,
     out: Annotated[Path, typer.Option(metavar="FOLDED.keras", help="Where the folded model goes.")],
     data: options.DataFile = None,
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = options.DEFAULT_BATCH_SIZE,
     as_json: options.AsJson = False,
     trust: options.Trust = False,
     custom: options.Custom = None,
@@ -29,17 +30,24 @@ def fold(
     bnm fold model.keras --out folded.keras
     bnm fold model.keras --out folded.keras --data test.npz
 
-    Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input.
+    Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input, 130
+    after Ctrl-C.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    from batchnorm_mechanics.doctor.files.models import check_out, load_model, save_model
+    from batchnorm_mechanics.doctor.files.models import check_out, save_model
 
     check_out(out, model, caller="fold")
-    loaded = load_model(model, trust=trust, custom=custom or (), caller="fold")
+    loaded = options.load_model(model, trust=trust, custom=custom, caller="fold")
     from batchnorm_mechanics.doctor.fold import fold as carry_out
 
     read = options.load_data(loaded, data, labels=None, batch_size=batch_size, caller="fold")
     with options.working(f"Folding {model}", caller="fold", data=data):
         folded = carry_out(loaded, read, batch_size=batch_size)
+    if not math.isfinite(folded.difference):
+        raise FailureError(
+            f"fold: the outputs of {str(model)!r} cannot be compared with those of the folded "
+            "model, since some are NaN or infinite. Nothing was written. "
+            f"`bnm doctor {model}` may say why."
+        )
     if not folded.agrees:
         raise FailureError(
             f"fold: the outputs of {str(model)!r} and of the folded model differ by "
@@ -54,5 +62,8 @@ def fold(
             {"file": str(model), "out": written and str(written), **folded.as_json()}
         )
         return
-    print(folded)
-    print("No file was written: nothing could be merged." if written is None else f"Written: {out}")
+    from rich.console import Console
+
+    from batchnorm_mechanics.doctor.showing.text import print_fold
+
+    print_fold(folded, Console(highlight=False), file=str(model), out=written)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.cli.interruption import insisting
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.files.data_fit import Checked
+
+# That of `doctor.data`, which takes TensorFlow to import.
+DEFAULT_BATCH_SIZE = 32
 
 DataFile = Annotated[
     Path | None,
@@ -46,7 +51,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 def codes(given: list[str] | None) -> tuple[str, ...]:
     """Return rule codes given with commas, with several options, or both."""
-    return tuple(code.strip() for some in given or () for code in some.split(",") if code.strip())
+    found = tuple(code.strip() for some in given or () for code in some.split(",") if code.strip())
+    # An option without any is refused further on, like a code that no rule has: here none means
+    # all, which is not what an empty variable of a script was to say.
+    return found or ("",) if given else ()
+
+
+def load_model(path: Path, *, trust: bool, custom: list[str] | None, caller: str) -> Any:
+    """Load a model; code from its file runs only if it is trusted."""
+    from batchnorm_mechanics.doctor.files.models import load_model as load
+
+    with insisting():
+        return load(path, trust=trust, custom=custom or (), caller=caller)
 
 
 def load_data(
@@ -63,8 +79,51 @@ def load_data(
                 "--data. Name the file of the data too."
             )
         return None
-    data = load(path, labels_name=labels, batch_size=batch_size, caller=caller)
-    return check_data_fits(model, data, name=str(path), caller=caller)
+    with insisting():
+        data = load(path, labels_name=labels, batch_size=batch_size, caller=caller)
+        return check_data_fits(model, data, name=str(path), caller=caller)
+
+
+def check_page(page: Path, *inputs: str | Path | None, caller: str) -> None:
+    """Refuse a place for a page before any work is done for it.
+
+    Raises:
+        InputError: it is a folder or one of the inputs, or lies in a folder that is not there or
+            cannot be written.
+    """
+
+    def refuse(expectation: str, what: str) -> InputError:
+        return InputError(
+            f"{caller}: `html` must {expectation}. Received: html={str(page)!r}. {what}"
+        )
+
+    if page.is_dir():
+        raise refuse("be a file", "It is a folder; add a name.")
+    folder = page.absolute().parent
+    if not folder.is_dir():
+        raise refuse("be a file in a folder that exists", "Make the folder first.")
+    if not os.access(folder, os.W_OK):
+        raise refuse("be a file in a folder that can be written", "Choose another.")
+    given = [Path(one) for one in inputs if one is not None]
+    if page.exists() and any(one.exists() and one.samefile(page) for one in given):
+        raise refuse("be another file than the model and the data", "Inputs are never written to.")
+
+
+def write_page(page: Path, html: str, *, caller: str) -> None:
+    """Write a page whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from batchnorm_mechanics._files import write_atomically
+
+    try:
+        write_atomically(page, html)
+    except OSError as error:
+        raise InputError(
+            f"{caller}: `html` must be a file that can be written. Received: html={str(page)!r} "
+            f"({error.strerror}). Name one in a folder of yours on a disk with room."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -73,6 +132,7 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
 
     Raises:
         InputError: an operation of TensorFlow failed.
+        KeyboardInterrupt: it was interrupted, whatever became of that in TensorFlow.
     """
     import tensorflow as tf
     from rich.console import Console
@@ -83,8 +143,11 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
     console = Console(stderr=True)
     shown = console.status(what) if console.is_terminal else contextlib.nullcontext()
     try:
-        with shown:
+        with insisting(), shown:
             yield
+    except InputError as error:
+        # The command goes by its own name, and not by that of the function which it calls.
+        raise InputError(f"{caller}:{str(error).partition(':')[2]}") from error
     except tf.errors.ResourceExhaustedError as error:
         raise InputError(
             f"{caller}: `batch_size` must be small enough for the memory. Received: "

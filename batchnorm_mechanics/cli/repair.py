@@ -27,7 +27,7 @@ def repair(  # noqa: PLR0913 - each is an option
         typer.Option(metavar="FIXED.keras", help="Where the repaired model goes."),
     ] = None,
     labels: options.Labels = None,
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = options.DEFAULT_BATCH_SIZE,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,19 +59,23 @@ def repair(  # noqa: PLR0913 - each is an option
     bnm repair model.keras --data train.npz --dry-run          what it would do
     bnm repair model.keras --data new.npz --only BN203 --out adapted.keras
 
-    Exit code: 0 if nothing at warning or above is left, 1 if something is, 2 on bad input.
+    Exit code: 0 if nothing at warning or above is left, 1 if something is, 2 on bad input, 130
+    after Ctrl-C.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    _check_codes(options.codes(only))
+    from batchnorm_mechanics.doctor.rules import matching
+
+    # Before anything slow.
+    matching(options.codes(only), caller="repair", argument="only")
     if out is None and not dry_run:
         raise InputError(
             "repair: `out` must name the file for the repaired model. Received: nothing. "
             "Give --out FIXED.keras, or --dry-run to write nothing."
         )
-    from batchnorm_mechanics.doctor.files.models import check_out, load_model, save_model
+    from batchnorm_mechanics.doctor.files.models import check_out, save_model
 
     if out is not None:
         check_out(out, model, caller="repair")
-    loaded = load_model(model, trust=trust, custom=custom or (), caller="repair")
+    loaded = options.load_model(model, trust=trust, custom=custom, caller="repair")
     from batchnorm_mechanics.doctor.repair import repair as carry_out
 
     read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="repair")
@@ -95,22 +99,6 @@ def repair(  # noqa: PLR0913 - each is an option
 
         from batchnorm_mechanics.doctor.showing.text import print_repair
 
-        print_repair(done, Console(highlight=False), file=str(model))
-        if written is not None:
-            print(f"Written: {written}")
-        elif not dry_run:
-            print("No file was written: there was nothing that could be repaired.")
+        print_repair(done, Console(highlight=False), file=str(model), out=written)
     if left.is_sick:
         raise typer.Exit(FAILED)
-
-
-def _check_codes(codes: tuple[str, ...]) -> None:
-    """Refuse what fits no rule before anything slow."""
-    from batchnorm_mechanics.doctor.rules import RULES
-
-    for code in codes:
-        if not any(rule.startswith(code.upper()) for rule in RULES):
-            raise InputError(
-                f"repair: `only` must name rules. Received: only={code!r}. "
-                "`bnm doctor --rules` lists them all."
-            )

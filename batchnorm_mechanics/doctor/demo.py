@@ -1,5 +1,6 @@
 """A small model on the shipped MNIST that gets sick, is diagnosed and repaired."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,11 +94,11 @@ def run(
     sick = _accuracy(model, x_test, y_test)
     say(f"Now it classifies {sick:.1%}. Diagnosing and repairing it")
     if out is not None:
-        save_model(model, out / _SICK, caller="demo")
+        save_model(model, out / _SICK, caller="doctor demo")
     done = repair(model, x, labels=y, batch_size=_BATCH)
     repaired = _accuracy(done.model, x_test, y_test)
     if out is not None:
-        save_model(done.model, out / _REPAIRED, caller="demo")
+        save_model(done.model, out / _REPAIRED, caller="doctor demo")
     return Demo(healthy, sick, repaired, done, time.perf_counter() - start)
 
 
@@ -105,11 +106,16 @@ def _keep_data(folder: Path, x: np.ndarray, y: np.ndarray) -> None:
     """Make the folder and write the data there, before any work that would be in vain."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / _DATA, x=x, y=y)
+        written = folder / f".{os.getpid()}.{_DATA}"
+        try:
+            np.savez(written, x=x, y=y)
+            written.replace(folder / _DATA)
+        finally:
+            written.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"demo: `out` must be a folder that can be written. Received: out={str(folder)!r} "
-            f"({error.strerror or error}). Name another."
+            "doctor demo: `out` must be a folder that can be written. "
+            f"Received: out={str(folder)!r} ({error.strerror or error}). Name another."
         ) from error
 
 

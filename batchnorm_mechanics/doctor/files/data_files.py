@@ -1,7 +1,10 @@
 """Data from files: which arrays of which files, and what is wrong with them."""
 
+import contextlib
 import re
+import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +46,50 @@ def load_data(
         >>> [len(labels) for _, labels in load_data(path, batch_size=2)]
         [2, 2, 1]
     """
+    inputs, labels = _read(path, labels_name, caller)
+    parts = inputs if isinstance(inputs, dict) else {_INPUTS: inputs}
+    if labels is not None:
+        parts = {**parts, "labels": labels}
+    _check_rows({name: len(part) for name, part in parts.items()}, path, caller)
+    if not isinstance(inputs, dict):
+        return as_data(inputs, labels=labels, batch_size=batch_size, caller=caller)
+    first = next(iter(inputs.values()))
+    checked = as_data(first, labels=labels, batch_size=batch_size, caller=caller)
+    return Data(inputs, checked.labels, checked.batch_size)
+
+
+def _check_rows(rows: dict[str, int], path: Path, caller: str) -> None:
+    if not all(rows.values()):
+        raise InputError(
+            f"{caller}: `data` must hold at least one sample. Received: data={str(path)!r}, "
+            f"whose {next(name for name, many in rows.items() if not many)} has none. "
+            "The first axis is that of the samples."
+        )
+    if len(set(rows.values())) > 1:
+        held = ", ".join(f"{name} has {many:,} rows" for name, many in rows.items())
+        raise InputError(
+            f"{caller}: `data` must hold as many rows of each array as of the others. "
+            f"Received: data={str(path)!r}, where {held}. Give arrays of the same samples."
+        )
+
+
+def _read(path: Path, labels_name: str | None, caller: str) -> tuple[Any, Any]:
+    if path.suffix == ".npz" and not path.is_dir():
+        with _named(path, "data", caller):
+            return _from_archive(path, labels_name, caller)
+    with _named(path, "data", caller):
+        inputs = _from_files(path, "data", caller)
+    if labels_name is None:
+        return inputs, None
+    with _named(Path(labels_name), "labels", caller):
+        return inputs, _from_files(Path(labels_name), "labels", caller)
+
+
+@contextlib.contextmanager
+def _named(path: Path, option: str, caller: str) -> Iterator[None]:
+    """Name the file, and the option that it was given by, if it cannot be read."""
     try:
-        if path.suffix == ".npz" and not path.is_dir():
-            inputs, labels = _from_archive(path, labels_name, caller)
-        else:
-            inputs = _from_files(path, "data", caller)
-            labels = (
-                None if labels_name is None else _from_files(Path(labels_name), "labels", caller)
-            )
+        yield
     except InputError:
         raise
     except Exception as error:
@@ -61,25 +100,28 @@ def load_data(
             why = f"There is no {error.filename or path}; check the path."
         elif isinstance(error, zipfile.BadZipFile):
             why = "It is no .npz file, or it is damaged or cut off."
-        raise _refusal(path, why, caller) from error
-    if not isinstance(inputs, dict):
-        return as_data(inputs, labels=labels, batch_size=batch_size, caller=caller)
-    first, *others = inputs.values()
-    checked = as_data(first, labels=labels, batch_size=batch_size, caller=caller)
-    if any(len(other) != len(first) for other in others):
-        rows = ", ".join(f"{name} has {len(part)} rows" for name, part in inputs.items())
-        raise _refusal(path, f"{rows}; all inputs must have as many.", caller)
-    return Data(inputs, checked.labels, checked.batch_size)
+        raise _refusal(path, why, caller, option) from error
 
 
 def _refusal(path: Path, why: str, caller: str, option: str = "data") -> InputError:
+    # Labels have a file of their own only beside samples that are no archive.
+    archive = "an .npz file, " if option == "data" else ""
     return InputError(
-        f"{caller}: `{option}` must be an .npz file, a .npy file or a folder of .npy files, with "
+        f"{caller}: `{option}` must be {archive}a .npy file or a folder of .npy files, with "
         f"numbers. Received: {option}={str(path)!r}. {why}"
     )
 
 
+def _check_regular(path: Path, option: str, caller: str) -> None:
+    # Opening a named pipe would wait for whoever writes to it.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _refusal(path, "It is no regular file.", caller, option)
+    if not path.stat().st_size:
+        raise _refusal(path, "It is empty.", caller, option)
+
+
 def _from_archive(path: Path, labels_name: str | None, caller: str) -> tuple[Any, Any]:
+    _check_regular(path, "data", caller)
     # Before anything is read: what is no archive says so in other words than a missing one.
     with path.open("rb"):
         pieces = pieces_in(path)
@@ -103,8 +145,8 @@ def _from_archive(path: Path, labels_name: str | None, caller: str) -> tuple[Any
 
 def _from_files(path: Path, option: str, caller: str) -> Any:
     if not path.is_dir():
+        _check_regular(path, option, caller)
         if path.suffix != ".npy":
-            path.stat()
             why = "Its name ends in none of these; save the array with numpy.save."
             raise _refusal(path, why, caller, option)
         return _array(piece_of(path), path, path.name, caller, option)
@@ -114,7 +156,10 @@ def _from_files(path: Path, option: str, caller: str) -> Any:
     pieces = []
     for shard in paths:
         try:
+            _check_regular(shard, option, caller)
             pieces.append(piece_of(shard))
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             why = f"Its file {shard.name} cannot be read ({first_line(error)})."
             raise _refusal(path, why, caller, option) from error

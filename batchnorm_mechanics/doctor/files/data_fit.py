@@ -1,5 +1,6 @@
 """Whether data fit a model: by their shapes before the work, by their values as they are read."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,7 @@ def check_data_fits(model: Any, data: Data, *, name: str, caller: str = "doctor"
     """
     expected = getattr(model, "inputs", None)
     if expected:
+        data = _without_name(model, data)
         _check_shapes(expected, data, name, caller)
     else:
         _try(model, data, name, caller)
@@ -124,6 +126,19 @@ def check_data_fits(model: Any, data: Data, *, name: str, caller: str = "doctor"
         classes=classes,
         caller=caller,
     )
+
+
+def _without_name(model: Any, data: Data) -> Data:
+    """Take the one array of a file out of its dict: its name says nothing to a model of one input.
+
+    A model that takes a dict of one array needs it by the name of its own.
+    """
+    if not isinstance(data.source, dict) or len(data.source) > 1 or len(model.inputs) > 1:
+        return data
+    (array,) = data.source.values()
+    struct = getattr(model, "_inputs_struct", None)
+    source = dict.fromkeys(struct, array) if isinstance(struct, dict) else array
+    return dataclasses.replace(data, source=source)
 
 
 def _check_shapes(expected: list[Any], data: Data, name: str, caller: str) -> None:
@@ -148,10 +163,10 @@ def _check_shapes(expected: list[Any], data: Data, name: str, caller: str) -> No
 def _check_one(tensor: Any, part: Any, batch_size: int, name: str, caller: str) -> None:
     wanted, got = tuple(tensor.shape), tuple(part.shape)
     if not _matches(wanted[1:], got[1:]):
-        shown = ", ".join("any" if size is None else str(size) for size in wanted[1:])
         raise InputError(
-            f"{caller}: `data` must hold samples of shape ({shown}), as the model takes them. "
-            f"Received: data={name!r} with samples of shape {got[1:]}. {_advice(wanted, got)}"
+            f"{caller}: `data` must hold samples of shape {_shape(wanted)}, as the model takes "
+            f"them. Received: data={name!r} with samples of shape {_shape(got)}. "
+            f"{_advice(wanted, got)}"
         )
     if wanted[0] is not None and (wanted[0] != batch_size or got[0] % batch_size):
         raise InputError(
@@ -180,7 +195,15 @@ def _matches(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> bool:
     )
 
 
+def _shape(sizes: tuple[int | None, ...]) -> str:
+    """Return the shape of one sample as Python writes it, and "any" for a size that is open."""
+    shown = ", ".join("any" if size is None else str(size) for size in sizes[1:])
+    return f"({shown},)" if len(sizes) == 2 else f"({shown})"
+
+
 def _advice(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> str:
+    if len(got) == len(wanted) - 1 and _matches(wanted[1:], got):
+        return "It looks like one sample: give it an axis of samples, array[None]."
     sizes = [size for size in wanted[1:] if size is not None]
     if len(sizes) == len(wanted) - 1:
         if sorted(sizes) == sorted(got[1:]):
@@ -237,15 +260,20 @@ def range_hint(model: Any, data: Data) -> str | None:
         data: arrays, in memory or in files.
 
     Returns:
-        A sentence, or None: integers up to 255 or so where nothing in the model scales them.
+        A sentence, or None: whole numbers beyond 1, of whatever dtype, where nothing in the model
+        scales them. So are images of 0 to 255, which training mostly has from 0 to 1.
     """
-    if isinstance(data.source, dict) or data.source.dtype.kind not in "iu":
+    if isinstance(data.source, dict):
         return None
     layers = model._flatten_layers(include_self=False, recursive=True)
     if any(type(layer).__name__ in (*_SCALING, "Embedding") for layer in layers):
         return None
-    first = data.source[0 : data.batch_size]
+    first = np.asarray(data.source[0 : data.batch_size])
+    if first.dtype.kind == "b" or not np.array_equal(first, np.floor(first)):
+        return None
+    if np.abs(first.astype(np.float64)).max() <= 1:
+        return None
     return (
-        f"The data are {data.source.dtype} from {first.min()} to {first.max()}, and no layer of "
-        "the model scales them: if they were scaled before training, scale these as well."
+        f"The data are whole numbers from {first.min():g} to {first.max():g} ({first.dtype}), and "
+        "no layer of the model scales them: if they were scaled before training, scale these too."
     )

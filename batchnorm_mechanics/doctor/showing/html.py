@@ -32,7 +32,7 @@ def page(diagnosis: Diagnosis, *, file: str, next_steps: tuple[str, ...] = ()) -
             groups=groups,
             codes=codes,
             worst=_worst(diagnosis),
-            stories={code: rule_of(code).story for code in codes},
+            rules={code: rule_of(code) for code in codes},
             next_steps=next_steps,
             wording=wording,
         )

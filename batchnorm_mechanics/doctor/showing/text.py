@@ -1,5 +1,6 @@
 """A diagnosis as a terminal shows it, in 80 columns."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,12 +19,16 @@ from batchnorm_mechanics.doctor.showing.grouping import Group, grouped
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.demo import Demo
+    from batchnorm_mechanics.doctor.fold import Folded
     from batchnorm_mechanics.doctor.repair import Repair
 
 _WIDTH = 80
+_COMMAND = ": bnm "
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "cyan"}
 # Of the left column: a severity and a space.
 _LEFT = 9
+# In a narrower terminal each label has a line of its own.
+_NARROW, _INDENT = 60, 2
 
 
 def print_diagnosis(
@@ -40,7 +45,7 @@ def print_diagnosis(
     width = min(console.width, _WIDTH)
     groups = grouped(diagnosis)
     color = "bold" if diagnosis.is_sick else "bold green"
-    _print_words(console, wording.title(diagnosis, file), "dim", width)
+    _print_title(console, wording.title(diagnosis, file), width)
     _print_words(console, wording.verdict(diagnosis, groups), color, width)
     for group in groups:
         head = Text(f"\n{group.severity:<{_LEFT}}", _STYLES[group.severity])
@@ -51,18 +56,44 @@ def print_diagnosis(
     if next_steps:
         console.print()
     for step in next_steps:
-        _print_line(console, Text(step))
+        if _COMMAND in step:
+            _print_line(console, Text(step))
+        else:
+            _print_words(console, step, "", width)
 
 
 def _labelled(label: str, words: str, width: int) -> Text:
-    """Return words beside their label, wrapped without a space at the end of a line."""
-    line = Text(f"{label:<{_LEFT}}", "dim")
-    wrapped = textwrap.wrap(words, max(width - _LEFT, _LEFT))
-    return line.append(f"\n{'':{_LEFT}}".join(wrapped), "not dim")
+    """Return words beside or below their label, wrapped without a space at the end of a line."""
+    beside = width >= _NARROW
+    indent = _LEFT if beside else _INDENT
+    line = Text(f"{label:<{indent}}" if beside or not label else f"{label}\n", "dim")
+    wrapped = f"\n{'':{indent}}".join(_wrapped(words, width - indent))
+    return line.append(wrapped if beside or not label else f"{'':{indent}}{wrapped}", "not dim")
+
+
+def _wrapped(words: str, width: int) -> list[str]:
+    """Return lines; a layer's path that is longer than one is cut behind a slash or a low line."""
+    width = max(width, _LEFT)
+    lines: list[str] = []
+    for line in textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False):
+        rest = line
+        while len(rest) > width:
+            cut = 1 + max(rest.rfind(mark, 0, width) for mark in "/_") or width
+            lines.append(rest[:cut])
+            rest = rest[cut:]
+        lines.append(rest)
+    return lines
+
+
+def _print_title(console: Console, title: str, width: int) -> None:
+    """Print what was examined; a measure and its number stay together."""
+    whole = re.sub(r"(?<=[a-z]) (?=[\d-]|nan|inf)|(?<=\d) (?=sample)", "\xa0", title)
+    lines = [line.replace("\xa0", " ") for line in _wrapped(whole, width)]
+    _print_line(console, Text("\n".join(lines), "dim"))
 
 
 def _print_words(console: Console, words: str, style: str, width: int) -> None:
-    _print_line(console, Text("\n".join(textwrap.wrap(words, width)), style))
+    _print_line(console, Text("\n".join(_wrapped(words, width)), style))
 
 
 def _print_line(console: Console, text: Text) -> None:
@@ -87,35 +118,83 @@ def _rows(group: Group) -> Iterator[tuple[str, str]]:
         yield "" if number else "So", line
 
 
-def print_repair(repair: "Repair", console: Console, *, file: str) -> None:
-    """Print what was done, what was not and why, and what came of it."""
+def print_repair(repair: "Repair", console: Console, *, file: str, out: Path | None = None) -> None:
+    """Print what was done, what was not and why, and what came of it.
+
+    Args:
+        repair: what to print.
+        console: where to.
+        file: name of what was repaired.
+        out: where the repaired model was written, if it was.
+    """
     # Here: it knows layers, which takes TensorFlow, and rules are told without that.
     from batchnorm_mechanics.doctor.repairing.plan import IN_WORDS
 
     width = min(console.width, _WIDTH)
     done = "Planned" if repair.after is None else "Done"
-    _print_words(console, wording.title(repair.before, file), "dim", width)
-    pairs = []
+    before = wording.verdict(repair.before, grouped(repair.before))
+    _print_title(console, wording.title(repair.before, file), width)
+    _print_line(console, _labelled("Before", before, width))
+    taken: dict[str, tuple[list[str], list[str]]] = {}
     for step in repair.steps:
-        codes = ", ".join(dict.fromkeys(key.partition(" ")[0] for key in step.findings))
-        pairs.append((f"{IN_WORDS[step.action]} ({codes})", step.layer))
-    if not pairs:
+        names, codes = taken.setdefault(IN_WORDS[step.action], ([], []))
+        names.append(step.layer)
+        codes += [key.partition(" ")[0] for key in step.findings]
+    if not taken:
         _print_line(console, _labelled(done, "nothing", width))
-    for words, names in _together(pairs):
-        _print_line(console, _labelled(done, words, width))
-        _print_line(console, _labelled("", f"  {wording.named(names)}", width))
+    for words, (names, codes) in taken.items():
+        why = ", ".join(sorted(set(codes)))
+        _print_line(console, _labelled(done, f"{words} ({why}): {wording.named(names)}", width))
     for why, keys in _together((why, key) for key, why in repair.refused.items()):
-        _print_line(console, _labelled("Left", f"{wording.named(keys)}: {why}", width))
+        _print_line(console, _labelled("Left", f"{wording.findings(keys)}: {why}", width))
     for note in repair.notes:
         _print_line(console, _labelled("Note", note, width))
     if repair.after is not None:
-        for name, before in repair.before.measures.items():
+        verdict = wording.verdict(repair.after, grouped(repair.after))
+        now = _labelled("Now", verdict, width)
+        now.stylize("bold" if repair.after.is_sick else "bold green")
+        _print_line(console, now)
+        for name, value in repair.before.measures.items():
             after = repair.after.measures.get(name)
             shown = "unknown" if after is None else f"{after:.4g}"
-            words = f"{wording.measure(name)} {before:.4g} before, {shown} after"
+            words = f"{wording.measure(name)} {value:.4g} before, {shown} after"
             _print_line(console, _labelled("", words, width))
-        verdict = wording.verdict(repair.after, grouped(repair.after))
-        _print_line(console, _labelled("Now", verdict, width))
+    if out is not None:
+        _print_line(console, Text(f"Written: {out}"))
+    else:
+        planned = repair.after is None and repair.steps
+        reason = "" if planned else ": there was nothing that could be repaired"
+        _print_line(console, Text(f"No file was written{reason}."))
+
+
+def print_fold(folded: "Folded", console: Console, *, file: str, out: Path | None) -> None:
+    """Print how many layers were merged, how much faster it is, and why others stay.
+
+    Args:
+        folded: what to print.
+        console: where to.
+        file: name of what was folded.
+        out: where the folded model was written, if it was.
+    """
+    width = min(console.width, _WIDTH)
+    many = folded.count + len(folded.left)
+    merged = f"{folded.count} of {many} batch norm layers merged"
+    _print_words(console, f"{file}: {merged if many else 'no batch norm layer'}", "bold", width)
+    if folded.speed is not None:
+        faster = f"{folded.speed:.2f} times as fast, {folded.batch_size} samples at a time"
+        _print_line(console, _labelled("Speed", faster, width))
+        given = f" and {folded.samples:,} samples of the data" if folded.samples else ""
+        outputs = (
+            f"within {folded.difference:.2g} of the original's, relative to the largest, on "
+            f"{folded.batch_size} random samples{given}; rounding explains {folded.tolerance:.2g}"
+        )
+        _print_line(console, _labelled("Outputs", outputs, width))
+    for why, names in _together((why, name) for name, why in folded.left.items()):
+        _print_line(console, _labelled("Left", f"{wording.named(names)}, because {why}", width))
+    if out is not None:
+        _print_line(console, Text(f"Written: {out}"))
+    else:
+        _print_words(console, "No file was written: nothing could be merged.", "", width)
 
 
 def _together(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
@@ -126,8 +205,17 @@ def _together(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]
     return found.items()
 
 
-def print_demo(demo: "Demo", console: Console, *, out: Path | None) -> None:
-    """Print the diagnosis of the sick model, the repair, and the accuracy all along."""
+def print_demo(
+    demo: "Demo", console: Console, *, out: Path | None, page: Path | None = None
+) -> None:
+    """Print the diagnosis of the sick model, the repair, and the accuracy all along.
+
+    Args:
+        demo: what to print.
+        console: where to.
+        out: where its models and data were kept, if they were.
+        page: where the diagnosis was written as a page, if it was.
+    """
     print_diagnosis(demo.diagnosis, console, file="The sick model")
     console.print(Text("\nThe repair", "bold"))
     for step in demo.repair.steps:
@@ -138,10 +226,12 @@ def print_demo(demo: "Demo", console: Console, *, out: Path | None) -> None:
         ("sick", demo.sick),
         ("repaired", demo.repaired),
     ):
-        _print_line(console, _labelled(f"  {when}", f"  {accuracy:6.1%}", _WIDTH))
+        _print_line(console, Text(f"  {when:<{_LEFT}}{accuracy:6.1%}"))
     _print_line(console, Text(f"\nIt took {demo.seconds:.0f} s."))
     if out is not None:
         _print_line(console, Text(f"Kept in {out}: {', '.join(demo.KEPT)}"))
+    if page is not None:
+        _print_line(console, Text(f"Page: {page}"))
 
 
 def print_rules(console: Console) -> None:

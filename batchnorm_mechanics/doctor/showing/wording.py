@@ -1,6 +1,7 @@
 """The words that the terminal and the page share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding
 from batchnorm_mechanics.doctor.showing.grouping import Group
@@ -9,6 +10,31 @@ from batchnorm_mechanics.doctor.showing.grouping import Group
 _NAMED = 4
 # Measures whose names say too little.
 _MEASURES = {"gap": "largest gap"}
+# Evidence likewise; {} is the number. What is not here goes by its name.
+_PHRASES: Mapping[str, str] = MappingProxyType(
+    {
+        "channels_of": "{} channels in all",
+        "error": "error {} standard deviations",
+        "first_own_gap": "first gap of its own {}",
+        "gap_if_swapped": "gap {} if the two are swapped",
+        "inputs": "{} inputs",
+        "later_own_gap": "later gaps of their own {}",
+        "layers": "{} layers in all",
+        "layers_after": "so are the inputs of {} layers after it",
+        "layers_by_batch": "{} layers use the batch",
+        "layers_moved": "{} layers moved",
+        "norms_that_inherit_it": "{} batch norm layers inherit it",
+        "of_values": "of {} in all",
+        "output_change": "output changed by {} of its spread",
+        "own_gap": "gap of its own {}",
+        "predictions_changed": "{} of the predictions changed",
+        "rounding": "rounding explains {}",
+        "values": "{} values not finite",
+        "weight_of_start": "the start weighs {}",
+    }
+)
+_SHARES = frozenset({"predictions_changed", "weight_of_start"})
+_NON_FINITE = "non_finite_"
 
 
 def title(diagnosis: Diagnosis, file: str) -> str:
@@ -52,11 +78,15 @@ def verdict(diagnosis: Diagnosis, groups: Sequence[Group]) -> str:
     found = ", ".join(counts)
     if not diagnosis.is_sick:
         return f"Nothing is wrong; {found}."
-    explained = sum(len(group.explained) for group in groups)
-    causes = sum(group.severity != "note" for group in groups)
-    if not explained:
-        return f"{found[0].upper()}{found[1:]}."
-    return f"{found}: {_count(causes, 'cause')}, the first {groups[0].code}."
+    causes = [
+        group
+        for group in groups
+        if any(one.severity != "note" for one in (*group.findings, *group.explained))
+    ]
+    first = f"{causes[0].code} {causes[0].first.name}"
+    if len(causes) == 1:
+        return f"{found}: {first}."
+    return f"{found}: {len(causes)} causes, the first {first}."
 
 
 def named(names: Sequence[str]) -> str:
@@ -69,6 +99,20 @@ def named(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     shown = ", ".join(names[:_NAMED])
     return f"{shown} and {_count(more, 'more layer')}" if more > 0 else shown
+
+
+def findings(keys: Sequence[str]) -> str:
+    """Return the keys of findings, those of one code together.
+
+    Example:
+        >>> findings(["BN201 a", "BN201 b", "BN205"])
+        'BN201 a, b; BN205 the model'
+    """
+    by_code: dict[str, list[str]] = {}
+    for key in keys:
+        code, _, layer = key.partition(" ")
+        by_code.setdefault(code, []).append(layer or "the model")
+    return "; ".join(f"{code} {named(of)}" for code, of in by_code.items())
 
 
 def layers(findings: Sequence[Finding]) -> str:
@@ -99,16 +143,41 @@ def channels(numbers: Sequence[int]) -> str:
     return f"channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
+def ranges(numbers: Iterable[int]) -> str:
+    """Return all numbers, in their order, neighbours together.
+
+    Example:
+        >>> ranges([0, 1, 2, 5, 7, 8])
+        '0-2, 5, 7-8'
+    """
+    runs: list[list[int]] = []
+    for one in numbers:
+        if runs and one == runs[-1][-1] + 1:
+            runs[-1][1:] = [one]
+        else:
+            runs.append([one])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
 def evidence(measured: Mapping[str, float | int | str]) -> str:
     """Return what was measured.
 
     Example:
         >>> evidence({"largest gap": 12.3456, "samples": 1000, "first": "nan"})
         'largest gap 12.35, samples 1,000, first nan'
+        >>> evidence({"non_finite_moving_mean": 2, "predictions_changed": 0.125})
+        '2 values of moving_mean not finite, 12.5% of the predictions changed'
     """
-    return ", ".join(
-        f"{name.replace('_', ' ')} {number(value)}" for name, value in measured.items()
-    )
+    return ", ".join(_phrase(name, value) for name, value in measured.items())
+
+
+def _phrase(name: str, value: float | str) -> str:
+    if name.startswith(_NON_FINITE) and name.removeprefix(_NON_FINITE) != "outputs":
+        plural = "" if value == 1 else "s"
+        return f"{number(value)} value{plural} of {name.removeprefix(_NON_FINITE)} not finite"
+    share = name in _SHARES and not isinstance(value, str)
+    shown = f"{value:.1%}" if share else number(value)
+    return _PHRASES.get(name, f"{name.replace('_', ' ')} {{}}").format(shown)
 
 
 def number(value: float | str) -> str:
@@ -119,16 +188,16 @@ def number(value: float | str) -> str:
 
 
 def explained(findings: Sequence[Finding]) -> list[str]:
-    """Return, for each rule among findings that another one explains, where it fired.
+    """Return, for each rule among findings that another one explains, how bad it is and where.
 
     Example:
         >>> one = Finding("BN201", "train-inference-gap", "error", "bn", (), {}, "cause", "remedy")
         >>> explained([one])
-        ['BN201 train-inference-gap in bn']
+        ['error BN201 train-inference-gap in bn']
     """
     by_rule: dict[str, list[Finding]] = {}
-    for finding in findings:
-        by_rule.setdefault(f"{finding.code} {finding.name}", []).append(finding)
+    for finding in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
+        by_rule.setdefault(f"{finding.severity} {finding.code} {finding.name}", []).append(finding)
     return [f"{rule} in {layers(found)}" for rule, found in by_rule.items()]
 
 

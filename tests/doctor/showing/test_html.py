@@ -45,10 +45,10 @@ def test_every_finding_is_there_with_its_numbers_and_the_page_asks_for_nothing()
     of = shown(SICK, next_steps=("Repair: bnm repair model.keras",))
     for words in (
         "model.keras: 3 batch norm layers, 1,000 samples",
-        "3 errors, 2 warnings, 1 note: 2 causes, the first BN101.",
+        "3 errors, 2 warnings, 1 note: 2 causes, the first BN101 non-finite-statistics.",
         "the cause of BN101 in bn_1.",
         "the remedy of BN101.",
-        "BN205 non-finite-activations in bn_2",
+        "error BN205 non-finite-activations in bn_2",
         "Repair: bnm repair model.keras",
     ):
         assert words in of.text
@@ -68,7 +68,9 @@ def test_the_map_has_the_worst_of_each_rule_by_layer_in_the_model_s_order():
         finding("BN101", "bn_1"),
     )
     rows = shown(found).rows
-    start = rows.index(["Layer", "BN101", "BN114", "BN201"])
+    start = rows.index(
+        ["Layer", "BN101non-finite-statistics", "BN114partly-frozen", "BN201train-inference-gap"]
+    )
     assert rows[start + 1 :] == [
         ["bn_1", "error", "", ""],
         ["bn_3", "", "", "error"],
@@ -83,6 +85,30 @@ def test_the_story_of_each_rule_found_is_told():
     for code in ("BN101", "BN105"):
         assert " ".join(RULES[code].story.split())[:200] in of.text
     assert "details" in of.tags
+    assert "BN105 suspicious-momentum" in of.text
+
+
+def test_all_channels_are_given_and_neighbours_together():
+    of = shown(diagnosis(finding("BN101", channels=(*range(2048), 3000, 3002, 3003))))
+    assert ["bn_1", "0-2047, 3000, 3002-3003", "largest gap 12.35, samples 1,000"] in of.rows
+
+
+def test_what_is_code_in_a_sentence_is_code_on_the_page():
+    html = page(diagnosis(finding("BN101", remedy="Say `a < b` or not.")), file="m.keras")
+    assert "Say <code>a &lt; b</code> or not." in html
+
+
+@pytest.mark.parametrize(("layers", "is_open"), [(8, True), (9, False)])
+def test_what_was_seen_is_open_where_it_is_short(layers, is_open):
+    names = tuple(f"bn_{number}" for number in range(layers))
+    html = page(diagnosis(*(finding("BN101", name) for name in names), norms=names), file="m")
+    assert ("<details open>" in html) == is_open
+
+
+def test_of_the_next_steps_only_commands_look_like_commands():
+    html = page(SICK, file="m", next_steps=("Scale the data.", "Repair: bnm repair m"))
+    assert "<p>Scale the data.</p>" in html
+    assert "<pre>Repair: bnm repair m</pre>" in html
 
 
 def test_a_healthy_model_has_a_page_without_tables():
@@ -112,6 +138,8 @@ def test_the_page_is_readable_on_a_phone_and_a_wide_screen(open_page, tmp_path, 
     assert of.evaluate("document.documentElement.scrollWidth") <= width
     dark = of.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 27)"
     assert dark == (scheme == "dark")
+    # A layer's name is read in words, not letter by letter.
+    assert of.locator(".map tbody th").first.bounding_box()["height"] < 120
     # The verdict is on the first screen.
     assert of.locator(".verdict").bounding_box()["y"] < 300
     story = of.locator("details.story").first

@@ -2,6 +2,7 @@
 
 import io
 import types
+from pathlib import Path
 
 import pytest
 from doctor.made_up_diagnoses import SICK, diagnosis, finding
@@ -15,6 +16,7 @@ from batchnorm_mechanics.doctor.showing.grouping import grouped
 from batchnorm_mechanics.doctor.showing.text import (
     print_demo,
     print_diagnosis,
+    print_fold,
     print_repair,
     print_rules,
     print_story,
@@ -72,7 +74,7 @@ def test_the_result_stands_in_the_first_lines():
     assert title == ("model.keras: 3 batch norm layers, 1,000 samples, largest gap 3, loss nan,")
     assert verdict == "accuracy 0.098"
     assert text(SICK).splitlines()[2] == (
-        "3 errors, 2 warnings, 1 note: 2 causes, the first BN101."
+        "3 errors, 2 warnings, 1 note: 2 causes, the first BN101 non-finite-statistics."
     )
 
 
@@ -84,8 +86,8 @@ def test_a_group_says_where_why_what_was_seen_and_what_to_do():
         "Why      the cause of BN101 in bn_1.",
         "Seen     largest gap 12.35, samples 1,000",
         "Do       the remedy of BN101.",
-        "So       BN205 non-finite-activations in bn_2",
-        "         BN201 train-inference-gap in bn_3",
+        "So       error BN205 non-finite-activations in bn_2",
+        "         error BN201 train-inference-gap in bn_3",
     ]
 
 
@@ -106,7 +108,11 @@ def test_a_cause_that_was_not_asked_for_is_named():
     [
         (diagnosis(), "Nothing is wrong."),
         (diagnosis(finding("BN109")), "Nothing is wrong; 1 note."),
-        (diagnosis(finding("BN105")), "1 warning."),
+        (diagnosis(finding("BN105")), "1 warning: BN105 suspicious-momentum."),
+        (
+            diagnosis(finding("BN104", severity="note"), finding("BN201", root="BN104 bn_1")),
+            "1 error, 1 note: BN104 collapsed-variance.",
+        ),
         (diagnosis(norms=()), "It has no batch norm layer: there is nothing to examine."),
     ],
 )
@@ -124,7 +130,27 @@ def test_no_line_is_wider_than_the_terminal_or_80_columns_and_none_ends_in_space
     lines = text(found, width=width).splitlines()
     assert max(map(cell_len, lines)) <= min(width, 80)
     assert [line for line in lines if line != line.rstrip()] == []
-    assert "and 5 more layers" in " ".join(line[9:] for line in lines)
+    assert "and 5 more layers" in " ".join(line.strip() for line in lines[1:])
+
+
+def test_a_name_that_is_longer_than_a_line_is_cut_behind_a_slash_or_a_low_line():
+    name = "stage_1/a_block_with_a_rather_long_name/batch_normalization_1"
+    found = diagnosis(finding("BN101", name), norms=(name,))
+    assert "  stage_1/a_block_with_a_rather_long_\n  name/" in text(found, width=40)
+    assert f"{name}\n" in text(found)
+
+
+def test_a_measure_and_its_number_are_on_one_line():
+    for width in range(30, 90):
+        lines = text(SICK, width=width).splitlines()
+        assert any("accuracy 0.098" in line for line in lines), width
+        assert any("1,000 samples" in line for line in lines), width
+
+
+def test_a_hint_is_wrapped_where_a_command_is_not():
+    hint = " ".join(["the data are whole numbers"] * 9)
+    assert len(text(SICK, next_steps=(hint,)).splitlines()[-1]) <= 80
+    assert text(SICK, next_steps=(f"Repair: bnm {hint}",)).splitlines()[-1].endswith(hint)
 
 
 def test_next_steps_are_whole_lines_even_if_long():
@@ -182,24 +208,26 @@ def repair(**changes):
 
 
 def test_a_repair_tells_what_was_done_what_not_and_what_came_of_it():
-    shown = printed(print_repair, repair(), file="model.keras")
+    shown = printed(print_repair, repair(), file="model.keras", out=Path("fixed.keras"))
     assert shown.splitlines()[2:] == [
-        "Done     re-estimate the statistics (BN101, BN201)",
-        "           bn_1, bn_2",
-        "Done     correct the momentum (BN105)",
-        "           bn_1",
+        "Before   3 errors, 2 warnings, 1 note: 2 causes, the first BN101",
+        "         non-finite-statistics.",
+        "Done     re-estimate the statistics (BN101, BN201): bn_1, bn_2",
+        "Done     correct the momentum (BN105): bn_1",
         "Left     BN108 bn_3: build it anew",
         "Note     the optimizer is new",
+        "Now      Nothing is wrong.",
         "         largest gap 3 before, 0.01 after",
         "         loss nan before, unknown after",
         "         accuracy 0.098 before, 0.97 after",
-        "Now      Nothing is wrong.",
+        "Written: fixed.keras",
     ]
 
 
 def test_a_dry_run_tells_what_it_would_do_and_no_after():
     shown = printed(print_repair, repair(after=None), file="model.keras")
     assert "Planned  re-estimate the statistics" in shown
+    assert shown.endswith("No file was written.\n")
     assert "Now" not in shown
     assert "after" not in shown
 
@@ -207,6 +235,53 @@ def test_a_dry_run_tells_what_it_would_do_and_no_after():
 def test_a_repair_of_nothing_says_so():
     shown = printed(print_repair, repair(steps=(), refused={}, notes=()), file="model.keras")
     assert "Done     nothing" in shown
+    assert shown.endswith("No file was written: there was nothing that could be repaired.\n")
+
+
+def test_refusals_for_one_reason_are_one_line():
+    left = {f"BN201 bn_{number}": "it is frozen" for number in range(7)} | {"BN205": "it is frozen"}
+    shown = printed(print_repair, repair(refused=left), file="model.keras")
+    assert (
+        "Left     BN201 bn_0, bn_1, bn_2, bn_3 and 3 more layers; BN205 the model: it is\n" in shown
+    )
+
+
+# --- A fold -------------------------------------------------------------------------------------
+
+
+def folded(**changes):
+    parts = {
+        "count": 2,
+        "left": {"bn_3": "it is shared", "bn_4": "it is shared"},
+        "difference": 2.5e-7,
+        "tolerance": 1e-4,
+        "samples": 100,
+        "speed": 1.5,
+        "batch_size": 32,
+    }
+    return types.SimpleNamespace(**parts | changes)
+
+
+def test_a_fold_tells_how_much_faster_and_how_near_and_what_stays():
+    shown = printed(print_fold, folded(), file="m.keras", out=Path("f.keras"))
+    assert shown.splitlines() == [
+        "m.keras: 2 of 4 batch norm layers merged",
+        "Speed    1.50 times as fast, 32 samples at a time",
+        "Outputs  within 2.5e-07 of the original's, relative to the largest, on 32 random",
+        "         samples and 100 samples of the data; rounding explains 0.0001",
+        "Left     bn_3, bn_4, because it is shared",
+        "Written: f.keras",
+    ]
+
+
+def test_a_fold_of_nothing_says_so_and_compares_nothing():
+    shown = printed(
+        print_fold, folded(count=0, left={}, speed=None, samples=0), file="m.keras", out=None
+    )
+    assert shown.splitlines() == [
+        "m.keras: no batch norm layer",
+        "No file was written: nothing could be merged.",
+    ]
 
 
 def test_the_demonstration_shows_the_accuracy_going_and_coming_back(tmp_path):
@@ -226,4 +301,7 @@ def test_the_demonstration_shows_the_accuracy_going_and_coming_back(tmp_path):
     assert ["repaired", "96.2%"] in lines
     assert "It took 21 s." in shown
     assert f"Kept in {tmp_path}: sick.keras" in shown
-    assert "Kept" not in printed(print_demo, demo, out=None)
+    bare = printed(print_demo, demo, out=None)
+    assert "Kept" not in bare
+    assert "Page" not in bare
+    assert "Page: d.html" in printed(print_demo, demo, out=None, page=Path("d.html"))
