@@ -165,10 +165,8 @@ def test_a_model_whose_output_is_nan_is_not_folded_and_says_why(ended):
     assert "some are NaN or infinite. Nothing was written. `bnm doctor sick.keras`" in done.err
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_a_signal_while_the_file_is_written_leaves_none_and_says_so(folder, accuracy, number, code):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_file_is_written_leaves_none_and_says_so(folder, accuracy, number):
     del accuracy
     before = {path: path.read_bytes() for path in folder.iterdir()}
     process = start(
@@ -186,7 +184,7 @@ def test_a_signal_while_the_file_is_written_leaves_none_and_says_so(folder, accu
         pytest.fail(process.communicate()[1])
     os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, stderr
+    assert process.returncode == 2, stderr
     assert stderr == "bnm repair: interrupted. No file is left half-written.\n"
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert not group_is_alive(process.pid)

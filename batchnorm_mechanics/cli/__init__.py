@@ -46,12 +46,13 @@ def bnm(
 ) -> None:
     """Show how batch normalization works, prove whether it is right, and repair it.
 
-    Exit code: 0 if all is well, 1 if not, 2 on bad usage or input; 130 after Ctrl-C and 143 after
-    SIGTERM, which leave no file half-written.
+    Exit code: 0 if all is well, 1 if not, 2 on bad usage or input. Interrupted, doctor, repair and
+    fold end with 2; the others with 130 after Ctrl-C and 143 after SIGTERM. No file is left
+    half-written.
     """
 
 
-def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+def _stoppable(command: Callable[..., None], code: int) -> Callable[..., None]:
     """Say in one line that a command was interrupted, where it does not say more itself."""
 
     @functools.wraps(command)
@@ -61,14 +62,17 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             name = command.__name__
             print(f"bnm {name}: interrupted. No file is left half-written.", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(code) from None
 
     return run
 
 
 # One module for each command; a command imports what it needs when it runs.
-for command in (reproduce, trace, conform, bench, doctor, repair, fold):
-    app.command()(_stoppable(command))
+for command in (reproduce, trace, conform, bench):
+    app.command()(_stoppable(command, INTERRUPTED))
+# To a script it is all one why there is no verdict and no file: bad input, or an end halfway.
+for command in (doctor, repair, fold):
+    app.command()(_stoppable(command, BAD_INPUT))
 
 
 def main() -> None:

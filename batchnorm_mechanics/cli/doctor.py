@@ -63,8 +63,8 @@ def doctor(  # noqa: PLR0913 - each is an option
     bnm doctor --explain BN201                   the whole story of a rule
     bnm doctor demo                              a sick model, its diagnosis and repair
 
-    Exit code: 0 if nothing was found at warning or above, 1 if something was, 2 on bad input, 130
-    after Ctrl-C.
+    Exit code: 0 if nothing was found at warning or above, 1 if something was, 2 on bad input or
+    if interrupted.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     if explain is not None or rules:
         _tell(explain)

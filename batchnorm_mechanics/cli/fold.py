@@ -30,8 +30,8 @@ def fold(
     bnm fold model.keras --out folded.keras
     bnm fold model.keras --out folded.keras --data test.npz
 
-    Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input, 130
-    after Ctrl-C.
+    Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input or if
+    interrupted.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics.doctor.files.models import check_out, save_model
 

@@ -59,8 +59,8 @@ def repair(  # noqa: PLR0913 - each is an option
     bnm repair model.keras --data train.npz --dry-run          what it would do
     bnm repair model.keras --data new.npz --only BN203 --out adapted.keras
 
-    Exit code: 0 if nothing at warning or above is left, 1 if something is, 2 on bad input, 130
-    after Ctrl-C.
+    Exit code: 0 if nothing at warning or above is left, 1 if something is, 2 on bad input or
+    if interrupted.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics.doctor.rules import matching
 

@@ -20,9 +20,11 @@ from batchnorm_mechanics.doctor.repairing.change import (
     undo_all,
 )
 from batchnorm_mechanics.doctor.repairing.graph_edits import obstacle, rebuilt
+from batchnorm_mechanics.doctor.repairing.outcome import worsening
 from batchnorm_mechanics.doctor.repairing.plan import Action, Circumstances, Plan, Step, plan
 from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
 from batchnorm_mechanics.doctor.rules import matching
+from batchnorm_mechanics.doctor.structure.marks import Mark, mark_of, put_mark
 from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
 from batchnorm_mechanics.layers import BatchNormalization
 
@@ -132,7 +134,8 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     104, 106, 110, 201) are estimated anew from the data; gamma and beta that are not finite become
     1 and 0, which is a guess (BN101); mean and variance that were swapped are swapped back (BN115);
     PyTorch's momentum becomes Keras's (BN105); a baked training flag is removed (BN107) and a
-    layer with several inputs split (BN113), both in a new model.
+    layer with several inputs split (BN113), both in a new model. With labels, what makes loss or
+    accuracy worse is taken back: the statistics were then better as they were.
 
     Args:
         model: any Keras model. It is changed in place, unless its graph must be built anew.
@@ -185,9 +188,18 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
             if not decided.steps:
                 break
             taken += decided.steps
-            if not dry_run:
-                work.do(decided)
-                now = work.diagnose()
+            if dry_run:
+                continue
+            point = work.point()
+            work.do(decided)
+            then = work.diagnose()
+            worse = worsening(now, then)
+            if worse is not None:
+                work.go_back(point)
+                taken = taken[: -len(decided.steps)]
+                refused |= {key: worse for step in decided.steps for key in step.findings}
+                break
+            now = then
     except BaseException:
         undo_all(work.changes)
         _renew_compiled_functions(model)
@@ -222,7 +234,20 @@ class _Work:
         self.model, self.data, self.how = model, data, how
         self.changes: list[LayerChange] = []
         self.notes: list[str] = []
-        self.done: set[tuple[Action, str]] = set()
+        self.done: set[tuple[Action, str, tuple[int, ...]]] = set()
+
+    def point(self) -> tuple[Any, Mark | None, int, int]:
+        """Return what `go_back` needs to come back to where the work stands now."""
+        return self.model, mark_of(self.model), len(self.changes), len(self.notes)
+
+    def go_back(self, point: tuple[Any, Mark | None, int, int]) -> None:
+        """Take back all that was done since."""
+        self.model, mark, changes, notes = point
+        undo_all(self.changes[changes:])
+        del self.changes[changes:], self.notes[notes:]
+        if mark is not None:
+            put_mark(self.model, mark)
+        _renew_compiled_functions(self.model)
 
     def plan(self, findings: Sequence[Finding], asked: frozenset[str] | None) -> Plan:
         circumstances = Circumstances(
@@ -249,7 +274,7 @@ class _Work:
         if "momentum" in steps:
             _renew_compiled_functions(self.model)
         self._estimate(steps.get("re-estimate", []), tuple(norms.values()), renamed)
-        self.done |= {(step.action, step.layer) for step in decided.steps}
+        self.done |= {(step.action, step.layer, step.channels) for step in decided.steps}
 
     def _rebuild(self, unflag: list[Step], split: list[Step]) -> dict[str, tuple[str, ...]]:
         """Build the graph anew; return the names of the layers that came of the split ones."""
@@ -277,7 +302,7 @@ class _Work:
         change = estimate_anew(self.model, self.data, norms, channels, self.how)
         self.changes += change.layers
         self.notes += [f"{name} was left: {reason}" for name, reason in change.left.items()]
-        self.done |= {("re-estimate", name) for name in channels}
+        self.done |= {("re-estimate", name, of_layer) for name, of_layer in channels.items()}
 
 
 def _swap(norm: Norm, _channels: tuple[int, ...]) -> list[LayerChange]:

@@ -19,6 +19,9 @@ _RELATIVE, _CHANGED = 0.25, 0.05
 _FEWEST_CHANNELS = 8
 # BN203: of all layers; and a first gap that a moving average that lags does not reach.
 _NEARLY_ALL, _CLEAR = 0.8, 2 * FLOOR
+# BN203: later layers that get what they had in training, and variances of the first that moved by
+# factors of their own: no other data do both.
+_NO_GAP, _SPREAD = 0.1, 0.25
 
 
 def check_data(
@@ -88,7 +91,8 @@ def _gaps(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) -
             continue
         found = measured.norms[name]
         worst = int(np.nanargmax(np.where(gap.moved, gap.channels, -1.0)))
-        inherited = gap.own is not None and gap.own < FLOOR and not found.frozen
+        fits = gap.own is not None and gap.own < FLOOR and not found.frozen
+        inherited, moved_on = fits and bool(findings), fits and not findings
         if found.frozen:
             cause = (
                 "The layer is frozen, so that training normalizes by the same statistics, but they "
@@ -98,6 +102,12 @@ def _gaps(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) -
             cause = (
                 "What the layers before this one pass on is not what it was trained on; its own "
                 "statistics fit an input that is right."
+            )
+        elif moved_on:
+            cause = (
+                "The statistics are those that the layer gets when the layers before it normalize "
+                "by the batch; what they pass on in inference is another thing, though each of "
+                "them fits."
             )
         else:
             cause = (
@@ -116,6 +126,9 @@ def _gaps(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) -
                     if found.frozen
                     else "Repair the layer named as the root first."
                     if inherited
+                    else "Re-estimate layer by layer: bnm.recalibrate(model, data, "
+                    "sequential=True) or `bnm repair --sequential`, with more data."
+                    if moved_on
                     else "Re-estimate the statistics: bnm.recalibrate(model, data) or `bnm repair`."
                 ),
                 gap=gap.layer,
@@ -146,6 +159,7 @@ def _shift(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) 
         or first.own < _CLEAR
         or not owns
         or float(np.median(owns)) > first.own / 2
+        or (float(np.median(owns)) < _NO_GAP and _is_spoilt(norms[name], first))
     ):
         return []
     severity = _severity(measured.effects)
@@ -158,10 +172,12 @@ def _shift(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) 
             cause=(
                 "The data differ from those of the statistics from the first layer on, and the "
                 "layers after it only pass the difference on: they are prepared in another way, or "
-                "come from another domain."
+                "come from another domain; or this layer's statistics alone are spoilt, which "
+                "looks the same."
             ),
             remedy=(
-                "Compare how these data and the training data are scaled; if the domain is new, "
+                "Compare how these data and the training data are scaled. If they are training's, "
+                "`bnm repair --only BN203`; if the domain is new, "
                 "bnm.recalibrate(model, data, blend=0.3) moves the statistics toward it."
             ),
             first_gap=first.layer,
@@ -173,6 +189,22 @@ def _shift(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) 
             **_output(measured.effects),
         )
     ]
+
+
+def _is_spoilt(norm: Norm, gap: Gap) -> bool:
+    """Whether a first layer's variances are off by factors that no change of scale explains.
+
+    Behind a linear layer, a change of scale multiplies all of them alike. As the very first, a
+    layer sees features that may each have got a scale of their own.
+    """
+    if norm.calls and all(call.before is None for call in norm.calls):
+        return False
+    logs = np.log(gap.ratio[np.isfinite(gap.ratio) & (gap.ratio > 0)])
+    if not logs.size:
+        return False
+    # The quartiles: channels that are dead in both have a ratio of 1 whatever the scale.
+    low, high = np.quantile(logs, (0.25, 0.75))
+    return bool((high - low) / 1.35 > _SPREAD)
 
 
 def _alone(measured: Measured) -> list[Finding]:

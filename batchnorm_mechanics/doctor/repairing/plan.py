@@ -1,6 +1,6 @@
 """What to do about findings: pure decisions, nothing is changed here."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -27,10 +27,17 @@ IN_WORDS: Mapping[Action, str] = MappingProxyType(
 )
 
 _RE_ESTIMATED = frozenset({"BN101", "BN102", "BN103", "BN104", "BN106", "BN110", "BN201"})
+# Faults of single channels. What moved a layer's average away from the data moved all of it, and
+# channels below the threshold too.
+_OF_CHANNELS = frozenset({"BN101", "BN102", "BN104"})
 # Findings whose effects are no reason to touch what they explain.
 _KEEPS_EFFECTS = frozenset({"BN108", "BN203"})
 _OF_THE_GRAPH: Mapping[str, Action] = MappingProxyType(
     {"BN107": "unflag", "BN109": "fold-bias", "BN113": "split"}
+)
+_DONE = (
+    "its statistics were estimated anew, and this is left; `sequential` estimates layer by layer, "
+    "exactly for inference"
 )
 _FROZEN = (
     "it is frozen, and stays as it is unless `only` asks for this code; "
@@ -43,8 +50,8 @@ _REFUSED = {
     "BN112": "a gamma of 0 may be what training wanted: prune the channels, or train on",
     "BN114": "which layers are frozen is a choice of training",
     "BN202": "the model's own code has the layer normalize by the batch: pass `training` on there",
-    "BN203": "the statistics may be right for other data: name BN203 in `only` to move them to "
-    "these, or use `recalibrate(model, data, blend=0.3)`",
+    "BN203": "the statistics may be right for other data: if these are training's, name BN203 in "
+    "`only`; else `recalibrate(model, data, blend=0.3)` moves them toward these",
     "BN204": "the statistics are right, and Keras's formula loses digits: `accelerate` does not",
     "BN205": "the values come from a layer before it",
     "BN206": "it is about the batches of training: make them larger, or leave out the last one",
@@ -92,13 +99,14 @@ class Circumstances:
         asked: codes that were asked for; None where none was named, which means all, but no notes.
         has_data: whether there are data.
         obstacle: tells why an action that needs the graph cannot be taken at a layer, or None.
-        done: actions already taken, each with the layer's name: doing them again helps nothing.
+        done: actions already taken, each with the layer's name and channels: doing them again
+            helps nothing.
     """
 
     asked: frozenset[str] | None
     has_data: bool
     obstacle: Callable[[Norm, Action], str | None]
-    done: Collection[tuple[Action, str]] = frozenset()
+    done: Set[tuple[Action, str, tuple[int, ...]]] = frozenset()
 
 
 def plan(findings: Sequence[Finding], norms: Sequence[Norm], circumstances: Circumstances) -> Plan:
@@ -142,10 +150,16 @@ def plan(findings: Sequence[Finding], norms: Sequence[Norm], circumstances: Circ
         elif isinstance(answer, str):
             refused[key] = answer
         else:
-            steps += [
-                step for step in answer if (step.action, step.layer) not in circumstances.done
-            ]
+            new = [step for step in answer if not _is_done(step, circumstances)]
+            steps += new
+            if not new:
+                refused[key] = _DONE
     return Plan(_in_order(steps, list(by_name)), MappingProxyType(refused))
+
+
+def _is_done(step: Step, circumstances: Circumstances) -> bool:
+    whole = (step.action, step.layer, ())
+    return not circumstances.done.isdisjoint({whole, (step.action, step.layer, step.channels)})
 
 
 def _heals(steps: Sequence[Step]) -> bool:
@@ -181,7 +195,9 @@ def _answer(
         return steps
     reason = _reason_not_to_estimate(finding, norm, circumstances)
     if reason is None:
-        channels = _spoilt_statistics(norm) if finding.code == "BN101" else finding.channels
+        channels = () if finding.code not in _OF_CHANNELS else finding.channels
+        if finding.code == "BN101":
+            channels = _spoilt_statistics(norm)
         return [*steps, _step("re-estimate", finding, channels)]
     return steps or reason
 

@@ -1,4 +1,4 @@
-"""What is connected to what in a functional graph, with some batch norms taken out."""
+"""What is connected to what in a functional graph, as if some of its calls were not there."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ class Users(NamedTuple):
     """Who uses a tensor.
 
     Attributes:
-        nodes: calls that take it in.
-        is_output: whether it leaves the graph.
+        nodes: calls that take it in, themselves or through bridged ones.
+        is_output: whether it leaves the graph, likewise.
     """
 
     nodes: tuple[Any, ...]
@@ -36,27 +36,34 @@ class Wiring:
                 self._users.setdefault(id(tensor), []).append(node)
 
     def bridge(self, node: Any) -> None:
-        """Take a call of one input and one output out."""
+        """Look through a call of one input and one output from now on."""
         (output,) = node.output_tensors
         self._bridged[id(output)] = node.input_tensors[0]
 
-    def source(self, tensor: Any) -> Any | None:
-        """Return the layer or operation that makes a tensor; None where it is the graph's input."""
+    def origin(self, tensor: Any) -> Any:
+        """Return the tensor that one stands for: the input of the bridged calls behind it."""
         while id(tensor) in self._bridged:
             tensor = self._bridged[id(tensor)]
+        return tensor
+
+    def source(self, tensor: Any) -> Any | None:
+        """Return the layer or operation that makes a tensor; None where it is the graph's input."""
+        tensor = self.origin(tensor)
         return None if id(tensor) in self._inputs else tensor._keras_history.operation
 
     def users(self, tensor: Any) -> Users:
         """Return who uses a tensor, through bridged calls."""
         nodes: list[Any] = []
+        is_output = id(tensor) in self._outputs
         for node in self._users.get(id(tensor), ()):
             outputs = node.output_tensors
             if len(outputs) == 1 and id(outputs[0]) in self._bridged:
-                # Whatever is bridged has been merged, and nothing else took its output.
-                nodes += self.users(outputs[0]).nodes
+                further = self.users(outputs[0])
+                nodes += further.nodes
+                is_output |= further.is_output
             else:
                 nodes.append(node)
-        return Users(tuple(nodes), id(tensor) in self._outputs)
+        return Users(tuple(nodes), is_output)
 
 
 def calls_in(model: Any) -> Mapping[int, int]:

@@ -159,6 +159,48 @@ def test_data_of_another_domain_are_found_at_the_first_layer():
     assert len(shift["first"].channels) > 8
 
 
+def test_a_first_layer_whose_statistics_are_spoilt_is_no_other_domain():
+    model, rng = healthy(), np.random.default_rng(0)
+    norm = model.get_layer("first")
+    norm.moving_variance.assign(norm.moving_variance * rng.uniform(0.02, 0.6, 16))
+    findings = check(model, numbers())
+    assert set(found(findings, "BN201")) >= {"first", "second"}
+    assert found(findings, "BN203") == {}
+
+
+@pytest.mark.parametrize("bias", [0.0, 4.0])
+def test_another_scale_is_another_domain_although_some_channels_are_dead(bias):
+    model = healthy()
+    kernel = model.layers[0].kernel.numpy()
+    kernel[:, :3] = 0
+    model.layers[0].kernel.assign(kernel)
+    model, x = with_statistics_of(model, numbers())
+    assert "first" in found(check(model, 30 * x + bias), "BN203")
+
+
+def test_features_that_each_got_another_scale_are_another_domain_for_a_layer_that_sees_them():
+    x = numbers()
+    rng = np.random.default_rng(0)
+    model = keras.Sequential([layers.Input((16,)), layers.BatchNormalization(name="first")])
+    for name in NAMES[1:]:
+        model.add(layers.Dense(16))
+        model.add(layers.BatchNormalization(name=name))
+        model.add(layers.ReLU())
+    with_statistics_of(model, x)
+    assert "first" in found(check(model, x * rng.uniform(2, 20, 16).astype("float32")), "BN203")
+
+
+def test_a_layer_that_fits_but_gets_another_input_is_to_be_estimated_layer_by_layer():
+    model = healthy()
+    norm = model.get_layer("first")
+    # Below what is reported, and yet it moves what comes after it.
+    norm.moving_mean.assign(norm.moving_mean + 0.24 * np.sqrt(norm.moving_variance))
+    gaps = found(check(model, numbers()), "BN201")
+    assert "first" not in gaps
+    assert gaps["second"].evidence["own_gap"] < 0.25 < gaps["second"].evidence["gap"]
+    assert "sequential=True" in gaps["second"].remedy
+
+
 def test_statistics_that_are_wrong_everywhere_are_no_other_domain():
     model = healthy()
     for name in NAMES:
