@@ -19,7 +19,7 @@ from batchnorm_mechanics.doctor.repairing.change import (
     joined,
     undo_all,
 )
-from batchnorm_mechanics.doctor.repairing.graph_edits import obstacle, rebuilt
+from batchnorm_mechanics.doctor.repairing.graph_edits import obstacle, rebuilt, why_no_copy
 from batchnorm_mechanics.doctor.repairing.outcome import worsening
 from batchnorm_mechanics.doctor.repairing.plan import Action, Circumstances, Plan, Step, plan
 from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
@@ -154,8 +154,8 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
         `undo()`.
 
     Raises:
-        InputError: as `diagnose` and `recalibrate`, or a graph must be built anew and one of its
-            layers cannot be copied. The model is as it was, as after any exception.
+        InputError: as `diagnose` and `recalibrate`. The model is then as it was, as after any
+            exception.
 
     Example:
         >>> import keras
@@ -235,6 +235,7 @@ class _Work:
         self.changes: list[LayerChange] = []
         self.notes: list[str] = []
         self.done: set[tuple[Action, str, tuple[int, ...]]] = set()
+        self._no_copy: dict[int, str | None] = {}
 
     def point(self) -> tuple[Any, Mark | None, int, int]:
         """Return what `go_back` needs to come back to where the work stands now."""
@@ -253,10 +254,18 @@ class _Work:
         circumstances = Circumstances(
             asked=asked,
             has_data=self.data is not None,
-            obstacle=lambda norm, action: obstacle(self.model, norm, action),
+            obstacle=self._obstacle,
             done=frozenset(self.done),
         )
         return plan(findings, norms_in(self.model), circumstances)
+
+    def _obstacle(self, norm: Norm, action: Action) -> str | None:
+        reason = obstacle(self.model, norm, action)
+        if reason is not None or action == "fold-bias":
+            return reason
+        if id(self.model) not in self._no_copy:
+            self._no_copy[id(self.model)] = why_no_copy(self.model)
+        return self._no_copy[id(self.model)]
 
     def diagnose(self) -> Diagnosis:
         return diagnose(self.model, self.data)

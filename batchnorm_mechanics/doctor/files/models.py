@@ -70,6 +70,8 @@ def load_model(
     import_tensorflow_quietly()
     import keras
 
+    from batchnorm_mechanics.doctor.files.kept_marks import read_mark
+
     # Keras stores such a loss in an HDF5 file by this name, and does not find it again by it.
     short = _SHORT_NAMES if path.suffix in _HDF5_SUFFIXES else ()
     objects = {name: keras.losses.get(name) for name in short} | {
@@ -80,6 +82,7 @@ def load_model(
             model = keras.saving.load_model(
                 path, custom_objects=objects, compile=True, safe_mode=not trust
             )
+        read_mark(model, path)
     except Exception as error:
         # Not a list of types: one wrong bit makes zipfile, HDF5 and Keras raise any of theirs.
         raise _refusal(path, error, caller) from error
@@ -239,12 +242,16 @@ def save_model(model: Any, path: Path, *, caller: str = "repair") -> None:
     Raises:
         InputError: the disk is full, or the file cannot be written.
     """
+    # Here: it takes TensorFlow.
+    from batchnorm_mechanics.doctor.files.kept_marks import write_mark
+
     try:
         # A folder of its own, beside the file: Keras puts more files next to the one it writes.
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
         try:
             written = folder / path.name
             model.save(written)
+            write_mark(model, written)
             with written.open("rb+") as file:
                 os.fsync(file.fileno())
             written.replace(path)

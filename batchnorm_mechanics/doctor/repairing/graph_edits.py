@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.repairing.plan import Action
 from batchnorm_mechanics.doctor.structure.copies import Edits, copied
 from batchnorm_mechanics.doctor.structure.layer_copies import at_hand
@@ -57,6 +58,15 @@ def obstacle(model: Any, norm: Norm, action: Action) -> str | None:
         return "a model that holds the layer is called on several inputs; split that by hand"
     if any(all(call.graph is not graph for graph in graphs) for call in norm.calls):
         return "one of its calls stands within a sequence, or a layer that has its own code"
+    return None
+
+
+def why_no_copy(model: Any) -> str | None:
+    """Return why a model cannot be built anew at all, or None: the only way to know is to try."""
+    try:
+        copied(model, caller="repair")
+    except InputError as error:
+        return f"its graph cannot be built anew: {str(error).partition('Received: ')[2]}"
     return None
 
 

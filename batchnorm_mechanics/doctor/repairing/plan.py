@@ -50,8 +50,8 @@ _REFUSED = {
     "BN112": "a gamma of 0 may be what training wanted: prune the channels, or train on",
     "BN114": "which layers are frozen is a choice of training",
     "BN202": "the model's own code has the layer normalize by the batch: pass `training` on there",
-    "BN203": "the statistics may be right for other data: if these are training's, name BN203 in "
-    "`only`; else `recalibrate(model, data, blend=0.3)` moves them toward these",
+    "BN203": "the statistics may be right for other data: if these are training's, say only=BN203 "
+    "(`--only BN203`); else `recalibrate(model, data, blend=0.3)` moves them toward these",
     "BN204": "the statistics are right, and Keras's formula loses digits: `accelerate` does not",
     "BN205": "the values come from a layer before it",
     "BN206": "it is about the batches of training: make them larger, or leave out the last one",

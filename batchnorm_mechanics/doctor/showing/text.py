@@ -53,6 +53,9 @@ def print_diagnosis(
         _print_line(console, head)
         for label, words in _rows(group):
             _print_line(console, _labelled(label, words, width))
+    for line in wording.unseen(diagnosis):
+        _print_line(console, Text())
+        _print_line(console, _labelled("Unseen", line, width))
     if next_steps:
         console.print()
     for step in next_steps:

@@ -201,5 +201,18 @@ def explained(findings: Sequence[Finding]) -> list[str]:
     return [f"{rule} in {layers(found)}" for rule, found in by_rule.items()]
 
 
+def unseen(diagnosis: Diagnosis) -> list[str]:
+    """Return the layers of which the data say nothing, together where the reason is the same.
+
+    Example:
+        >>> unseen(Diagnosis("net", ("a", "b"), (), unseen={"a": "it is away", "b": "it is away"}))
+        ['a, b: it is away']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in diagnosis.unseen.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"{named(names)}: {reason}" for reason, names in by_reason.items()]
+
+
 def _count(many: int, what: str) -> str:
     return f"{many:,} {what}{'' if many == 1 else 's'}"

@@ -60,6 +60,12 @@ def test_every_finding_is_there_with_its_numbers_and_the_page_asks_for_nothing()
     assert sum(row[-1:] == [measured] for row in of.rows) == len(SICK.findings)
 
 
+def test_layers_that_were_not_seen_are_named_with_the_reason():
+    found = diagnosis(samples=10, unseen={"cell/bn": "it runs in a loop"})
+    assert "cell/bn: it runs in a loop" in shown(found).text
+    assert "Not seen" not in shown(SICK).text
+
+
 def test_the_map_has_the_worst_of_each_rule_by_layer_in_the_model_s_order():
     found = diagnosis(
         finding("BN201", "bn_3"),

@@ -91,6 +91,15 @@ def test_a_group_says_where_why_what_was_seen_and_what_to_do():
     ]
 
 
+def test_layers_that_were_not_seen_are_named_with_the_reason():
+    found = diagnosis(
+        samples=10, unseen={"cell/bn": "it runs in a loop", "bn_3": "nobody calls it"}
+    )
+    assert text(found).splitlines()[1] == "Nothing is wrong."
+    assert "Unseen   cell/bn: it runs in a loop" in text(found).splitlines()
+    assert "Unseen   bn_3: nobody calls it" in text(found).splitlines()
+
+
 def test_of_several_layers_the_first_stands_for_all():
     block = text(SICK).split("\n\n")[2]
     assert "Where    bn_1, bn_2" in block
