@@ -1,9 +1,11 @@
 """Data for a model, batch by batch, whatever they come as; never all of them at once."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -11,15 +13,32 @@ from batchnorm_mechanics._exceptions import InputError
 
 DEFAULT_BATCH_SIZE = 32
 
+_FORMS = {
+    "data": "an array, a tuple (inputs, labels), a list or dict of arrays for several inputs, a "
+    "tf.data.Dataset or a keras.utils.PyDataset",
+    "labels": "numbers, in an array or in a list or dict of arrays for several outputs",
+}
+# NumPy's letters for them; inputs may be text besides, for a model that takes it.
+_NO_NUMBERS = "OcMm"
+_NUMBERS = (bool, int, float, np.number)
+_ADVICE = (
+    (type(None), ". Pass samples."),
+    ((str, bytes, os.PathLike), ". np.load reads a file, and so does `bnm doctor`."),
+    (_NUMBERS, " with numbers in it. Make an array of it with np.asarray."),
+    (tf.RaggedTensor, ". Its rows are of several lengths: pad them with .to_tensor()."),
+    (tf.SparseTensor, ". Make it dense with tf.sparse.to_dense."),
+)
+_MOST_SHAPES = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """Batches of inputs, with labels or without, that can be gone through again and again.
 
     Attributes:
-        source: a `tf.data.Dataset` of batches, or an array or structure of arrays with one number
-            of rows, memory-mapped ones included.
-        labels: arrays of as many rows, or None. A dataset has its own.
+        source: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, or an array or structure
+            of arrays with one number of rows, memory-mapped ones included.
+        labels: an array or structure of arrays of as many rows, or None. A dataset has its own.
         batch_size: of the arrays; a dataset has its own.
     """
 
@@ -31,22 +50,35 @@ class Data:
         """Yield (inputs, labels or None), a last smaller batch included."""
         if isinstance(self.source, tf.data.Dataset):
             for batch in self.source:
-                inputs, labels, *_ = (*batch, None) if isinstance(batch, tuple) else (batch, None)
-                yield inputs, labels
+                yield _parted(batch, tuple)
+            return
+        if isinstance(self.source, keras.utils.PyDataset):
+            for number in range(self.source.num_batches or 0):
+                # As Keras reads them, a list is a tuple here.
+                yield _parted(self.source[number], (tuple, list))
             return
         for start in range(0, self.rows or 0, self.batch_size):
             rows = slice(start, start + self.batch_size)
-            yield (
-                tf.nest.map_structure(lambda part, rows=rows: np.asarray(part[rows]), self.source),
-                None if self.labels is None else np.asarray(self.labels[rows]),
-            )
+            yield _rows_of(self.source, rows), _rows_of(self.labels, rows)
 
     @property
     def rows(self) -> int | None:
         """How many samples there are, or None where only a dataset's end will tell."""
-        if isinstance(self.source, tf.data.Dataset):
+        if isinstance(self.source, tf.data.Dataset | keras.utils.PyDataset):
             return None
         return len(tf.nest.flatten(self.source)[0])
+
+
+def _parted(batch: Any, kinds: Any) -> tuple[Any, Any]:
+    """Return inputs and labels of a batch, without the weights of its samples."""
+    inputs, labels, *_ = (*batch, None) if isinstance(batch, kinds) else (batch, None)
+    return inputs, labels
+
+
+def _rows_of(arrays: Any, rows: slice) -> Any:
+    return tf.nest.map_structure(
+        lambda part: None if part is None else np.asarray(part[rows]), arrays
+    )
 
 
 def as_data(
@@ -55,15 +87,23 @@ def as_data(
     """Return data in one form, or say what is wrong with them.
 
     Args:
-        data: `Data`; a `tf.data.Dataset` of batches, of inputs or (inputs, labels); an array of
-            samples; a tuple (inputs, labels); or a list or dict of arrays for several inputs.
-        labels: an array, for `data` that are arrays without.
+        data: `Data`; a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, of inputs,
+            (inputs, labels) or (inputs, labels, weights); an array of samples; a tuple of such; or
+            a list or dict of arrays for several inputs. Weights of samples are not used.
+        labels: an array, a list of numbers, or a list or dict of arrays for several outputs; for
+            `data` that are arrays without.
         batch_size: for arrays.
         caller: the function to name in an error.
 
     Raises:
-        InputError: they are empty, of unequal numbers of rows, not batched, or the batch size is
-            below 1.
+        InputError: they are none of these, empty, without an end, of unequal numbers of rows, not
+            batched, or the batch size is below 1. A dataset of a generator does not tell that it
+            has no end.
+
+    Example:
+        >>> data = as_data((np.zeros((5, 2)), [0, 1, 1, 0, 1]), batch_size=3, caller="diagnose")
+        >>> [(inputs.shape, labels.tolist()) for inputs, labels in data]
+        [((3, 2), [0, 1, 1]), ((2, 2), [0, 1])]
     """
     if isinstance(data, Data):
         return data
@@ -72,30 +112,110 @@ def as_data(
             f"{caller}: `batch_size` must be an integer of 1 or more. "
             f"Received: batch_size={batch_size!r}. Leave it out for {DEFAULT_BATCH_SIZE}."
         )
-    if isinstance(data, tf.data.Dataset):
+    if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
+        return Data(_ending(data, caller))
+    weights = None
+    if isinstance(data, tuple) and len(data) in {2, 3} and labels is None:
+        data, labels, weights = (*data, None) if len(data) == 2 else data
+    data = _arrays(data, "data", caller)
+    labels = _arrays(_one_array(labels), "labels", caller)
+    arrays = [
+        part if hasattr(part, "shape") else np.asarray(part)
+        for part in tf.nest.flatten((data, labels, _one_array(weights)))
+        if part is not None
+    ]
+    rows = [part.shape[0] if len(part.shape) else None for part in arrays]
+    if len(set(rows)) != 1 or not rows[0]:
+        raise InputError(
+            f"{caller}: `data` must hold at least one sample, and as many labels as samples. "
+            f"Received: arrays of shapes {_few([tuple(part.shape) for part in arrays])}. "
+            "The first axis is that of the samples."
+        )
+    return Data(data, labels, batch_size)
+
+
+def _ending(data: Any, caller: str) -> Any:
+    """Return a dataset that is batched and has an end, as far as it tells."""
+    if isinstance(data, keras.utils.PyDataset):
+        endless = data.num_batches is None
+        remedy = "Give it a `num_batches`"
+    else:
+        endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
+        remedy = "Add .take(n), with n batches"
         parts = tf.nest.flatten(data.element_spec)
         if any(isinstance(part, tf.TensorSpec) and part.shape.rank == 0 for part in parts):
             raise InputError(
                 f"{caller}: `data` must be batched. Received: data={data!r}. Add .batch(32)."
             )
-        return Data(data)
-    if isinstance(data, tuple) and len(data) == 2 and labels is None:
-        data, labels = data
-    arrays = [
-        part if hasattr(part, "shape") else np.asarray(part)
-        for part in tf.nest.flatten((data, labels))
-        if part is not None
-    ]
-    rows = [part.shape[0] if len(part.shape) else None for part in arrays]
-    if len(set(rows)) != 1 or not rows[0]:
-        shapes = [tuple(part.shape) for part in arrays]
+    if endless:
         raise InputError(
-            f"{caller}: `data` must hold at least one sample, and as many labels as samples. "
-            f"Received: arrays of shapes {shapes}. The first axis is that of the samples."
+            f"{caller}: `data` must have an end. Received: data={data!r}, which repeats for ever. "
+            f"{remedy}."
         )
-    if not hasattr(data, "shape"):
-        # An array stays what it is: it may be a file that is mapped into memory.
-        data = tf.nest.map_structure(
-            lambda part: part if hasattr(part, "shape") else np.asarray(part), data
+    return data
+
+
+def _one_array(labels: Any) -> Any:
+    """Return lists of numbers as an array; a list of arrays is one for each output."""
+    if isinstance(labels, list | tuple) and labels:
+        leaves = tf.nest.flatten(labels)
+        if all(isinstance(leaf, _NUMBERS) for leaf in leaves):
+            try:
+                return np.asarray(labels)
+            except ValueError:
+                return labels  # rows of unequal lengths, which the caller refuses
+    return labels
+
+
+def _arrays(given: Any, argument: str, caller: str) -> Any:
+    """Return a structure of arrays, of which rows can be taken, or say what is none.
+
+    An array stays what it is: it may be a file that is mapped into memory.
+    """
+    for part in tf.nest.flatten(given):
+        if part is None and argument == "labels":
+            continue
+        advice = _why_no_array(part, _NO_NUMBERS if argument == "data" else _NO_NUMBERS + "SU")
+        if advice:
+            whole = given if isinstance(part, _NUMBERS) else part
+            raise InputError(
+                f"{caller}: `{argument}` must be {_FORMS[argument]}. "
+                f"Received: {argument} of type {_type_of(whole)}{advice}"
+            )
+    return given
+
+
+def _why_no_array(part: Any, forbidden: str) -> str:
+    """Return the rest of a sentence that says why rows of it cannot be taken, or nothing."""
+    for kinds, advice in _ADVICE:
+        if isinstance(part, kinds):
+            return advice
+    if type(part).__module__.startswith("scipy.sparse"):
+        return ". Make it dense with .toarray()."
+    if not hasattr(part, "shape") or not hasattr(part, "__getitem__"):
+        return (
+            ". Make arrays of its batches with np.concatenate, or a dataset with "
+            "tf.data.Dataset.from_generator."
         )
-    return Data(data, labels, batch_size)
+    if not len(part.shape):
+        return ""  # a single number has no rows, which the caller says
+    try:
+        dtype = np.asarray(part[:1]).dtype
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f", of which NumPy says: {' '.join(str(error).split())[:200]}"
+    # NumPy has TensorFlow's text as objects.
+    kind = "S" if isinstance(part, tf.Tensor) and part.dtype == tf.string else dtype.kind
+    if kind in forbidden:
+        return f" and dtype {dtype}. Make it one of numbers, as .astype('float32') does."
+    return ""
+
+
+def _type_of(value: Any) -> str:
+    kind = type(value)
+    prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{prefix}{kind.__qualname__}"
+
+
+def _few(shapes: list[Any]) -> str:
+    more = len(shapes) - _MOST_SHAPES
+    return f"{shapes[:_MOST_SHAPES]}" + (f" and {more:,} more" if more > 0 else "")

@@ -79,7 +79,7 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
 
     Example:
         >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.BatchNormalization()])
-        >>> change = recalibrate(model, tf.constant([[1.0, 10.0], [3.0, 30.0]]))
+        >>> change = recalibrate(model, keras.ops.array([[1.0, 10.0], [3.0, 30.0]]))
         >>> model.layers[0].moving_mean.numpy().tolist()
         [2.0, 20.0]
         >>> model.layers[0].moving_variance.numpy().tolist()

@@ -122,6 +122,44 @@ def test_a_regression_has_a_loss_and_no_accuracy():
     assert set(measures) == {"gap", "loss"}
 
 
+def test_labels_of_several_outputs_give_the_loss_of_evaluate():
+    x, y = samples()
+    inputs = layers.Input((4,))
+    hidden = layers.BatchNormalization()(inputs)
+    heads = {
+        "kind": layers.Dense(3, activation="softmax", name="kind")(hidden),
+        "size": layers.Dense(2, name="size")(hidden),
+    }
+    model = keras.Model(inputs, heads)
+    model.compile("sgd", {"kind": "sparse_categorical_crossentropy", "size": "mse"})
+    labels = {"kind": y, "size": x[:, :2]}
+    wanted = model.evaluate(x, labels, verbose=0, return_dict=True)["loss"]
+    for found in (diagnose(model, (x, labels)), diagnose(model, x, labels=labels)):
+        assert found.measures["loss"] == pytest.approx(wanted, rel=1e-5)
+        assert "accuracy" not in found.measures
+
+
+def test_a_binary_classifier_has_the_accuracy_of_evaluate():
+    x, _ = samples()
+    y = (x[:, 0] > 0).astype(int)
+    model = keras.Sequential(
+        [layers.Input((4,)), layers.BatchNormalization(), layers.Dense(1, activation="sigmoid")]
+    )
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    wanted = model.evaluate(x, y, verbose=0, return_dict=True)
+    measures = diagnose(model, x, labels=y.tolist()).measures
+    assert measures["accuracy"] == pytest.approx(wanted["accuracy"])
+    assert measures["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+
+
+def test_a_model_made_under_a_strategy_is_diagnosed():
+    x, y = samples()
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = classifier()
+    model.fit(x, y, verbose=0)
+    assert diagnose(model, x, labels=y).samples == 70
+
+
 def test_class_numbers_beyond_the_classes_are_no_accuracy():
     x, y = samples()
     y[-1] = 3  # in the last batch alone

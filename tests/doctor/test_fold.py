@@ -110,7 +110,8 @@ def test_the_new_model_is_held_against_the_old_one(monkeypatch):
 
     def wrong(model, plan):
         new = right(model, plan)
-        new.layers[0].bias.assign(new.layers[0].bias + 1e-3)
+        layer = new.model.layers[0]
+        layer.bias.assign(layer.bias + 1e-3)
         return new
 
     assert 0 < module.fold(small()).difference < 1e-12
@@ -118,6 +119,68 @@ def test_the_new_model_is_held_against_the_old_one(monkeypatch):
     result = module.fold(small())
     assert 1e-4 < result.difference < 1e-2
     assert not result.agrees
+
+
+def coarse(mean):
+    """A model that subtracts a large mean, so that its own rounding is large."""
+    model = settled(keras.Sequential([L.Input((4,)), L.Dense(5), L.BatchNormalization()]))
+    dense, norm = model.layers
+    dense.bias.assign(np.full(5, mean))
+    norm.moving_mean.assign(np.full(5, mean))
+    return model
+
+
+def test_a_difference_that_the_model_s_own_rounding_explains_is_accepted():
+    result = fold(coarse(3e4))
+    assert 1e-4 < result.difference < result.tolerance < 0.02
+    assert result.tolerance == 4 * result.rounding
+    assert result.agrees
+    assert (
+        f"(within {result.tolerance:.2g}; the original's move by {result.rounding:.2g} with a "
+        "unit in the last place of its weights)"
+    ) in str(result)
+    assert result.as_json()["rounding"] == result.rounding
+
+
+@pytest.mark.parametrize("wrong", ["bias", "kernel"])
+def test_a_wrong_fold_of_a_model_that_rounds_coarsely_is_not_accepted(monkeypatch, wrong):
+    from batchnorm_mechanics.doctor import fold as module
+
+    right = module.rewritten
+
+    def mistaken(model, plan):
+        new = right(model, plan)
+        weight = getattr(new.model.layers[0], wrong)
+        weight.assign(weight.numpy() + 0.1)
+        return new
+
+    monkeypatch.setattr(module, "rewritten", mistaken)
+    result = module.fold(coarse(3e4))
+    assert result.rounding > 1e-4
+    assert not result.agrees
+
+
+def test_no_rounding_explains_a_difference_beyond_a_twentieth():
+    result = fold(coarse(3e6))
+    assert result.rounding > 0.05
+    assert result.tolerance == 0.05
+    assert not result.agrees
+
+
+def test_rounding_is_not_measured_where_nothing_needs_it():
+    assert fold(small()).rounding is None
+
+
+def test_rounding_is_measured_where_outputs_differ_most(monkeypatch):
+    from batchnorm_mechanics.doctor import fold as module
+
+    answers, asked = iter([0.25, 0.125, 0.5]), []
+    monkeypatch.setattr(module, "largest_difference", lambda *_: next(answers))
+    monkeypatch.setattr(module, "rounding_of", lambda model, inputs: asked.append(inputs) or 1e-3)
+    x = np.arange(24.0).reshape(6, 4)
+    result = module.fold(small(), x, batch_size=3)
+    np.testing.assert_array_equal(asked, [x[3:]])
+    assert (result.rounding, result.tolerance) == (1e-3, 4e-3)
 
 
 def test_data_can_be_a_dataset_with_labels():
@@ -205,12 +268,46 @@ def test_the_record_as_json():
         "samples": 10,
         "speed": 1.256,
         "batch_size": 32,
+        "notes": [],
+        "rounding": None,
     }
 
 
 def test_an_infinite_difference_is_a_word_in_json():
     found = record(difference=float("inf")).as_json()
     assert (found["difference"], found["agrees"]) == ("infinite", False)
+
+
+class Strict(keras.Model):
+    """A functional model whose constructor is its own."""
+
+    def __init__(self, units, **settings):
+        x = keras.Input((4,))
+        super().__init__(x, L.BatchNormalization()(L.Dense(units)(x)), **settings)
+
+
+def test_what_the_new_model_could_not_take_along_is_noted():
+    result = fold(Strict(3, name="strict"))
+    note = "strict is a Functional model now and no Strict, whose constructor is one of its own."
+    assert result.notes == (note,)
+    assert str(result).splitlines()[-1] == f"Note: {note}"
+    assert result.as_json()["notes"] == [note]
+
+
+def test_the_command_prints_the_notes(tmp_path, monkeypatch, capsys):
+    from batchnorm_mechanics.cli.fold import fold as command
+
+    file, out = tmp_path / "strict.keras", tmp_path / "folded.keras"
+    model = Strict(3, name="strict")
+    small().save(file)
+    monkeypatch.setattr(
+        "batchnorm_mechanics.cli.model_options.load_model", lambda *_, **settings: model
+    )
+    (note,) = fold(model).notes
+    command(file, out=out)
+    assert f"\nNote: {note}\n" in capsys.readouterr().out
+    command(file, out=out, as_json=True)
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
 
 
 class Subclassed(keras.Model):

@@ -92,15 +92,43 @@ def of(record):
     return record.gap_mean, record.gap_variance, record.drift_mean, record.drift_variance
 
 
-# Snapshots are taken at steps 0, 32, 64: the window is what lies behind the last one that has half
-# a window behind it.
-@pytest.mark.parametrize(("steps", "window"), [(20, 20), (80, 16), (70, 38), (33, 33), (48, 16)])
+# Snapshots are taken at steps 0, 4, 8..., the last 10 are kept, and the window is what lies behind
+# the first of them.
+@pytest.mark.parametrize(
+    ("steps", "window"),
+    [(3, 3), (20, 20), (80, 40), (70, 38), (33, 33), (40, 40), (41, 37)],
+)
 def test_gap_and_drift_are_those_of_the_batches_that_training_saw(steps, window):
     model, x, watch = alone(momentum=0.95), numbers(steps), Watch()
     fit(model, x, watch)
     (record,) = watch.records
     np.testing.assert_allclose(of(record), by_hand(x, 0.95, window), rtol=1e-3)
     assert (record.epoch, record.layer) == (0, "bn")
+
+
+@pytest.mark.filterwarnings("ignore:Watch. BN105")
+@pytest.mark.parametrize(
+    ("momentum", "steps", "window"),
+    [(0.9, 60, 28), (0.9, 29, 25), (0.9, 28, 28), (0.5, 20, 4), (0.5, 19, 3), (0.999, 60, 40)],
+)
+def test_the_window_is_the_longest_of_which_enough_is_left(momentum, steps, window):
+    model, x, watch = alone(momentum=momentum), numbers(steps), Watch()
+    fit(model, x, watch)
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(x, momentum, window), rtol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore:Watch. BN105")
+def test_the_gap_is_known_for_every_length_of_an_epoch():
+    momenta = (0.5, 0.7, 0.9, 0.97, 0.99, 0.999)
+    model = keras.Sequential([layers.Input((3,)), *(BN(momentum=momentum) for momentum in momenta)])
+    model.compile(optimizer="sgd", loss="mse")
+    x = numbers(50)
+    data = tf.data.Dataset.from_tensor_slices((x, x)).batch(BATCH).repeat()
+    for steps in (2, 5, 29, 32, 47):
+        watch = Watch()
+        model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[watch])
+        assert len(watch.records) == len(momenta)
+        assert None not in [record.gap_mean for record in watch.records], steps
 
 
 def test_each_epoch_has_a_record_of_its_own_drift():
@@ -119,6 +147,66 @@ def test_steps_between_two_calls_of_the_callback_are_counted(steps_per_execution
     fit(model, x, watch)
     (record,) = watch.records
     np.testing.assert_allclose(of(record), by_hand(x, 0.95, 40), rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_last_execution_of_fewer_steps_is_counted_as_what_it_is():
+    model, x, watch = alone(momentum=0.9), numbers(22), Watch()
+    model.compile(optimizer="sgd", loss="mse", steps_per_execution=4)
+    # Nobody knows how many batches there are.
+    data = tf.data.Dataset.from_tensor_slices((x, x)).batch(BATCH).filter(lambda x, y: True)
+    model.fit(data, shuffle=False, verbose=0, callbacks=[watch])
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(x, 0.9, 22), rtol=1e-3)
+
+
+def test_batches_are_counted_and_not_the_updates_of_gradients_that_accumulate():
+    model, x, watch = alone(momentum=0.9), numbers(20), Watch()
+    optimizer = keras.optimizers.SGD(0.0, gradient_accumulation_steps=4)
+    model.compile(optimizer=optimizer, loss="mse")
+    fit(model, x, watch)
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(x, 0.9, 20), rtol=1e-3)
+
+
+class OwnStep(keras.Sequential):
+    """Trains without the optimizer that it was compiled with."""
+
+    def train_step(self, data):
+        return {"mean": keras.ops.mean(self(data[0], training=True))}
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd"])
+def test_batches_are_counted_where_the_optimizer_does_not(optimizer):
+    model = OwnStep([layers.Input((3,)), BN(name="bn", momentum=0.9)])
+    model.compile(optimizer=optimizer)
+    x, watch = numbers(20), Watch()
+    fit(model, x, watch, epochs=2)
+    np.testing.assert_allclose(of(watch.records[1]), by_hand(x, 0.9, 20, epochs=2), rtol=1e-3)
+
+
+def test_a_loop_of_one_s_own_that_tells_of_epochs_alone_is_watched():
+    model, x, watch = alone(momentum=0.9), numbers(20), Watch()
+    watch.set_model(model)
+    watch.on_train_begin()
+    watch.on_epoch_begin(0)
+    for batch in x.reshape(-1, BATCH, 3):
+        model.train_on_batch(batch, batch)
+    watch.on_epoch_end(0)
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(x, 0.9, 20), rtol=1e-3)
+
+
+def test_fit_compiled_is_watched():
+    model, x, watch = alone(momentum=0.9), numbers(20), Watch()
+    data = tf.data.Dataset.from_tensor_slices((x, x)).batch(BATCH)
+    bnm.fit_compiled(model, data, epochs=1, callbacks=[watch])
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(x, 0.9, 20), rtol=1e-3)
+
+
+def test_training_on_replicas_is_watched():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = alone(momentum=0.9)
+    x, watch = numbers(20), Watch()
+    fit(model, x, watch)
+    np.testing.assert_allclose(of(watch.records[0]), by_hand(x, 0.9, 20), rtol=1e-3)
 
 
 def test_mixed_precision_counts_the_same_steps():
@@ -146,7 +234,7 @@ def test_our_moving_average_has_a_gap_and_a_population_only_a_drift():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"renorm": True}, {"trainable": False}, {"momentum": 0.5}, {"momentum": 1.0}]
+    "settings", [{"renorm": True}, {"trainable": False}, {"momentum": 0.4}, {"momentum": 1.0}]
 )
 def test_where_the_gap_cannot_be_known_it_is_none(settings):
     watch = Watch()
@@ -272,6 +360,20 @@ def test_a_table_that_cannot_be_written_is_refused_before_training(tmp_path):
         fit(alone(), numbers(20), watch)
 
 
+def test_a_log_that_cannot_be_written_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    watch = Watch(log_dir=tmp_path / "file" / "folder")
+    with pytest.raises(InputError) as caught:
+        fit(alone(), numbers(20), watch)
+    message = str(caught.value)
+    assert "{{" not in message
+    assert message.startswith(
+        "Watch: `log_dir` must be a folder that can be written. Received: "
+        f"log_dir='{tmp_path / 'file' / 'folder'}' ("
+    )
+    assert message.endswith("). Choose another place.")
+
+
 # Recalibrate.
 
 
@@ -352,3 +454,128 @@ def test_settings_go_to_recalibrate():
 def test_another_time_is_refused():
     with pytest.raises(InputError, match="Recalibrate: `when` must be 'train_end' or 'epoch_end'"):
         Recalibrate(numbers(), when="batch_end")
+
+
+class Began(keras.callbacks.Callback):
+    """Notes that an epoch began."""
+
+    epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
+
+
+def refusal(callback, model=None):
+    """What a callback says before the first epoch."""
+    began = Began()
+    with pytest.raises(InputError) as caught:
+        fit(model or plain(optimizer="sgd"), numbers(20), callback, began)
+    assert began.epochs == 0
+    return str(caught.value)
+
+
+def test_a_setting_that_recalibrate_does_not_have_is_refused_at_once():
+    with pytest.raises(InputError) as caught:
+        Recalibrate(numbers(), batch=3)
+    assert str(caught.value) == (
+        "Recalibrate: `settings` must be those of `recalibrate`. Received: batch=3. "
+        "Did you mean 'batch_size'?"
+    )
+
+
+@pytest.mark.parametrize("name", ["model", "data", "qqq"])
+def test_what_is_no_setting_of_the_callback_is_refused(name):
+    with pytest.raises((InputError, TypeError), match=name):
+        Recalibrate(numbers(), **{name: 1})
+
+
+@pytest.mark.parametrize("settings", [{"method": "median"}, {"blend": 2.0}])
+def test_a_value_that_recalibrate_does_not_take_is_refused_at_once(settings):
+    (name,) = settings
+    with pytest.raises(InputError, match=f"Recalibrate: `{name}` must"):
+        Recalibrate(numbers(), **settings)
+
+
+def test_a_batch_size_that_is_none_is_refused_before_training():
+    message = refusal(Recalibrate(numbers(), batch_size=0))
+    assert message.startswith("Recalibrate: `batch_size` must be an integer of 1 or more.")
+
+
+def test_a_model_without_batch_norm_is_refused_before_training():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(3)])
+    model.compile(optimizer="sgd", loss="mse")
+    assert refusal(Recalibrate(numbers()), model) == (
+        "Recalibrate: `model` must have batch normalization. Received: a model without. "
+        "Leave this callback out."
+    )
+
+
+class OneBatch(keras.utils.PyDataset):
+    """A dataset of one batch."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.x, self.x
+
+
+def dataset(x):
+    return tf.data.Dataset.from_tensor_slices((x, x)).batch(4)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, dataset, OneBatch])
+def test_data_of_another_shape_are_refused_before_training(kind):
+    data = kind(np.ones((20, 5), "float32"))
+    assert refusal(Recalibrate(data)) == (
+        "Recalibrate: `data` must have the shape of the model's input, (n, 3). Received: batches "
+        "of shape (n, 5). The first axis is that of the samples."
+    )
+
+
+def test_data_that_can_be_gone_through_once_only_are_refused_before_training():
+    batches = (numbers(20)[start : start + 4] for start in range(0, 20, 4))
+    assert refusal(Recalibrate(batches)).startswith("Recalibrate: `data` must be an array")
+
+
+def test_no_batch_of_a_dataset_is_taken_before_it_is_needed():
+    taken, x = [], numbers(20)
+
+    def batches():
+        for start in range(0, len(x), 16):
+            taken.append(start)
+            yield x[start : start + 16], x[start : start + 16]
+
+    class NoneTaken(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            assert not taken
+
+    spec = tf.TensorSpec([None, 3])
+    data = tf.data.Dataset.from_generator(batches, output_signature=(spec, spec))
+    model = plain(optimizer="sgd")
+    fit(model, x, Recalibrate(data), NoneTaken())
+    assert taken
+    np.testing.assert_allclose(statistics(model), recalibrated(model, x), rtol=1e-5)
+
+
+def test_datasets_of_open_shape_are_looked_at_when_they_come():
+    x = numbers(20)
+    data = tf.data.Dataset.from_generator(
+        lambda: iter([x]), output_signature=tf.TensorSpec([None, None])
+    )
+    model = plain(optimizer="sgd")
+    fit(model, x, Recalibrate(data))
+    np.testing.assert_allclose(statistics(model), recalibrated(model, x), rtol=1e-5)
+
+
+def test_a_model_that_is_built_by_its_first_batch_is_recalibrated():
+    model = keras.Sequential([layers.Dense(4), BN(name="bn"), layers.Dense(3)])
+    model.compile(optimizer="sgd", loss="mse")
+    x = numbers(20)
+    callback = Recalibrate(x)
+    fit(model, x, callback)
+    assert callback.change is not None

@@ -119,7 +119,7 @@ def _gaps(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) -
                 "BN201",
                 name,
                 channels=gap.moved,
-                severity="note" if found.frozen else _severity(measured.effects),
+                severity="note" if found.frozen or gap.of_few else _severity(measured.effects),
                 cause=cause,
                 remedy=(
                     "Nothing needs doing unless the layer is to be trained again."
@@ -168,7 +168,7 @@ def _shift(norms: dict[str, Norm], gaps: Mapping[str, Gap], measured: Measured) 
             "BN203",
             name,
             channels=first.moved,
-            severity="note" if severity == "note" else "warning",
+            severity="note" if first.of_few or severity == "note" else "warning",
             cause=(
                 "The data differ from those of the statistics from the first layer on, and the "
                 "layers after it only pass the difference on: they are prepared in another way, or "

@@ -15,6 +15,8 @@ FLOOR = 0.25
 _CHANCE = 1e-3
 # With fewer batches, their scatter is too badly known to be a yardstick.
 _FEWEST_BATCHES = 8
+# Fewer samples than these are hardly a batch of those that the statistics are of.
+_FEWEST_SAMPLES = 16
 # Kurtosis of an exponential distribution, with heavier tails than most layers' inputs.
 _KURTOSIS = 9.0
 
@@ -34,6 +36,7 @@ class Gap:
         ratio: of variance + epsilon to moving variance + epsilon, likewise.
         moved: channels with a felt gap above the floor that chance does not explain, booleans.
         swapped: the own gap if moving mean and variance changed places.
+        of_few: whether there were fewer than 16 samples, which are worth a note at most.
     """
 
     layer: float
@@ -44,6 +47,7 @@ class Gap:
     ratio: Vector
     moved: np.ndarray
     swapped: float | None
+    of_few: bool = False
 
     @property
     def is_large(self) -> bool:
@@ -87,7 +91,8 @@ def _gap(norm: Norm, found: NormMeasured, measured: Measured, channels: int) -> 
         ratio = (variance + epsilon) / (norm.variance + epsilon)
     felt = gaps * np.minimum(1.0, _share(norm.gamma, norm.channels))
     moved = (felt >= FLOOR) & _beyond_chance(norm, found, measured, channels)
-    return Gap(weighted(gaps, norm.gamma), own, gaps, felt, shift, ratio, moved, swapped)
+    of_few = measured.samples < _FEWEST_SAMPLES
+    return Gap(weighted(gaps, norm.gamma), own, gaps, felt, shift, ratio, moved, swapped, of_few)
 
 
 Statistics = tuple[Vector, Vector]
@@ -155,24 +160,43 @@ def _beyond_chance(
     B batches, so their variance is 1/B of a batch's; a moving average of momentum p has
     (1 - p) / (1 + p) of it. Nothing is assumed of distributions, nor of positions within a sample.
     """
+    batches = found.pool.batches
+    momentum = norm.momentum
+    # Of a batch's variance: the data's share, and that of the statistics that are in force.
+    shares = (1 / batches, 1 / batches if momentum is None else (1 - momentum) / (1 + momentum))
+    chance = _CHANCE / (4 * channels)
+    if batches < _FEWEST_BATCHES:
+        return _beyond_few(norm, found, measured.samples / measured.batches, shares, chance)
     pool = found.pool
-    batches = pool.batches
     scale = pool.variance + norm.layer.epsilon
     mean_spread, second_spread = pool.spread
-    if batches >= _FEWEST_BATCHES:
-        limit = stats.t.isf(_CHANCE / (4 * channels), batches - 1)
-    else:
-        # Positions within a sample are at most all alike, so samples give an upper bound.
-        rows = measured.samples / measured.batches
-        mean_spread = np.sqrt(scale / rows)
-        second_spread = scale * np.sqrt((_KURTOSIS - 1) / rows)
-        limit = stats.norm.isf(_CHANCE / (4 * channels))
-    momentum = norm.momentum
-    weight = 1 / batches
-    weight += weight if momentum is None else (1 - momentum) / (1 + momentum)
+    limit = stats.t.isf(chance, batches - 1) * np.sqrt(sum(shares))
     with np.errstate(all="ignore"):
         shift = np.abs(pool.mean - norm.mean)
         ratio = np.abs(np.log(scale / (norm.variance + norm.layer.epsilon)))
-        return (shift > limit * np.sqrt(weight) * mean_spread) | (
-            ratio > limit * np.sqrt(weight) * second_spread / scale
+        return (shift > limit * mean_spread) | (ratio > limit * second_spread / scale)
+
+
+def _beyond_few(
+    norm: Norm, found: NormMeasured, rows: float, shares: tuple[float, float], chance: float
+) -> np.ndarray:
+    """Judge as `_beyond_chance` does where the scatter is not seen, by an upper bound of it.
+
+    Positions within a sample are at most all alike, so r samples are as good as r numbers. These
+    are taken to be exponential. The mean of n of them is off as far as a gamma variable of shape n
+    is from n, over n. Their variance, whose kurtosis is 9, scatters by 8 / n of its square, as one
+    of n / 4 degrees of freedom does where numbers are normal: the ratio of two is held against F.
+    The deviation is the larger of the two, since a few samples may be alike by chance.
+    """
+    total = rows / sum(shares)
+    limit = (stats.gamma.isf(chance, total) - total) / total
+    data, moving = (2 * rows / (_KURTOSIS - 1) / share for share in shares)
+    variance, in_force = (one + norm.layer.epsilon for one in (found.pool.variance, norm.variance))
+    with np.errstate(all="ignore"):
+        ratio = variance / in_force
+        shift = np.abs(found.pool.mean - norm.mean) / np.sqrt(np.fmax(variance, in_force))
+        return (
+            (shift > limit)
+            | (stats.f.sf(ratio, data, moving) < chance)
+            | (stats.f.cdf(ratio, data, moving) < chance)
         )

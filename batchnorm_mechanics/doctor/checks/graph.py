@@ -52,6 +52,8 @@ _KEEPS_LAYOUT = frozenset(
     }
 )
 
+_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
+
 # Layers that hold layers, each with the (node, graph) of its calls.
 _Containers = list[tuple[Any, list[tuple[Any, Any]]]]
 
@@ -160,22 +162,24 @@ def _wrong_axis(norm: Norm) -> list[Finding]:
         source = _layout_before(call, rank)
         if source is None:
             continue
-        layer, expected = source
+        layer, expected, data_format = source
         axis = norm.layer.axis % rank
         if axis != expected:
             return [
                 finding(
                     "BN108",
                     norm.name,
+                    # Statistics for each step of a sequence may be meant.
+                    severity="warning" if isinstance(layer, _DENSE) else "error",
                     cause=f"{layer.name} puts its features on axis {expected} "
-                    f"({layer.data_format}), and the layer keeps axis {axis}: its statistics are "
+                    f"({data_format}), and the layer keeps axis {axis}: its statistics are "
                     "of positions, over all features.",
                     remedy=f"Build the layer with axis={expected if expected == 1 else -1} and "
                     "train again; the weights cannot be carried over.",
                     axis=axis,
                     axis_of_features=expected,
                     layer_before=layer.name,
-                    data_format=layer.data_format,
+                    data_format=data_format,
                     channels_of_layer=norm.channels,
                     features=call.shape[expected] or 0,
                 )
@@ -183,16 +187,26 @@ def _wrong_axis(norm: Norm) -> list[Finding]:
     return []
 
 
-def _layout_before(call: Call, rank: int) -> tuple[Any, int] | None:
-    """Return the nearest layer before a call that has a data format, and its axis of features."""
+def _layout_before(call: Call, rank: int) -> tuple[Any, int, str] | None:
+    """Return the nearest layer before a call that has a layout, its axis of features, and which."""
     (tensor, *_) = call.node.input_tensors
     for operation in _chain(tensor):
         data_format = getattr(operation, "data_format", None)
         if data_format in {"channels_first", "channels_last"}:
-            return operation, 1 if data_format == "channels_first" else rank - 1
+            return operation, 1 if data_format == "channels_first" else rank - 1, data_format
+        if _makes_features_last(operation):
+            return operation, rank - 1, "channels_last"
         if type(operation).__name__.lower() not in _KEEPS_LAYOUT:
             return None
     return None
+
+
+def _makes_features_last(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.EinsumDense):
+        # Its equation says: an axis that the input has not is of features.
+        inputs, outputs = operation.equation.replace(" ", "").split("->")
+        return outputs[-1] not in inputs.split(",")[0]
+    return isinstance(operation, keras.layers.Dense)
 
 
 def _chain(tensor: Any) -> Iterator[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from batchnorm_mechanics.doctor.checks.reach import reach_of, steps_of
 from batchnorm_mechanics.doctor.structure.marks import estimated_in
 from batchnorm_mechanics.doctor.structure.norms import Norm, Vector
 
@@ -23,6 +24,7 @@ LINEAR = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
+_USUAL = {keras.initializers.Zeros: 0.0, keras.initializers.Ones: 1.0}
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,15 @@ class Past:
         ema_momentum: of the averages of the weights that are in the weights' place; None where
             there are none.
         estimated: paths of layers whose statistics were estimated anew since.
+        came_from_afar: whether a gamma or beta is farther from its start than the steps reach at
+            their learning rate, so that it was trained before them; False where that is not known.
     """
 
     steps: int
     moved: bool
     ema_momentum: float | None
     estimated: frozenset[str] = frozenset()
+    came_from_afar: bool = False
 
     @property
     def is_trained(self) -> bool:
@@ -66,13 +71,14 @@ def past_of(model: Any, norms: tuple[Norm, ...]) -> Past:
         norms: its batch norm layers.
     """
     optimizers = _optimizers_of(model)
-    steps = max((int(optimizer._iterations) for optimizer in optimizers), default=0)
+    steps = max((steps_of(optimizer) for optimizer in optimizers), default=0)
     averaging = [optimizer for optimizer in optimizers if steps and _averages_in_place(optimizer)]
     return Past(
         steps=steps,
         moved=any(not at_start(norm) or affine_moved(norm) for norm in norms) or _bias_moved(model),
         ema_momentum=float(averaging[0].ema_momentum) if averaging else None,
         estimated=estimated_in(model),
+        came_from_afar=len(optimizers) == 1 and _came_from_afar(optimizers[0], norms),
     )
 
 
@@ -88,6 +94,10 @@ def start_of(norm: Norm) -> Start:
 
 
 def _begun(weight: Any, initializer: Any) -> Vector:
+    # The usual ones, without TensorFlow's operations: rules are checked after each epoch.
+    for kind, number in _USUAL.items():
+        if type(initializer) is kind:
+            return np.full(tuple(weight.shape), number)
     # In the weight's own type: float16 rounds a start of 0.1.
     value = initializer(tuple(weight.shape), dtype=weight.dtype)
     return np.asarray(keras.ops.convert_to_numpy(value), np.float64)
@@ -116,6 +126,23 @@ def affine_moved(norm: Norm) -> bool:
         now is not None and begun is not None and not np.array_equal(now, begun, equal_nan=True)
         for now, begun in pairs
     )
+
+
+def _came_from_afar(optimizer: Any, norms: tuple[Norm, ...]) -> bool:
+    pairs = [
+        (now, begun)
+        for norm, start in ((norm, start_of(norm)) for norm in norms)
+        for now, begun in ((norm.gamma, start.gamma), (norm.beta, start.beta))
+        # What begins at random began elsewhere.
+        if now is not None and begun is not None and np.ptp(begun) == 0 and np.isfinite(now).all()
+    ]
+    if not pairs:
+        return False
+    reach = reach_of(optimizer, largest=max(float(np.abs(pair).max()) for pair in pairs))
+    if reach is None:
+        return False
+    # Rounding, of weights and of steps, is some millionths of them.
+    return max(float(np.abs(now - begun).max()) for now, begun in pairs) > 1.001 * reach + 1e-6
 
 
 def _bias_moved(model: Any) -> bool:

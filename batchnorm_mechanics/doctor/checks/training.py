@@ -28,6 +28,9 @@ _SMALLEST_WEIGHT = 0.01
 _SHARE_OF_START = 1 / 3
 # BN106: in standard deviations, how far the start draws the mean away.
 _SHIFT_OF_MEAN = 0.25
+_SEEMS_TRAINED = (
+    ", as it seems: gamma or beta is farther from its start than they reach at this learning rate"
+)
 
 
 def check_training(norms: tuple[Norm, ...], past: Past) -> list[Finding]:
@@ -94,8 +97,9 @@ def _never_updated(norm: Norm, past: Past) -> list[Finding]:
                 cause="The weights were trained, but mean and variance are exactly what they began "
                 "with: a training loop of one's own called the model without `training=True`, or "
                 "a port left the statistics out.",
-                remedy="Re-estimate the statistics on data with `bnm repair`; call "
-                "`model(x, training=True)` in the loop.",
+                remedy="Left out, they are re-estimated by `bnm repair`. Trained without them, the "
+                "weights fit them as they are: train again with `model(x, training=True)`. With "
+                "labels, `bnm repair` tells which: what makes the model worse it takes back.",
                 **evidence,
             )
         ]
@@ -136,25 +140,32 @@ def _momentum(norm: Norm) -> list[Finding]:
         remedy = (
             "Set the momentum to 0.99 or 0.9, and re-estimate the statistics with `bnm repair`."
         )
-        batches = 0.0
+    elif momentum == _LARGEST_REVERSED:
+        cause = (
+            "Keras's momentum is the weight of the old value: at 0.5 the last batch weighs as much "
+            "as all before it. PyTorch's, the complement, is the same number."
+        )
+        remedy = "Set the momentum to 0.99 or 0.9, unless so short an average is meant."
     else:
         cause = (
             f"Keras's momentum is the weight of the old value: {momentum:g} makes the statistics "
             "follow the last few batches; it looks like PyTorch's, which is the complement."
         )
         remedy = f"Set the momentum to {1 - momentum:g}, as `bnm repair` does, if it is PyTorch's."
-        batches = (1 + momentum) / (1 - momentum)
     return [
         finding(
             "BN105",
             norm.name,
-            # A frozen layer's average does not move, whatever its momentum.
-            severity="warning" if norm.layer.trainable else "note",
+            # A frozen layer's average does not move, whatever its momentum; and 0.5 is no mistake
+            # of whoever took it for the complement.
+            severity="warning"
+            if norm.layer.trainable and momentum != _LARGEST_REVERSED
+            else "note",
             cause=cause,
             remedy=remedy,
             momentum=momentum,
             complement=1 - momentum,
-            batches_averaged=batches,
+            batches_averaged=0.0 if momentum == 1 else (1 + momentum) / (1 - momentum),
         )
     ]
 
@@ -219,8 +230,10 @@ def _unconverged(norm: Norm, past: Past) -> list[Finding]:
             "BN106",
             norm.name,
             channels=touched,
+            severity="note" if past.came_from_afar else "warning",
             cause=f"After {past.steps} steps with momentum {momentum:g} the start value still "
-            f"makes {weight:.0%} of the moving statistics.",
+            f"makes {weight:.0%} of the moving statistics, unless the layer was trained before "
+            f"these steps{_SEEMS_TRAINED if past.came_from_afar else ''}.",
             remedy="Re-estimate the statistics with `bnm repair`, or train on; a lower momentum or "
             "`DebiasedMovingAverage` serves short trainings.",
             weight_of_start=weight,

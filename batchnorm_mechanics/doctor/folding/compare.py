@@ -7,11 +7,13 @@ from itertools import islice
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 
 from batchnorm_mechanics._difference import elementwise_error
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.data import Data
+from batchnorm_mechanics.doctor.structure.copies import copied
 
 # For a size that the model leaves open. Image networks halve theirs five times.
 _OPEN_SIZE = 64
@@ -21,6 +23,14 @@ _SEED = 0
 # one of them alone.
 _TURNS = 5, 21
 _SECONDS = 5.0
+
+# Times that all weights are moved anew: a single move can happen to cancel.
+_DRAWS = 3
+# How many times its own rounding a right fold may be off. A unit in the last place stands for one
+# rounding of each weight; every sum in the model is rounded too, in another order once folded.
+_TIMES = 4.0
+# Beyond this share of the largest output a comparison tells nothing of whether a fold is right.
+_MOST = 0.05
 
 
 def random_inputs(model: Any, rows: int, *, like: Any = None) -> Any:
@@ -100,6 +110,67 @@ def largest_difference(model: Any, folded: Any, inputs: Any) -> float:
         if error > 0:
             found = max(found, error / size if size else np.inf)
     return found
+
+
+def rounding_of(model: Any, inputs: Any) -> float:
+    """Return how far a model's outputs move when its weights move by a unit in the last place.
+
+    Args:
+        model: functional or sequential. It is left as it is.
+        inputs: one batch.
+
+    Returns:
+        The largest difference, as of `largest_difference`, in three turns. In each, a copy has all
+        its floating weights moved up or down at random, by a unit of the dtype in which the layer
+        uses them.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+        >>> 0 < rounding_of(model, np.ones((2, 1), "float32")) < 2e-7
+        True
+    """
+    copy = copied(model, caller="fold").model
+    copy.run_eagerly, copy.jit_compile = model.run_eagerly, model.jit_compile
+    weights = list(_floating_in(copy))
+    original = [keras.ops.convert_to_numpy(variable) for variable, _ in weights]
+    rng = np.random.default_rng(_SEED)
+    found = 0.0
+    for _ in range(_DRAWS):
+        for (variable, dtype), value in zip(weights, original, strict=True):
+            variable.assign(_moved(value, dtype, rng))
+        found = max(found, largest_difference(model, copy, inputs))
+    return found
+
+
+def explained_by(rounding: float) -> float:
+    """Return the largest difference of a right fold from a model whose own rounding is so large.
+
+    Example:
+        >>> explained_by(1e-4), explained_by(0.5)
+        (0.0004, 0.05)
+    """
+    return min(_TIMES * rounding, _MOST)
+
+
+def _floating_in(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the floating variables of a model, and the dtype in which their layers use them."""
+    seen: set[int] = set()
+    for layer in model._flatten_layers():
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            stored = keras.backend.standardize_dtype(variable.dtype)
+            if id(variable) in seen or "float" not in stored:
+                continue
+            seen.add(id(variable))
+            dtype = layer.compute_dtype if variable._autocast else stored
+            yield variable, np.dtype(getattr(ml_dtypes, dtype, dtype))
+
+
+def _moved(value: np.ndarray, dtype: Any, rng: np.random.Generator) -> np.ndarray:
+    used = value.astype(dtype)
+    towards = np.where(rng.random(used.shape) < 0.5, -np.inf, np.inf).astype(dtype)
+    moved = np.nextafter(used, towards)
+    # The largest number has no next one.
+    return np.where(np.isfinite(moved), moved, used).astype(value.dtype)
 
 
 def _outputs(model: Any, inputs: Any) -> list[np.ndarray]:

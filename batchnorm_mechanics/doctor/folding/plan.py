@@ -18,7 +18,8 @@ from batchnorm_mechanics.doctor.folding.kinds import (
     obstacle,
     offset_obstacle,
 )
-from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
+from batchnorm_mechanics.doctor.folding.passing import Placed, is_identity, moved_past
+from batchnorm_mechanics.doctor.structure.norms import Norm, nodes_in, norms_in
 from batchnorm_mechanics.doctor.structure.wiring import (
     Wiring,
     baked_training,
@@ -47,7 +48,7 @@ def tolerance_of(dtype: str) -> float:
     """Return how far, relatively, a model that computes in a dtype may move when it is folded.
 
     Two equal sums in another order differ by some units in the last place, and layers add that up:
-    1e-4 for float32, 16 units for what is coarser.
+    1e-4 for float32, 16 units for what is coarser. Some deep models add up more: `fold` measures.
     """
     return max(1e-4, 16 * float(ml_dtypes.finfo(dtype).eps))
 
@@ -68,6 +69,10 @@ class _Planner:
         self.calls = calls_in(model)
         self.wirings = {key: Wiring(reached.graph) for key, reached in self.reached.items()}
         self.weights: dict[int, Weights] = {}
+        for key, reached in self.reached.items():
+            for node in nodes_in(reached.graph):
+                if is_identity(node, training=reached.training):
+                    self.wirings[key].bridge(node)
 
     def plan(self) -> Plan:
         left: dict[str, str] = {}
@@ -128,14 +133,12 @@ class _Planner:
         return None
 
     def _into_previous(self, norm: Norm, wiring: Wiring) -> str | None:
-        call = norm.calls[0]
-        tensor = call.node.input_tensors[0]
+        tensor = wiring.origin(norm.calls[0].node.input_tensors[0])
         layer = wiring.source(tensor)
         if layer is None:
             return "nothing but the input"
-        # A norm between that has gone was the only user of what came before it.
         users = wiring.users(tensor)
-        reason = self._reason_against(norm, layer)
+        reason = self._reason_against(norm, layer, _placed(norm))
         if reason is None and not is_linear(layer):
             reason = f"has the activation {layer.activation.__name__}"
         if reason is None and (users.is_output or len(users.nodes) > 1):
@@ -146,25 +149,31 @@ class _Planner:
         return None if reason is None else f"{layer.name} {reason}"
 
     def _into_next(self, norm: Norm, wiring: Wiring) -> str | None:
-        call = norm.calls[0]
-        users = wiring.users(call.node.output_tensors[0])
-        if users.is_output:
-            return "its output is one of the model's"
-        if len(users.nodes) != 1:
-            return f"its output is used {len(users.nodes)} times"
-        layer = users.nodes[0].operation
-        affine = _affine(norm)
+        placed, whose = _placed(norm), "its"
+        users = wiring.users(norm.calls[0].node.output_tensors[0])
+        while True:
+            if users.is_output:
+                return f"{whose} output is one of the model's"
+            if len(users.nodes) != 1:
+                return f"{whose} output is used {len(users.nodes)} times"
+            (node,) = users.nodes
+            layer = node.operation
+            moved = moved_past(node, placed)
+            if moved is None:
+                break
+            placed, whose = moved, f"{layer.name}'s"
+            users = wiring.users(node.output_tensors[0])
         reason = (
-            self._reason_against(norm, layer)
-            or offset_obstacle(layer, affine)
+            self._reason_against(norm, layer, placed)
+            or offset_obstacle(layer, placed.affine)
             or _digits_lost(norm, layer)
         )
         if reason is None:
             kind = KINDS[type(layer)]
-            reason = self._take(layer, kind.before(self._weights_of(layer), affine))
+            reason = self._take(layer, kind.before(self._weights_of(layer), placed.affine))
         return None if reason is None else f"{layer.name} {reason}"
 
-    def _reason_against(self, norm: Norm, layer: Any) -> str | None:
+    def _reason_against(self, norm: Norm, layer: Any, placed: Placed) -> str | None:
         """Return why a layer beside a norm can take no norm in, or not this one."""
         if kind_of(layer) is None:
             return f"({type(layer).__name__}) is no layer that takes it in"
@@ -172,11 +181,9 @@ class _Planner:
             return f"is called {self.calls[id(layer)]} times"
         if reason := obstacle(layer):
             return reason
-        call = norm.calls[0]
-        rank = len(call.shape)
-        axis, theirs = norm.layer.axis % rank, channel_axis(layer, rank)
-        if axis != theirs:
-            return f"has its channels on axis {theirs}, it on axis {axis}"
+        theirs = channel_axis(layer, placed.rank)
+        if placed.axis != theirs:
+            return f"has its channels on axis {theirs}, it on axis {placed.axis}"
         if layer.compute_dtype != norm.layer.compute_dtype:
             return f"computes in {layer.compute_dtype}, it in {norm.layer.compute_dtype}"
         return None
@@ -195,6 +202,11 @@ class _Planner:
 
 def _affine(norm: Norm) -> Affine:
     return affine_of(norm.mean, norm.variance, norm.gamma, norm.beta, norm.layer.epsilon)
+
+
+def _placed(norm: Norm) -> Placed:
+    rank = len(norm.calls[0].shape)
+    return Placed(_affine(norm), norm.layer.axis % rank, rank)
 
 
 def _digits_lost(norm: Norm, layer: Any) -> str | None:

@@ -1,6 +1,6 @@
 """A new model without the batch norms that a plan takes out; the old one stays as it is."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -10,7 +10,19 @@ from batchnorm_mechanics.doctor.folding.plan import Plan
 from batchnorm_mechanics.doctor.structure.copies import Edits, copied
 
 
-def rewritten(model: Any, plan: Plan) -> Any:
+class Rewritten(NamedTuple):
+    """A new model.
+
+    Attributes:
+        model: it.
+        notes: what it could not take along of the old one, in sentences.
+    """
+
+    model: Any
+    notes: tuple[str, ...]
+
+
+def rewritten(model: Any, plan: Plan) -> Rewritten:
     """Return a new model with the weights of a plan and copies of all others.
 
     Args:
@@ -34,7 +46,7 @@ def rewritten(model: Any, plan: Plan) -> Any:
     for key, weights in plan.weights.items():
         (layer,) = new.of[key]
         _store(layer, weights)
-    return new.model
+    return Rewritten(new.model, new.lost)
 
 
 def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:

@@ -30,10 +30,11 @@ class Effects:
     Attributes:
         samples: how many.
         relative: how far the output in training mode (batch norm alone) is from that at inference,
-            less what the choice of the batch does to it; None where that cannot be known.
+            less what the choice of the batch does to it; None where that cannot be known, as of
+            an output that is random.
         changed: the part of the samples whose largest output is another one, likewise.
         alone: how far the output of a sample alone is from that in a batch, at inference; None
-            where there is one sample only.
+            where there is one sample only, or the model takes batches of one size only.
         alone_if_called: likewise where the model is called without `training`; None where its
             output is random then.
         called_by_batch: names of the layers that normalize by the batch then.
@@ -56,6 +57,9 @@ def effects_on(
 ) -> Effects:
     """Measure what batch statistics and other samples do to the output.
 
+    A model whose output for the same batch differs from one run to the next, by noise of its own or
+    by a state that it carries on, is not compared with itself.
+
     Args:
         model: the model.
         norms: its batch norm layers.
@@ -64,12 +68,20 @@ def effects_on(
         train: the model with batch norm alone in training mode.
     """
     rounding = _rounding(model)
-    if sample.rows < 2:
+    fixed = _fixed_size(model)
+    rows = sample.rows - sample.rows % (fixed or 1)
+    if rows < 2:
         return Effects(sample.rows, rounding)
-    size = min(sample.rows, max(_GROUP, 2 * sample.most))
-    everything = np.arange(sample.rows)
+    size = fixed or min(rows, max(_GROUP, 2 * sample.most))
+    everything = np.arange(rows)
     inference = _run(sample, predict, everything, size)
-    relative, changed = _gap(sample, train, inference, size)
+    # What layers get is heard on the way, also where the outputs are not compared.
+    relative, changed = _gap(sample, train, inference, rows, fixed or min(size, rows // 2))
+    first, *_ = _parts(everything, size)
+    if not _repeats(sample, predict, inference, first, rounding):
+        return Effects(sample.rows, rounding)
+    if fixed:
+        return Effects(sample.rows, rounding, relative, changed)
     alone = max(
         _relative(
             [head[:1] for head in _heads(predict(sample.take(np.array([row]))))],
@@ -82,8 +94,31 @@ def effects_on(
     return Effects(sample.rows, rounding, relative, changed, alone, if_called, names)
 
 
+def _fixed_size(model: Any) -> int | None:
+    """Return the size of a batch where the model's inputs state one."""
+    sizes = {part.shape[0] for part in getattr(model, "inputs", None) or ()} - {None}
+    return max(sizes, default=None)
+
+
+def _repeats(
+    sample: Sample, predict: Run, inference: Heads, rows: NDArray[np.int_], rounding: float
+) -> bool:
+    """Whether a batch of these rows gives once more what it gave."""
+    first = [head[rows] for head in inference]
+    again = _heads(predict(sample.take(rows)))
+    # NaN is what comes again, too.
+    if all(map(_same, again, first)):
+        return True
+    # Of noise that is just there, a lone sample may by chance get more than all on average.
+    return _relative(again, first, inference) <= rounding / 4
+
+
+def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return np.array_equal(one, other, equal_nan=True)
+
+
 def _gap(
-    sample: Sample, train: Run, inference: Heads, size: int
+    sample: Sample, train: Run, inference: Heads, rows: int, size: int
 ) -> tuple[float | None, float | None]:
     """Compare training mode with inference, and with itself in batches put together otherwise.
 
@@ -91,12 +126,11 @@ def _gap(
     the batch, and inference f + g. Two such batches differ by 2 n^2 and training from inference by
     n^2 + g^2 on average, so g^2 is the second less half the first.
     """
-    if sample.rows < 4:
+    if size < 2 or rows < 2 * size:
         # Two batches put together otherwise would be too small, or the same.
         return None, None
     rng = np.random.default_rng(0)
-    size = max(2, min(size, sample.rows // 2))
-    once, again = (_run(sample, train, rng.permutation(sample.rows), size) for _ in range(2))
+    once, again = (_run(sample, train, rng.permutation(rows), size) for _ in range(2))
     gap, noise = _relative(once, inference, inference), _relative(again, once, inference)
     relative = float(np.sqrt(max(0.0, gap**2 - noise**2 / 2))) if np.isfinite(gap) else gap
     if not _is_choice(inference):
@@ -109,26 +143,20 @@ def _gap(
 def _called(
     model: Any, norms: tuple[Norm, ...], few: Any, rounding: float
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Call the model without `training`, on several samples and on one, and put all back."""
+    """Call the model without `training`, on several samples and on one."""
     by_batch: dict[str, None] = {}
 
     def answer(norm: Norm, heard: Heard) -> None:
         if heard.training:
             by_batch[norm.name] = None
 
-    # Dropout moves its seed, and other layers may keep a state of their own.
-    state = [(value, value.numpy()) for value in model.variables if not value.trainable]
-    try:
-        with listening(norms, answer):
-            together = _heads(model(few))
-            alone = _heads(model(tf.nest.map_structure(lambda part: part[:1], few)))
-            first = [head[:1] for head in together]
-            difference = _relative(alone, first, together)
-            if difference > rounding < _relative(_heads(model(few)), together, together):
-                return None, tuple(by_batch)
-    finally:
-        for value, before in state:
-            value.assign(before)
+    with listening(norms, answer):
+        together = _heads(model(few))
+        alone = _heads(model(tf.nest.map_structure(lambda part: part[:1], few)))
+        first = [head[:1] for head in together]
+        difference = _relative(alone, first, together)
+        if difference > rounding < _relative(_heads(model(few)), together, together):
+            return None, tuple(by_batch)
     return difference, tuple(by_batch)
 
 
@@ -140,10 +168,14 @@ def _rounding(model: Any) -> float:
 
 def _run(sample: Sample, run: Run, order: NDArray[np.int_], size: int) -> Heads:
     """Return the outputs for all samples in their own order, run in batches in this one."""
-    parts = np.array_split(order, -(-len(order) // size))
+    parts = _parts(order, size)
     outputs = [_heads(run(sample.take(rows))) for rows in parts]
     back = np.argsort(np.concatenate(parts))
     return [np.concatenate(head)[back] for head in zip(*outputs, strict=True)]
+
+
+def _parts(order: NDArray[np.int_], size: int) -> list[NDArray[np.int_]]:
+    return np.array_split(order, -(-len(order) // size))
 
 
 def _heads(outputs: Any) -> Heads:

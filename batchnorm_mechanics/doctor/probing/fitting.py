@@ -10,9 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.structure.norms import functional_of
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST = 300
+_IN_A_GRAPH = "Graph execution error"
+# Text, for instance, cannot be cast to numbers, which is not implemented.
+_FAILURES = (ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class Fitting:
@@ -29,16 +33,19 @@ class Fitting:
         self._bad_samples = 0
         self.samples = self.bad = 0
         # Subclassed models do not say what they take.
-        self._takes = [tuple(part.shape) for part in getattr(model, "inputs", None) or ()]
+        inputs = getattr(model, "inputs", None) or ()
+        self._takes = [tuple(part.shape) for part in inputs]
+        self._names = _names_of(model, inputs)
 
     def checked(self, inputs: Any) -> Any:
         """Return a batch as tensors, floating ones as wide as Keras has them.
 
         Raises:
-            InputError: its parts are not as many as the model's inputs, or of other shapes.
+            InputError: its parts are not as many as the model's inputs, of other names or shapes,
+                or no tensor can be made of them.
         """
         tensors = tf.nest.map_structure(self._tensor, inputs)
-        parts = tf.nest.flatten(tensors)
+        parts = self._in_order(tensors)
         if self._takes:
             self._check_shapes([tuple(part.shape) for part in parts])
         self.samples += int(parts[0].shape[0])
@@ -49,12 +56,30 @@ class Fitting:
     def _tensor(self, part: Any) -> Any:
         if isinstance(part, tf.RaggedTensor | tf.SparseTensor):
             return part
-        tensor = tf.convert_to_tensor(part)
+        try:
+            tensor = tf.convert_to_tensor(part)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._caller}: `data` must be numbers. Received: a batch with a part of type "
+                f"{type(part).__name__}, on which TensorFlow fails: {_said(error)} "
+                "Make an array of numbers of it."
+            ) from error
         # As `predict` does: Keras's layers take float32 unless told otherwise.
         return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
+    def _in_order(self, tensors: Any) -> list[Any]:
+        """Return the parts in the order of the model's inputs, as Keras matches them."""
+        if not isinstance(tensors, dict) or not self._names:
+            return tf.nest.flatten(tensors)
+        if not set(self._names) <= set(tensors):
+            raise InputError(
+                f"{self._caller}: `data` must have the names of the model's inputs, "
+                f"{_quoted(self._names)}. Received: {_quoted(list(tensors))}. "
+                "Pass what `model.predict` takes."
+            )
+        return [tensors[name] for name in self._names]
+
     def _check_shapes(self, given: list[tuple[int, ...]]) -> None:
-        # A dict's parts come in the order of their names, and so do the inputs here.
         wanted = self._takes
         if len(given) == len(wanted) and all(map(_fits, given, wanted)):
             return
@@ -85,7 +110,7 @@ class Fitting:
         """
         try:
             yield
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
+        except _FAILURES as error:
             shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
             raise InputError(
                 f"{self._caller}: `data` must fit the model. Received: batches of shape "
@@ -112,9 +137,25 @@ class Fitting:
             )
 
 
+def _names_of(model: Any, inputs: Any) -> list[str]:
+    """Return the names that a dict's parts need; none where its own structure says them.
+
+    A graph that was made of a list, or of one input, takes a dict by the names of its tensors.
+    """
+    graph = functional_of(model)
+    return [] if graph is None or isinstance(graph.input, dict) else [one.name for one in inputs]
+
+
+def _quoted(names: list[Any]) -> str:
+    return ", ".join(map(repr, names))
+
+
 def _said(error: Exception) -> str:
-    """Return the words of an error without Keras's colors, and without its list of arguments."""
+    """Return the words of an error without Keras's colors, its list of arguments or its stack."""
     words, *_ = _ESCAPES.sub("", str(error)).partition("Arguments received by")
+    if words.startswith(_IN_A_GRAPH):
+        # What went wrong stands last, after the lines of code that led there, which are indented.
+        *_, words = [line for line in words.splitlines() if line and not line[0].isspace()]
     return " ".join(words.split())[:_LONGEST].rstrip(". ") + "."
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.probing.effects import Effects, effects_on
 from batchnorm_mechanics.doctor.probing.fitting import Fitting
+from batchnorm_mechanics.doctor.probing.keeping import kept
 from batchnorm_mechanics.doctor.probing.pooling import Pool
 from batchnorm_mechanics.doctor.probing.running import Ran, Runner
 from batchnorm_mechanics.doctor.probing.sample import Sample
@@ -101,6 +102,11 @@ def measure(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured
         >>> pool.count, pool.mean.item(), round(pool.variance.item(), 4)
         (3.0, 3.0, 4.6667)
     """
+    with kept(model):
+        return _measured(model, norms, data)
+
+
+def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured:
     run, counting = (Runner(model, norms, count=count) for count in (False, True))
     trained = {norm.name for norm in norms if not is_frozen(model, norm)}
     # A few batches: to trace the model once more would take longer.

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from batchnorm_mechanics._exceptions import InputError
+
 MOST_ROWS = 128
 _MOST_BYTES = 2**28
 
@@ -32,7 +34,18 @@ class Sample:
         self._rng = np.random.default_rng(0)
 
     def add(self, inputs: Any) -> None:
-        """Show it a batch: an array or tensor, or a structure of them."""
+        """Show it a batch: an array or tensor, or a structure of them.
+
+        Raises:
+            InputError: a part of it is sparse or ragged.
+        """
+        for part in tf.nest.flatten(inputs):
+            if isinstance(part, tf.RaggedTensor | tf.SparseTensor):
+                raise InputError(
+                    "diagnose: `data` must be dense. Received: batches with a "
+                    f"{type(part).__name__}. Make them dense, as tf.sparse.to_dense and "
+                    "RaggedTensor.to_tensor do."
+                )
         arrays = tf.nest.map_structure(np.asarray, inputs)
         parts = tf.nest.flatten(arrays)
         rows = len(parts[0])

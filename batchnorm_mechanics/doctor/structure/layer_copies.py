@@ -52,6 +52,9 @@ def copy_of(layer: Any, settings: Mapping[str, Any], *, caller: str) -> Any:
     with naming(layer, caller), at_hand(_held_by(layer)):
         config = {name: _live(layer, name, of) for name, of in layer.get_config().items()}
         copy = type(layer).from_config({**config, **settings})
+    if "name" not in settings:
+        # A configuration that Keras made of a constructor's keywords lacks it.
+        copy.name = layer.name
     if isinstance(layer, keras.Layer):
         # Now, since the first call asks for them.
         _copy_what_no_configuration_holds(layer, copy)

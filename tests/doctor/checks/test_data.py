@@ -142,11 +142,12 @@ def test_a_frozen_layers_gap_is_a_note_unless_the_whole_model_is_frozen():
     assert found(check(model, numbers()), "BN201")["second"].severity == "error"
 
 
-def test_a_gap_of_two_samples_is_a_warning_since_its_effect_is_unknown():
+def test_a_gap_of_a_few_samples_is_a_note_since_there_are_too_few_to_judge_by():
     x = numbers()
     model = healthy()
     wrong_channels(model, "first", range(16), shift=40)
-    assert found(check(model, x[:3]), "BN201")["first"].severity == "warning"
+    assert found(check(model, x[:3]), "BN201")["first"].severity == "note"
+    assert found(check(model, x[:16]), "BN201")["first"].severity == "error"
 
 
 def test_data_of_another_domain_are_found_at_the_first_layer():

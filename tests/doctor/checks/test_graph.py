@@ -240,11 +240,41 @@ def test_flattened_features_have_no_layout():
     assert found(convolutional(1, between=[layers.GlobalAveragePooling2D()])) == []
 
 
-def test_a_dense_layer_on_sequences_says_nothing_of_the_axis():
-    model = keras.Sequential(
-        [layers.Input((7, 3)), layers.Dense(4), layers.BatchNormalization(axis=1)]
+def dense(layer, axis, shape=(7, 3)):
+    return keras.Sequential(
+        [layers.Input(shape), layer, layers.BatchNormalization(axis=axis, name="bn")]
     )
-    assert found(model, "BN108") == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: layers.Dense(4, name="before"), (7, 3)),
+        (lambda: layers.Dense(4, name="before"), (6, 7, 3)),
+        (lambda: layers.EinsumDense("abc,cd->abd", (7, 4), name="before"), (7, 3)),
+    ],
+)
+def test_a_dense_layer_has_its_features_last(layer, shape):
+    finding = only(found(dense(layer(), 1, shape), "BN108"))
+    assert (finding.layer, finding.severity) == ("bn", "warning")
+    assert finding.evidence == {
+        "axis": 1,
+        "axis_of_features": len(shape),
+        "layer_before": "before",
+        "data_format": "channels_last",
+        "channels_of_layer": shape[0],
+        "features": 4,
+    }
+    assert found(dense(layer(), -1, shape), "BN108") == []
+
+
+def test_a_dense_layer_without_other_axes_leaves_no_choice():
+    assert found(dense(layers.Dense(4), 1, (3,)), "BN108") == []
+
+
+def test_an_equation_that_keeps_the_last_axis_says_nothing_of_features():
+    mixing_positions = layers.EinsumDense("abc,bd->adc", (5, 3))
+    assert found(dense(mixing_positions, 1), "BN108") == []
 
 
 # BN109
@@ -302,7 +332,7 @@ def test_a_bias_inside_an_activation_is_not_redundant():
 
 
 def test_a_bias_along_another_axis_is_not_redundant():
-    assert found(biased(layers.Dense(5), axis=1)) == []
+    assert found(biased(layers.Dense(5), axis=1), "BN109") == []
 
 
 def test_a_layer_without_a_bias_has_none_to_spare():

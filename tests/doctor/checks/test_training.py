@@ -152,7 +152,7 @@ def test_a_start_of_ones_own_is_known_as_one(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("momentum", [0.0, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("momentum", [0.0, 0.01, 0.1, 0.49])
 def test_a_momentum_of_pytorchs_kind_is_a_warning(kind, momentum):
     model = trained(model_with(kind, momentum=momentum))
     findings = found(model)
@@ -164,6 +164,13 @@ def test_a_momentum_of_pytorchs_kind_is_a_warning(kind, momentum):
             "batches_averaged": (1 + momentum) / (1 - momentum),
         }
     )
+
+
+def test_a_momentum_that_is_its_own_complement_is_a_note():
+    findings = found(trained(model_with(momentum=0.5)))
+    assert summary(findings) == [("BN105", "first", "note"), ("BN105", "second", "note")]
+    assert findings[0].evidence == {"momentum": 0.5, "complement": 0.5, "batches_averaged": 3.0}
+    assert "0.5 as" not in findings[0].remedy
 
 
 @pytest.mark.parametrize("momentum", [0.51, 0.8, 0.9])
@@ -254,6 +261,37 @@ def test_a_model_trained_before_is_left_alone_when_fine_tuned_briefly():
     assert found(model) == []
 
 
+@pytest.mark.parametrize(("moved", "severity"), [(0.5, "note"), (0.01, "warning")])
+def test_a_gamma_that_these_steps_cannot_have_moved_makes_a_note(moved, severity):
+    """Adam moves a weight by 29 steps of 1e-3 by less than 0.04, all variances being large."""
+    model = trained(model_with(scale=False), steps=29, variance=16.0)
+    for name, channels in (("first", 6), ("second", 4)):
+        model.get_layer(name).beta.assign(np.linspace(0, moved, channels))
+    findings = found(model)
+    assert summary(findings) == [("BN106", "first", severity), ("BN106", "second", severity)]
+    assert findings[0].cause.startswith(
+        "After 29 steps with momentum 0.99 the start value still makes 75% of the moving "
+        "statistics, unless the layer was trained before these steps"
+    )
+    assert ("as it seems" in findings[0].cause) == (severity == "note")
+
+
+def test_a_model_that_was_trained_elsewhere_and_fine_tuned_gets_no_warning_of_its_start():
+    model = fit(model_with(momentum=0.9), steps=150, optimizer=keras.optimizers.Adam(0.02))
+    # Now no variance is below what a start of 1 would leave.
+    for norm in norms_in(model):
+        norm.layer.moving_variance.assign(np.full(norm.channels, 2.0))
+    fit(model, steps=10, optimizer=keras.optimizers.Adam(1e-4))
+    assert {one.severity for one in found(model, "BN106")} == {"note"}
+
+
+def test_a_start_at_random_says_nothing_of_the_way():
+    model = model_with(beta_initializer="random_normal")
+    assert not past_of(trained(model), norms_in(model)).came_from_afar
+    fit(model, steps=2)
+    assert not past_of(model, norms_in(model)).came_from_afar
+
+
 def test_a_channel_that_never_varied_is_at_the_weight_of_its_start_and_refutes_nothing():
     model = keras.Sequential([layers.Input((3,)), layers.BatchNormalization()])
     trained(model, steps=50, mean=0, variance=np.array([9.0, 0, 9]))
@@ -284,6 +322,19 @@ def test_a_frozen_layer_averages_nothing_in_these_steps():
     model.get_layer("first").trainable = False
     model.get_layer("first").moving_mean.assign(np.full(6, 9.0))
     assert [one.layer for one in found(trained(model, steps=50), "BN106")] == ["second"]
+
+
+def test_the_steps_of_a_model_made_under_a_strategy_are_counted():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = fit(model_with(), steps=12)
+    assert past_of(model, norms_in(model)).steps == 12
+    assert summary(found(model))[0] == ("BN106", "first", "warning")
+
+
+def test_gathered_gradients_leave_each_batch_counted():
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=4)
+    model = fit(model_with(), steps=12, optimizer=optimizer)
+    assert past_of(model, norms_in(model)).steps == 12
 
 
 def test_the_steps_of_a_loss_scaling_optimizer_are_those_within():

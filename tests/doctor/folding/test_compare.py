@@ -12,6 +12,7 @@ from batchnorm_mechanics.doctor.folding.compare import (
     first_batches,
     largest_difference,
     random_inputs,
+    rounding_of,
     times_as_fast,
 )
 
@@ -123,6 +124,65 @@ class Given:
 )
 def test_the_difference_is_the_largest_relative_to_the_largest_output(expected, actual, difference):
     assert largest_difference(Given(*expected), Given(*actual), None) == difference
+
+
+def one_weight(value, dtype):
+    """A model that multiplies by one weight."""
+    layer = L.Dense(1, use_bias=False, dtype=dtype)
+    model = keras.Sequential([L.Input((1,), dtype=layer.compute_dtype), layer])
+    layer.kernel.assign([[value]])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit"),
+    [
+        ("float32", 2.0**-23),
+        ("float64", 2.0**-52),
+        ("float16", 2.0**-10),
+        ("bfloat16", 2.0**-7),
+        ("mixed_float16", 2.0**-10),
+        ("mixed_bfloat16", 2.0**-7),
+    ],
+)
+def test_weights_are_moved_by_a_unit_of_the_type_in_which_they_are_used(dtype, unit):
+    model = one_weight(1.25, dtype)
+    assert rounding_of(model, np.ones((2, 1))) == pytest.approx(unit / 1.25)
+    assert model.layers[0].kernel.numpy().item() == 1.25
+
+
+def test_each_weight_is_moved_for_itself_up_or_down():
+    layer = L.Dense(200, use_bias=False)
+    model = keras.Sequential([L.Input((1,)), layer])
+    layer.kernel.assign(np.full((1, 200), 1.25))
+    seen = []
+
+    class Noting(keras.Model):
+        def predict_on_batch(self, inputs):
+            seen.append(super().predict_on_batch(inputs))
+            return seen[-1]
+
+    noting = Noting(model.inputs, model.outputs)
+    rounding_of(noting, np.ones((1, 1), "float32"))
+    original, *moved = [seen[index] for index in (0, 1, 3, 5)]
+    for outputs in moved:
+        steps = (outputs - original).ravel() / 2.0**-23
+        assert set(steps) == {-1.0, 1.0}
+        assert abs(steps.mean()) < 0.3
+    assert (moved[0] != moved[1]).any()
+
+
+def test_weights_that_are_not_cast_are_moved_by_a_unit_of_their_own():
+    layer = L.BatchNormalization(dtype="mixed_float16")
+    model = keras.Sequential([L.Input((1,), dtype="float16"), layer])
+    layer.gamma.assign([1.25])
+    # What moves by a unit of float32 is the same in float16.
+    assert rounding_of(model, np.ones((2, 1), "float16")) == 0
+
+
+def test_whole_numbers_among_the_weights_are_not_moved():
+    model = keras.Sequential([L.Input((3,)), L.Dropout(0.5, seed=1)])
+    assert rounding_of(model, np.ones((2, 3))) == 0
 
 
 class Clock:

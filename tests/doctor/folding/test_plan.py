@@ -278,6 +278,9 @@ class Block(L.Layer):
 
 
 def test_a_norm_within_a_layer_with_its_own_code():
+    # Keras's configuration of such a layer lacks the name, and another one would take it.
+    copy = Block.from_config(Block(dtype="float64").get_config())
+    assert copy.name != Block.from_config(copy.get_config()).name
     model = stack((4,), Block(name="block", dtype="float64"))
     assert reason_of(model) == "it is called by Python code of block, which cannot be rewritten"
 
@@ -404,3 +407,227 @@ def test_a_model_without_batch_norm_is_copied():
     new, left = folded(model)
     assert left == {}
     assert distance(model, new) == 0
+
+
+def f64(kind, *arguments, **settings):
+    return kind(*arguments, **{"dtype": "float64"} | settings)
+
+
+IMAGE = (4, 5, 3)
+IDENTITIES = {
+    "dropout": (L.Dropout, 0.5),
+    "spatial dropout 1d": (L.SpatialDropout1D, 0.5),
+    "spatial dropout 2d": (L.SpatialDropout2D, 0.5),
+    "spatial dropout 3d": (L.SpatialDropout3D, 0.5),
+    "alpha dropout": (L.AlphaDropout, 0.5),
+    "gaussian dropout": (L.GaussianDropout, 0.5),
+    "gaussian noise": (L.GaussianNoise, 0.5),
+    "activity regularization": (L.ActivityRegularization, 0.1),
+    "linear activation": (L.Activation, "linear"),
+    "identity": (L.Identity,),
+}
+RANKS = {"spatial dropout 1d": 3, "spatial dropout 2d": 4, "spatial dropout 3d": 5}
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_a_norm_goes_before_a_layer_that_does_nothing_in_inference(name):
+    shape = (2,) * (RANKS.get(name, 2) - 2) + (4,)
+    between = f64(*IDENTITIES[name], name="between")
+    new = folds_wholly(stack(shape, dense(), between, bn()))
+    assert [type(layer) for layer in new.layers] == [L.Dense, type(between)]
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_a_norm_goes_past_a_layer_that_does_nothing_in_inference(name):
+    shape = (2,) * (RANKS.get(name, 2) - 2) + (4,)
+    between = f64(*IDENTITIES[name], name="between")
+    new = folds_wholly(stack(shape, bn(), between, dense()))
+    assert [type(layer) for layer in new.layers] == [type(between), L.Dense]
+
+
+def test_several_such_layers_and_norms_between_are_looked_through():
+    folds_wholly(
+        stack(
+            *((4,), dense(), f64(L.Dropout, 0.5), bn(), f64(L.Identity)),
+            *(f64(L.GaussianNoise, 1.0), bn(), f64(L.Dropout, 0.2)),
+        )
+    )
+
+
+class OwnDropout(L.Dropout):
+    def call(self, inputs, training=False):
+        return 2.0 * inputs
+
+
+def odd_identity():
+    layer = f64(L.Identity, name="own")
+    layer.call = lambda inputs: 2.0 * inputs
+    return layer
+
+
+def test_a_subclass_of_such_a_layer_is_not_looked_through():
+    model = stack((4,), dense(), f64(OwnDropout, 0.5, name="own"), bn())
+    assert "before it: own (OwnDropout) is no layer that takes it in" in reason_of(model)
+
+
+def test_a_call_put_in_place_of_that_of_such_a_layer_is_not_looked_through():
+    model = stack((4,), dense(), odd_identity(), bn(name="bn"))
+    assert "before it: own (Identity) is no layer that takes" in plan_of(model).left["bn"]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_an_activation_that_is_not_linear_is_not_looked_through(place):
+    layers = [dense(name="d"), f64(L.Activation, "relu", name="relu"), bn()]
+    reason = reason_of(stack((4,), *(layers if place == "before" else reversed(layers))))
+    assert f"{place} it: relu (Activation) is no layer that takes it in" in reason
+
+
+def test_a_dropout_that_is_told_to_train_is_not_looked_through():
+    x = source()
+    drop = f64(L.Dropout, 0.5, name="drop")
+    model = graph(x, bn(name="bn")(drop(dense()(x), training=True)))
+    assert "before it: drop (Dropout) is no layer that takes it in" in folded(model)[1]["bn"]
+
+
+def test_a_dropout_in_a_model_that_is_told_to_train_is_not_looked_through():
+    x, z = source(), source()
+    drop = f64(L.Dropout, 0.5, name="drop")
+    inner = keras.Model(z, bn(name="bn", trainable=False)(drop(dense()(z))), name="inner")
+    model = graph(x, inner(x, training=True))
+    assert "before it: drop (Dropout) is no layer" in folded(model)[1]["inner/bn"]
+
+
+def test_such_a_layer_that_changes_the_type_of_numbers_is_not_looked_through():
+    between = f64(L.Identity, name="cast", dtype="float32")
+    model = stack((4,), dense(), between, bn(name="bn"))
+    assert "before it: cast (Identity) is no layer" in folded(model)[1]["bn"]
+
+
+@pytest.mark.parametrize("used", ["before the dropout", "after the dropout"])
+def test_an_output_that_is_used_beside_the_dropout(used):
+    x = source()
+    h = dense(name="d")(x)
+    dropped = f64(L.Dropout, 0.5)(h)
+    other = h if used == "before the dropout" else dropped
+    reason = reason_of(graph(x, [bn()(dropped), f64(L.ReLU)(other)]))
+    assert "before it: d has an output that is used elsewhere too" in reason
+
+
+def test_an_output_that_is_used_beside_the_dropout_and_earlier():
+    x = source()
+    h = dense(name="d")(x)
+    earlier = dense()(f64(L.ReLU)(dense()(f64(L.ReLU)(h))))
+    reason = reason_of(graph(x, [earlier, bn()(f64(L.Dropout, 0.5)(h))]))
+    assert "before it: d has an output that is used elsewhere too" in reason
+
+
+@pytest.mark.parametrize("used", ["before the dropout", "after the dropout"])
+def test_an_output_of_the_model_beside_the_dropout(used):
+    x = source()
+    h = dense(name="d")(x)
+    dropped = f64(L.Dropout, 0.5)(h)
+    reason = reason_of(graph(x, [bn()(dropped), h if used == "before the dropout" else dropped]))
+    assert "before it: d has an output that is used elsewhere too" in reason
+
+
+def test_an_output_of_the_model_behind_a_dropout():
+    x = source()
+    model = graph(x, f64(L.Dropout, 0.5)(bn()(x)))
+    assert reason_of(model) == INPUT + "its output is one of the model's"
+
+
+def test_two_users_behind_a_dropout():
+    x = source()
+    h = f64(L.Dropout, 0.5)(bn()(x))
+    assert reason_of(graph(x, [dense()(h), dense()(h)])) == INPUT + "its output is used 2 times"
+
+
+def test_a_dropout_that_is_called_twice_is_looked_through():
+    drop, x = f64(L.Dropout, 0.5), source()
+    h = bn()(drop(dense()(x)))
+    folds_wholly(graph(x, bn()(dense()(f64(L.ReLU)(drop(h))))))
+
+
+AVERAGES = {
+    "1d": ((5, 3), L.GlobalAveragePooling1D),
+    "2d": (IMAGE, L.GlobalAveragePooling2D),
+    "3d": ((2, 4, 2, 3), L.GlobalAveragePooling3D),
+}
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("name", AVERAGES)
+def test_a_norm_goes_past_a_global_average_into_the_layer_behind(name, keepdims):
+    shape, kind = AVERAGES[name]
+    average = f64(kind, keepdims=keepdims)
+    new = folds_wholly(stack(shape, bn(), average, f64(L.Dropout, 0.5), dense()))
+    assert [type(layer) for layer in new.layers] == [kind, L.Dropout, L.Dense]
+
+
+def test_a_norm_goes_past_a_global_average_of_channels_first():
+    average = f64(L.GlobalAveragePooling2D, data_format="channels_first")
+    folds_wholly(stack(IMAGE, bn(axis=1), average, dense()))
+
+
+def test_a_global_average_over_the_axis_of_the_norm_keeps_it():
+    average = f64(L.GlobalAveragePooling2D, name="average")
+    assert reason_of(stack(IMAGE, bn(axis=1), average, dense())) == (
+        INPUT + "average (GlobalAveragePooling2D) is no layer that takes it in"
+    )
+
+
+def test_a_global_average_whose_output_is_not_on_the_axis_of_the_layer_behind_keeps_the_norm():
+    average = f64(L.GlobalAveragePooling2D, data_format="channels_first", keepdims=True)
+    assert reason_of(stack(IMAGE, bn(axis=1), average, dense(name="d"))) == (
+        INPUT + "d has its channels on axis 3, it on axis 1"
+    )
+
+
+def test_a_global_maximum_keeps_the_norm():
+    maximum = f64(L.GlobalMaxPooling2D, name="maximum")
+    assert "after it: maximum (GlobalMax" in reason_of(stack(IMAGE, bn(), maximum, dense()))
+
+
+def test_an_average_that_is_used_twice_keeps_the_norm():
+    x = source(IMAGE)
+    h = f64(L.GlobalAveragePooling2D, name="average")(bn()(x))
+    model = graph(x, [dense()(h), dense()(h)])
+    assert reason_of(model) == INPUT + "average's output is used 2 times"
+
+
+def test_an_average_that_is_an_output_keeps_the_norm():
+    x = source(IMAGE)
+    h = f64(L.GlobalAveragePooling2D, name="average")(bn()(x))
+    assert reason_of(graph(x, [h, dense()(h)])) == (
+        INPUT + "average's output is one of the model's"
+    )
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_a_norm_of_any_axis_goes_past_flattening_into_the_layer_behind(axis):
+    new = folds_wholly(stack(IMAGE, bn(axis=axis), f64(L.Flatten), dense()))
+    assert [type(layer) for layer in new.layers] == [L.Flatten, L.Dense]
+
+
+def test_a_norm_goes_past_an_average_and_flattening():
+    average = f64(L.GlobalAveragePooling2D, keepdims=True)
+    folds_wholly(stack(IMAGE, bn(), average, f64(L.Flatten), dense()))
+
+
+def test_flattening_that_moves_channels_keeps_the_norm():
+    flatten = f64(L.Flatten, name="flat", data_format="channels_first")
+    assert reason_of(stack(IMAGE, bn(axis=1), flatten, dense())) == (
+        INPUT + "flat (Flatten) is no layer that takes it in"
+    )
+
+
+def test_flattening_that_changes_the_type_of_numbers_keeps_the_norm():
+    flatten = L.Flatten(name="flat", dtype="float32")
+    assert folded(stack(IMAGE, bn(name="bn"), flatten, dense()))[1] == {
+        "bn": INPUT + "flat (Flatten) is no layer that takes it in"
+    }
+
+
+def test_a_layer_behind_flattening_takes_in_a_norm_from_both_sides():
+    model = stack(IMAGE, bn(), f64(L.Flatten), dense(), bn())
+    assert len(folds_wholly(model).layers) == 2
