@@ -109,8 +109,7 @@ class Runner:
         self._by_batch = frozenset(by_batch)
         self._outputs, self._count = outputs, count
         self._eagerly = eagerly or bool(getattr(model, "run_eagerly", False))
-        # Eagerly it costs no trace, only a look at whether it is needed.
-        self._exact = set(self._heard) if self._eagerly else set()
+        self._exact: set[str] = set()
         self._layouts: list[list[_Place]] = []
         self._compiled: Any = None
         self.in_loops: set[str] = set()
