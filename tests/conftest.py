@@ -1,6 +1,8 @@
 """What all tests share: a quiet TensorFlow, seeded random numbers, and the way to oracle_cases."""
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,3 +23,23 @@ from browser import chromium, open_page  # noqa: F401 - fixtures
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def disk_of(tmp_path):
+    """Return a function that makes a real file system of so many kB, to be overfilled."""
+    disk = tmp_path / "disk"
+
+    def make(kilobytes):
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(mount, check=False, capture_output=True).returncode
+        ):
+            pytest.skip("mounting a small file system needs root")
+        return disk
+
+    yield make
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)

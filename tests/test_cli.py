@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -177,22 +176,9 @@ def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(tmp_path
         time.sleep(0.1)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 600 kB, which a run overfills."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_full_disk_is_one_clear_message(small_disk):
+def test_a_full_disk_is_one_clear_message(disk_of):
+    # A run overfills it.
+    small_disk = disk_of(600)
     done = bnm("reproduce", "reversed-100-short", "--quick", "--out", small_disk / "out")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -1,9 +1,7 @@
 """`bnm repair` and `bnm fold` as a user meets them."""
 
 import os
-import shutil
 import signal
-import subprocess
 
 import keras
 import numpy as np
@@ -191,25 +189,15 @@ def test_a_signal_while_the_file_is_written_leaves_none_and_says_so(folder, accu
 
 
 @pytest.mark.parametrize("command", ["repair", "fold"])
-def test_a_full_disk_leaves_no_file_and_code_2(folder, ended, tmp_path, command):
+def test_a_full_disk_leaves_no_file_and_code_2(folder, ended, disk_of, command):
     del ended
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("mounting a small file system needs root")
+    disk = disk_of(64)
     model = "sick.keras" if command == "repair" else "fixed.keras"
-    try:
-        done = bnm(command, model, "--data", "data.npz", "--out", disk / "x.keras", cwd=folder)
-        assert (done.code, done.out) == (2, "")
-        assert done.err == (
-            f"bnm {command}: `out` must be on a disk with room. Received: "
-            f"out='{disk}/x.keras', whose disk is full. Nothing was written; make room or choose "
-            "another.\n"
-        )
-        assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    done = bnm(command, model, "--data", "data.npz", "--out", disk / "x.keras", cwd=folder)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"bnm {command}: `out` must be on a disk with room. Received: "
+        f"out='{disk}/x.keras', whose disk is full. Nothing was written; make room or choose "
+        "another.\n"
+    )
+    assert list(disk.iterdir()) == []

@@ -16,7 +16,7 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
     Accuracy decides, and the loss where there is none. A drop counts if chance does not explain it:
     of n samples of which a tenth changes sides at random, the accuracy moves by sqrt(0.1 / n), and
     three times that, or one point if that is more, is the limit. A loss counts if it grows by a
-    tenth.
+    tenth. Where statistics were not finite, nothing can get worse.
 
     Args:
         before: the diagnosis before.
@@ -30,6 +30,9 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
         >>> worsening(measured(loss=0.1), measured(loss=0.5))
         'it made the model worse on these data, loss 0.1 before and 0.5 after, and was taken back'
     """
+    if math.isnan(before.measures.get("gap", 0.0)):
+        # The outputs were no numbers, and what is right among them was so by chance.
+        return None
     for name, harm in (("accuracy", _has_dropped), ("loss", _has_grown)):
         if name not in before.measures or name not in after.measures:
             continue

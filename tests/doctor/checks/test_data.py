@@ -179,6 +179,13 @@ def test_another_scale_is_another_domain_although_some_channels_are_dead(bias):
     assert "first" in found(check(model, 30 * x + bias), "BN203")
 
 
+def test_data_mixed_in_another_way_are_another_domain_although_variances_scatter():
+    model, rng = healthy(), np.random.default_rng(1)
+    mixed = numbers() @ rng.normal(0, 1, (16, 16)).astype("float32")
+    findings = check(model, mixed + 10)
+    assert "first" in found(findings, "BN203")
+
+
 def test_features_that_each_got_another_scale_are_another_domain_for_a_layer_that_sees_them():
     x = numbers()
     rng = np.random.default_rng(0)

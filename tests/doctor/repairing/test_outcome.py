@@ -36,5 +36,10 @@ def test_a_loss_that_grows_by_more_than_a_tenth_is_harm(old, new):
     assert "loss" in worsening(measured(loss=old), measured(loss=new))
 
 
+def test_nothing_is_worse_than_no_numbers():
+    before = measured(accuracy=0.1, gap=math.nan)
+    assert worsening(before, measured(accuracy=0.0, gap=0.1)) is None
+
+
 def test_without_labels_nothing_is_known():
     assert worsening(measured(gap=0.1), measured(gap=5.0)) is None
