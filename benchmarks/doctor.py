@@ -131,20 +131,6 @@ def timed(call):
     return time.perf_counter() - start
 
 
-def watching():
-    """Print how much longer an epoch takes with `Watch` among the callbacks."""
-    x, y = digits("train", 20_000)
-    model = convolutional()
-    seconds = {"without": [], "with": []}
-    model.fit(x, y, batch_size=64, verbose=0)
-    for _ in range(TURNS):
-        for name, callbacks in (("without", []), ("with", [bnm.Watch()])):
-            settings = {"batch_size": 64, "verbose": 0, "callbacks": callbacks}
-            seconds[name].append(timed(lambda s=settings: model.fit(x, y, **s)))
-    without, usual = (statistics.median(seconds[name]) for name in ("without", "with"))
-    print(f"\nAn epoch of 20,000 digits with `Watch` takes {usual / without:.3f} times as long.")
-
-
 def memory():
     """Print the peak memory of processes that diagnose few and many samples."""
     print("\n| samples | peak memory of the process, MB |")
@@ -195,7 +181,7 @@ def main():
     """Print all tables in Markdown."""
     load, cores = os.getloadavg()[0], os.cpu_count()
     print(f"{cores} cores, load average {load:.1f} at the start; medians of {TURNS} in turns.")
-    for part in (repairs, costs, watching, memory, folds):
+    for part in (repairs, costs, memory, folds):
         part()
 
 
