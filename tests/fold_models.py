@@ -34,6 +34,18 @@ def stack(shape, *layers):
     return settled(keras.Sequential([keras.layers.Input(shape, dtype="float64"), *layers]))
 
 
+def dense(units=4, **settings):
+    return keras.layers.Dense(units, **{"dtype": "float64"} | settings)
+
+
+def source(shape=(4,), **settings):
+    return keras.Input(shape, **{"dtype": "float64"} | settings)
+
+
+def graph(inputs, outputs, **settings):
+    return settled(keras.Model(inputs, outputs, **settings))
+
+
 def bn(**settings):
     """Return a float64 batch norm layer."""
     return keras.layers.BatchNormalization(**{"dtype": "float64"} | settings)

@@ -66,8 +66,4 @@ def fold(
 
     from batchnorm_mechanics.doctor.showing.text import print_fold
 
-    console = Console(highlight=False)
-    print_fold(folded, console, file=str(model), out=written)
-    for note in folded.notes:
-        # Whole lines: a terminal wraps them itself, and names in brackets are no markup.
-        console.print(f"Note: {note}", soft_wrap=True, markup=False)
+    print_fold(folded, Console(highlight=False), file=str(model), out=written)

@@ -305,7 +305,9 @@ def test_the_command_prints_the_notes(tmp_path, monkeypatch, capsys):
     )
     (note,) = fold(model).notes
     command(file, out=out)
-    assert f"\nNote: {note}\n" in capsys.readouterr().out
+    # Labelled and wrapped like all that is printed of a fold.
+    words = " ".join(capsys.readouterr().out.split())
+    assert f" Note {note} Written: " in words
     command(file, out=out, as_json=True)
     assert json.loads(capsys.readouterr().out)["notes"] == [note]
 

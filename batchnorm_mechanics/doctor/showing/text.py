@@ -194,6 +194,8 @@ def print_fold(folded: "Folded", console: Console, *, file: str, out: Path | Non
         _print_line(console, _labelled("Outputs", outputs, width))
     for why, names in _together((why, name) for name, why in folded.left.items()):
         _print_line(console, _labelled("Left", f"{wording.named(names)}, because {why}", width))
+    for note in folded.notes:
+        _print_line(console, _labelled("Note", note, width))
     if out is not None:
         _print_line(console, Text(f"Written: {out}"))
     else:

@@ -3,25 +3,24 @@
 import keras
 import numpy as np
 import pytest
-from fold_models import EXACT, bn, distance, folded, norms_left, settled, stack
+from fold_models import (
+    EXACT,
+    bn,
+    dense,
+    distance,
+    folded,
+    graph,
+    norms_left,
+    settled,
+    source,
+    stack,
+)
 
 from batchnorm_mechanics.doctor.folding.plan import plan_of
 from batchnorm_mechanics.layers import accelerate
 
 L = keras.layers
 INPUT = "before it: nothing but the input; after it: "
-
-
-def dense(units=4, **settings):
-    return L.Dense(units, **{"dtype": "float64"} | settings)
-
-
-def source(shape=(4,), **settings):
-    return keras.Input(shape, **{"dtype": "float64"} | settings)
-
-
-def graph(inputs, outputs, **settings):
-    return settled(keras.Model(inputs, outputs, **settings))
 
 
 def reason_of(model):

@@ -5,24 +5,23 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from fold_models import EXACT, bn, distance, folded, norms_left, settled, stack
+from fold_models import (
+    EXACT,
+    bn,
+    dense,
+    distance,
+    folded,
+    graph,
+    norms_left,
+    settled,
+    source,
+    stack,
+)
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.layers import BatchNormalization
 
 L = keras.layers
-
-
-def dense(units=4, **settings):
-    return L.Dense(units, **{"dtype": "float64"} | settings)
-
-
-def source(shape=(4,), **settings):
-    return keras.Input(shape, **{"dtype": "float64"} | settings)
-
-
-def graph(inputs, outputs, **settings):
-    return settled(keras.Model(inputs, outputs, **settings))
 
 
 def folds_wholly(model, inputs=None):

@@ -267,6 +267,7 @@ def folded(**changes):
         "samples": 100,
         "speed": 1.5,
         "batch_size": 32,
+        "notes": ("a and b [1] have weights of their own now.",),
     }
     return types.SimpleNamespace(**parts | changes)
 
@@ -279,13 +280,17 @@ def test_a_fold_tells_how_much_faster_and_how_near_and_what_stays():
         "Outputs  within 2.5e-07 of the original's, relative to the largest, on 32 random",
         "         samples and 100 samples of the data; rounding explains 0.0001",
         "Left     bn_3, bn_4, because it is shared",
+        "Note     a and b [1] have weights of their own now.",
         "Written: f.keras",
     ]
 
 
 def test_a_fold_of_nothing_says_so_and_compares_nothing():
     shown = printed(
-        print_fold, folded(count=0, left={}, speed=None, samples=0), file="m.keras", out=None
+        print_fold,
+        folded(count=0, left={}, speed=None, samples=0, notes=()),
+        file="m.keras",
+        out=None,
     )
     assert shown.splitlines() == [
         "m.keras: no batch norm layer",
