@@ -70,3 +70,15 @@ def import_with_keras(module: str) -> None:
             importlib.import_module(module)
 
     wrapt.register_post_import_hook(register, "keras")
+
+
+def one_dnn_is_on() -> bool:
+    """Return whether this process runs on oneDNN's kernels.
+
+    TensorFlow decides once, when it is imported: by `TF_ENABLE_ONEDNN_OPTS` if that is set, and
+    else by the processor, which must have AVX-512 with VNNI or newer. It says so in a line of its
+    log, and to no public function.
+    """
+    from tensorflow.python.util import _pywrap_util_port  # pyright: ignore
+
+    return _pywrap_util_port.IsMklEnabled()
