@@ -2,6 +2,9 @@
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from batchnorm_mechanics.bench.problem import Results
 
 
@@ -34,3 +37,22 @@ class Contestant(ABC):
     @abstractmethod
     def calls(self) -> None:
         """Take the same steps as `both`, each by a call of its own from Python."""
+
+
+class InferringContestant(Contestant):
+    """A contestant that also infers, with the problem's moving statistics, which stay as they are.
+
+    A chain feeds each step's output to the next, as in training mode.
+    """
+
+    @abstractmethod
+    def inferred(self) -> NDArray[np.floating]:
+        """Take one inference step from the problem's start and return y."""
+
+    @abstractmethod
+    def inference(self) -> None:
+        """Take the problem's steps in inference mode."""
+
+    @abstractmethod
+    def inference_calls(self) -> None:
+        """Take the same steps as `inference`, each by a call of its own from Python."""

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._processes import cores
+from batchnorm_mechanics._tensorflow import import_tensorflow_quietly, one_dnn_is_on
 
 THREADS = 2
+# What kernels are chosen by, and what makes the same code faster on another processor.
+_FLAGS = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),
+    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"),
+)
+_ONE_DNN = "TF_ENABLE_ONEDNN_OPTS"
 _LIBRARIES = ("tensorflow", "keras", "tf_keras", "torch", "jax", "flax", "numpy")
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -47,25 +54,56 @@ def _separate_cores(processors: list[int]) -> list[int]:
 def describe() -> dict[str, Any]:
     """Return what measures: processor, cores in use, threads, memory, load, system and versions.
 
+    It imports TensorFlow, which alone knows its kernels: call `limit_process` before.
+
     Returns:
-        `processor`, `cores`, `threads`, `memory_gb` (None where the system does not tell),
-        `load` (how many processes ran in the last minute), `system`, `python` and
-        `versions`, which has None for a library that is not installed.
+        `processor`, `flags` (its instruction sets that matter here; none where the system does not
+        tell), `cores`, `threads`, `memory_gb` (None where the system does not tell),
+        `load` (how many processes ran in the last minute), `system`, `python`,
+        `versions`, which has None for a library that is not installed, `onednn` (whether
+        TensorFlow runs on oneDNN's kernels) and `onednn_set_by` (what decided that).
 
     Example:
         >>> describe()["threads"]
         2
     """
+    # Before the import, which is load of our own.
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    import_tensorflow_quietly()
+    setting = os.environ.get(_ONE_DNN)
     return {
         "processor": _processor(),
+        "flags": flags(),
         "cores": cores(),
         "threads": THREADS,
         "memory_gb": _memory(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load": load,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES},
+        "onednn": one_dnn_is_on(),
+        "onednn_set_by": f"{_ONE_DNN}={setting}" if setting else "the processor",
     }
+
+
+def flags(information: str | None = None) -> list[str]:
+    """Return the processor's instruction sets that matter to batch normalization.
+
+    Args:
+        information: as /proc/cpuinfo has it, which is read if this is None.
+
+    Returns:
+        Names as Linux has them, the older ones first; none where there is no such file.
+
+    Example:
+        >>> flags("flags : fpu avx2 sse4_2 avx512_vnni")
+        ['sse4_2', 'avx2', 'avx512_vnni']
+    """
+    if information is None:
+        information = _cpu_information()
+    found = re.search(r"^flags\s*: (.+)$", information, re.M)
+    have = set(found[1].split()) if found else set()
+    return [flag for flag in _FLAGS if flag in have]
 
 
 def version(library: str) -> str | None:
@@ -82,9 +120,13 @@ def version(library: str) -> str | None:
 
 
 def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)$", info.read_text(), re.M) if info.exists() else None
+    found = re.search(r"^model name\s*: (.+)$", _cpu_information(), re.M)
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cpu_information() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _memory() -> float | None:

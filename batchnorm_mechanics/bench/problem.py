@@ -41,13 +41,16 @@ class Results:
 class Problem:
     """Inputs of one shape, channels last, float32, the same for every contestant.
 
-    The moving statistics begin at 0 and 1, as every library has them.
+    The moving statistics begin at 0 and 1 in training, as every library has them; inference has
+    its own, which stay.
     """
 
     x: Floats
     dy: Floats
     gamma: Floats
     beta: Floats
+    moving_mean: Floats
+    moving_variance: Floats
 
     @property
     def steps(self) -> int:
@@ -64,7 +67,9 @@ def make_problem(shape: tuple[int, ...], *, seed: int = 0) -> Problem:
 
     Returns:
         x of standard deviation 1 and channel means up to 1; dy with a mean of 0.5 that follows x;
-        gamma from 0.5 to 1.5; beta from -0.5 to 0.5.
+        gamma from 0.5 to 1.5; beta from -0.5 to 0.5. The moving
+        variance is above the square of every gamma: a chain of inference steps, which feeds y to
+        the next, would grow without end otherwise.
 
     Example:
         >>> make_problem((60, 100)).steps, make_problem((64, 56, 56, 64)).steps
@@ -82,6 +87,8 @@ def make_problem(shape: tuple[int, ...], *, seed: int = 0) -> Problem:
         dy=dy,
         gamma=rng.uniform(0.5, 1.5, channels).astype(np.float32),
         beta=rng.uniform(-0.5, 0.5, channels).astype(np.float32),
+        moving_mean=rng.uniform(-0.5, 0.5, channels).astype(np.float32),
+        moving_variance=rng.uniform(2.5, 4, channels).astype(np.float32),
     )
 
 
@@ -116,22 +123,68 @@ def mistake(problem: Problem, results: Results, *, unbiased: bool) -> str | None
         True
     """
     channels = problem.x.shape[-1]
-    some = np.arange(channels)
-    if problem.x.size > _COMPARE_ALL_TO:
-        some = np.unique(np.linspace(0, channels - 1, _COMPARED).astype(int))
+    some = _compared(problem)
     right = expected(problem, some, unbiased=unbiased)
     for field in fields(Results):
         found = getattr(results, field.name)
         shape = problem.x.shape if field.name in ("y", "dx") else (channels,)
         if found.shape != shape:
             return f"{field.name} has the shape {found.shape}, not {shape}"
-        wanted = getattr(right, field.name)
-        error = float(np.max(np.abs(found[..., some].astype(np.float64) - wanted), initial=0.0))
-        size = float(np.max(np.abs(wanted), initial=0.0))
-        # Not `error > ...`, which NaN passes.
-        if not error <= _TOLERANCE * size:
-            return f"{field.name} is off by {error:.2g}, where the largest is {size:.2g}"
+        wrong = _difference(field.name, found[..., some], getattr(right, field.name))
+        if wrong is not None:
+            return wrong
     return None
+
+
+def inference_mistake(problem: Problem, y: NDArray[np.floating]) -> str | None:
+    """Say what is wrong with an inference step's output, by float64; None if nothing is.
+
+    Implements: Alg. 2, line 11, with the problem's moving statistics.
+
+    Args:
+        problem: what was computed.
+        y: in the layout of the problem.
+
+    Returns:
+        How far y is off, in words.
+
+    Example:
+        >>> problem = make_problem((8, 2))
+        >>> inference_mistake(problem, expected_inference(problem, slice(None))) is None
+        True
+    """
+    if y.shape != problem.x.shape:
+        return f"inference's y has the shape {y.shape}, not {problem.x.shape}"
+    some = _compared(problem)
+    return _difference("inference's y", y[..., some], expected_inference(problem, some))
+
+
+def _compared(problem: Problem) -> NDArray[np.int_]:
+    channels = problem.x.shape[-1]
+    if problem.x.size > _COMPARE_ALL_TO:
+        return np.unique(np.linspace(0, channels - 1, _COMPARED).astype(int))
+    return np.arange(channels)
+
+
+def _difference(name: str, found: NDArray[np.floating], wanted: NDArray[np.floating]) -> str | None:
+    error = float(np.max(np.abs(found.astype(np.float64) - wanted), initial=0.0))
+    size = float(np.max(np.abs(wanted), initial=0.0))
+    # Not `error > ...`, which NaN passes.
+    if not error <= _TOLERANCE * size:
+        return f"{name} is off by {error:.2g}, where the largest is {size:.2g}"
+    return None
+
+
+def expected_inference(
+    problem: Problem, channels: NDArray[np.int_] | slice
+) -> NDArray[np.floating]:
+    """Compute some channels of an inference step in float64."""
+    x = problem.x[..., channels].astype(np.float64)
+    mean, variance, gamma, beta = (
+        p[channels].astype(np.float64)
+        for p in (problem.moving_mean, problem.moving_variance, problem.gamma, problem.beta)
+    )
+    return (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
 
 
 def expected(problem: Problem, channels: NDArray[np.int_] | slice, *, unbiased: bool) -> Results:

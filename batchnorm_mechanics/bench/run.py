@@ -116,13 +116,13 @@ def measure(request: Request, report: Report) -> Iterator[Comparison]:
     Yields:
         Comparisons as they are measured.
     """
-    with _without_advice_on_tracing():
+    with without_advice_on_tracing():
         for part in request.parts:
             yield from _MEASURES[part](request, report)
 
 
 @contextlib.contextmanager
-def _without_advice_on_tracing() -> Iterator[None]:
+def without_advice_on_tracing() -> Iterator[None]:
     """Keep away TensorFlow's advice to trace less often: here each shape is traced on purpose."""
 
     def keep(record: logging.LogRecord) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm_mechanics.bench.contestant import Contestant
+from batchnorm_mechanics.bench.contestant import InferringContestant
 from batchnorm_mechanics.bench.machine import THREADS
 from batchnorm_mechanics.bench.problem import (
     EPSILON,
@@ -18,14 +18,16 @@ from batchnorm_mechanics.bench.problem import (
 )
 
 
-class TorchLayer(Contestant):
-    """`torch.nn.BatchNorm1d` for rank 2, `BatchNorm2d` for rank 4; a chain is a loop in Python.
+class TorchLayer(InferringContestant):
+    """`torch.nn.BatchNorm1d` for ranks 2 and 3, `BatchNorm2d` for 4, `BatchNorm3d` for 5.
+
+    A chain is a loop in Python.
 
     Args:
         name: of the contestant.
         problem: what to compute.
-        channels_last: for rank 4, whether memory holds the channels last or, torch's default,
-            first.
+        channels_last: for rank 3 and more, whether memory holds the channels last or, torch's
+            default, first.
     """
 
     unbiased = True
@@ -37,25 +39,32 @@ class TorchLayer(Contestant):
         self.name = name
         self._steps = problem.steps
         self._channels_last = channels_last
-        self._images = problem.x.ndim == 4
-        kind = torch.nn.BatchNorm2d if self._images else torch.nn.BatchNorm1d
-        self._module: Any = kind(problem.x.shape[-1], eps=EPSILON, momentum=1 - MOMENTUM)
+        rank = problem.x.ndim
+        kind = {4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}.get(rank, torch.nn.BatchNorm1d)
+        # One that trains and one that infers, for the first one's running statistics move.
+        self._module: Any
+        self._trained: Any
+        self._module, self._trained = (
+            kind(problem.x.shape[-1], eps=EPSILON, momentum=1 - MOMENTUM) for _ in range(2)
+        )
         with torch.no_grad():
-            self._module.weight.copy_(torch.from_numpy(problem.gamma))
-            self._module.bias.copy_(torch.from_numpy(problem.beta))
+            for module in (self._module, self._trained):
+                module.weight.copy_(torch.from_numpy(problem.gamma))
+                module.bias.copy_(torch.from_numpy(problem.beta))
+            self._trained.running_mean.copy_(torch.from_numpy(problem.moving_mean))
+            self._trained.running_var.copy_(torch.from_numpy(problem.moving_variance))
+        self._trained.eval()
         self._inputs = self._tensor(problem.x), self._tensor(problem.dy)
 
     def _tensor(self, array: np.ndarray) -> Any:
         import torch
 
-        tensor = torch.from_numpy(array)
-        if self._images:
-            tensor = tensor.permute(0, 3, 1, 2)
+        # torch has the channels second; memory stays as it is.
+        tensor = torch.from_numpy(array).movedim(-1, 1)
         return tensor if self._channels_last else tensor.contiguous()
 
     def _array(self, tensor: Any) -> np.ndarray:
-        tensor = tensor.detach()
-        return (tensor.permute(0, 2, 3, 1) if self._images else tensor).numpy()
+        return tensor.detach().movedim(1, -1).numpy()
 
     def _step(self, x: Any, dy: Any) -> tuple[Any, ...]:
         import torch
@@ -90,3 +99,23 @@ class TorchLayer(Contestant):
         x, dy = self._inputs
         for _ in range(self._steps):
             x, dy, *_ = self._step(x, dy)
+
+    def inferred(self) -> np.ndarray:
+        """Take one inference step; see `InferringContestant`."""
+        import torch
+
+        with torch.no_grad():
+            return self._array(self._trained(self._inputs[0]))
+
+    def inference(self) -> None:
+        """Take the inference steps."""
+        self.inference_calls()
+
+    def inference_calls(self) -> None:
+        """Take the inference steps; torch calls from Python in any case."""
+        import torch
+
+        with torch.no_grad():
+            x = self._inputs[0]
+            for _ in range(self._steps):
+                x = self._trained(x)

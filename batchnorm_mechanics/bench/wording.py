@@ -1,6 +1,7 @@
 """Numbers and names of the bench as people read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from batchnorm_mechanics.bench.record import Comparison, Spread, Unit, spread
 from batchnorm_mechanics.bench.run import Results
@@ -119,14 +120,26 @@ def groups(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], list[Comp
     return found
 
 
+def machine_facts(machine: Mapping[str, Any]) -> list[str]:
+    """Return what `machine.describe` found as three lines: hardware, kernels and versions."""
+    versions = [f"{name} {one}" for name, one in machine["versions"].items() if one is not None]
+    return [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['memory_gb']} GB; {machine['system']}",
+        f"Instruction sets: {' '.join(machine['flags']) or 'not known'}; TensorFlow runs "
+        f"{'with' if machine['onednn'] else 'without'} oneDNN, decided by "
+        f"{machine['onednn_set_by']}",
+        f"Python {machine['python']}, {', '.join(versions)}",
+    ]
+
+
 def machine_lines(results: Results) -> list[str]:
     """Return the machine, the versions and the way of measuring, a fact a line."""
     machine = results.machine
-    versions = [f"{name} {one}" for name, one in machine["versions"].items() if one is not None]
+    hardware, *facts = machine_facts(machine)
     lines = [
-        f"{results.started:%Y-%m-%d %H:%M} UTC; {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads, {machine['memory_gb']} GB; {machine['system']}",
-        f"Python {machine['python']}, {', '.join(versions)}",
+        f"{results.started:%Y-%m-%d %H:%M} UTC; {hardware}",
+        *facts,
         f"Medians of {results.request.many} repeats ({results.request.few} where a sample takes "
         "seconds), all contestants in turns in each repeat. Ratios are taken within a repeat.",
     ]

@@ -29,6 +29,9 @@ def layer(**changes):
 def results(*comparisons, finished=True):
     machine = {
         "processor": "Made-up 9000",
+        "flags": ["sse4_2", "avx2"],
+        "onednn": False,
+        "onednn_set_by": "the processor",
         "cores": 2,
         "threads": 2,
         "memory_gb": 16.0,

@@ -1,0 +1,215 @@
+"""Our layer beside Keras's and torch's at 40 shapes and in whole networks, with oneDNN and without.
+
+python benchmarks/worlds.py run       measure both worlds and write benchmarks/records/
+python benchmarks/worlds.py page      write benchmarks/worlds.md from the records
+python benchmarks/worlds.py readme    print the README's tables from the records
+"""
+
+import argparse
+import ast
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import worlds_record as records
+
+PAGE = Path(__file__).parent / "worlds.md"
+README = Path(__file__).parents[1] / "README.md"
+MARKS = ("<!-- speed -->", "<!-- /speed -->")
+
+
+def main(arguments=None):
+    """Run a sub-command; the exit code is 1 if a contestant was refused or a world failed."""
+    options = parser().parse_args(arguments)
+    return options.command(options)
+
+
+def parser():
+    """Return what reads the command line."""
+    summary, _, commands = __doc__.partition("\n\n")
+    top = argparse.ArgumentParser(
+        description=summary, epilog=commands, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subs = top.add_subparsers(required=True, metavar="run|page|readme")
+    run = subs.add_parser("run", help="measure")
+    run.add_argument("--world", choices=(*records.WORLDS, "both"), default="both")
+    measure = subs.add_parser("measure", help="measure in this process; `run` starts it")
+    measure.add_argument("--world", choices=records.WORLDS, required=True)
+    for one, command in ((run, run_worlds), (measure, measure_world)):
+        one.add_argument("--part", choices=(*records.PARTS, "all"), default="all")
+        one.add_argument("--quick", action="store_true", help="little of it, to see it work")
+        one.add_argument(
+            "--shapes", nargs="+", type=_shape, metavar="N,C", help="such as 60,100 (layers alone)"
+        )
+        one.add_argument(
+            "--networks", nargs="+", metavar="NAME", help="some networks, by parts of their names"
+        )
+        one.add_argument(
+            "--records",
+            type=Path,
+            help="folder to write to; benchmarks/records, or a temporary one where only some of it "
+            "is measured",
+        )
+        one.set_defaults(command=command)
+    page = subs.add_parser("page", help="write the page")
+    readme = subs.add_parser("readme", help="print the README's tables")
+    readme.add_argument("--write", action="store_true", help=f"put them between {MARKS[0]} there")
+    page.add_argument("--to", type=Path, default=PAGE)
+    for one, command in ((page, write_page), (readme, write_readme)):
+        one.add_argument("--records", type=Path, default=records.FOLDER)
+        one.set_defaults(command=command)
+    return top
+
+
+def _shape(text):
+    try:
+        found = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        found = None
+    if not isinstance(found, tuple) or not all(isinstance(one, int) and one > 0 for one in found):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write it like 60,100")
+    return found
+
+
+def run_worlds(options):
+    """Measure each world in a process of its own: TensorFlow decides once, when it is imported."""
+    worlds = list(records.WORLDS) if options.world == "both" else [options.world]
+    partial = bool(options.quick or options.shapes or options.networks)
+    # Some of the shapes must not take the place of all in the records.
+    folder = options.records or (
+        Path(tempfile.gettempdir()) / "worlds-records" if partial else records.FOLDER
+    )
+    command = [sys.executable, __file__, "measure", "--part", options.part]
+    command += ["--records", str(folder), *(["--quick"] if options.quick else [])]
+    if options.shapes:
+        command += ["--shapes", *(",".join(map(str, shape)) for shape in options.shapes)]
+    if options.networks:
+        command += ["--networks", *options.networks]
+    failed = False
+    for world in worlds:
+        done = subprocess.run(
+            [*command, "--world", world], env=environment(world), check=False, stdout=sys.stderr
+        )
+        failed |= done.returncode != 0
+    from worlds_page import summary
+
+    for world in worlds:
+        print(f"oneDNN {world}: {records.path(folder, world)}")
+        print("\n".join(summary(records.read(folder, world))))
+    return int(failed)
+
+
+def environment(world):
+    """Return the variables that a world's process starts with."""
+    return {
+        **os.environ,
+        "TF_ENABLE_ONEDNN_OPTS": records.WORLDS[world],
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        # torch's and oneDNN's idle threads would spin into the next contestant's turn.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+    }
+
+
+def measure_world(options):
+    """Measure the parts asked for, and write the record after every case."""
+    from batchnorm_mechanics.bench.machine import describe, limit_process
+    from batchnorm_mechanics.bench.run import without_advice_on_tracing
+
+    # Before TensorFlow, which counts the cores at its start.
+    limit_process()
+    machine = describe()
+    if machine["onednn"] != (options.world == "on"):
+        raise SystemExit(
+            f"worlds: TensorFlow did not take TF_ENABLE_ONEDNN_OPTS for {options.world}"
+        )
+    parts = records.PARTS if options.part == "all" else (options.part,)
+    refused = 0
+    with without_advice_on_tracing():
+        for part in parts:
+            refused += _measure_part(part, options, machine)
+    return int(refused > 0)
+
+
+def _measure_part(part, options, machine):
+    start = time.perf_counter()
+
+    def report(message):
+        seconds = time.perf_counter() - start
+        print(f"[oneDNN {options.world}, {seconds:5.0f} s] {message}", file=sys.stderr, flush=True)
+
+    record = records.read(options.records, options.world)
+    found = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": machine,
+        "finished": False,
+        "seconds": 0,
+        "cases": [],
+    }
+    record[part] = found
+    for case in _cases(part, options, report):
+        found["cases"].append(case)
+        found["seconds"] = round(time.perf_counter() - start)
+        records.write(options.records, options.world, record)
+        for name, reason in case["refused"].items():
+            report(f"refused {name}: {reason}")
+    found["finished"] = True
+    records.write(options.records, options.world, record)
+    return sum(len(case["refused"]) for case in found["cases"])
+
+
+def _cases(part, options, report):
+    if part == records.LAYERS:
+        import worlds_layers as layers
+
+        shapes = options.shapes or (layers.QUICK_SHAPES if options.quick else layers.SHAPES)
+        return layers.measure(shapes, layers.QUICK_PLAN if options.quick else layers.PLAN, report)
+    import worlds_networks as networks
+
+    chosen = networks.named(options.networks or (["dense"] if options.quick else [""]))
+    plan = networks.QUICK_PLAN if options.quick else networks.PLAN
+    return networks.measure(chosen, plan, report)
+
+
+def write_page(options):
+    """Write the page from the records."""
+    from worlds_page import page
+
+    options.to.write_text(page(_all(options.records)), encoding="utf-8")
+    return 0
+
+
+def write_readme(options):
+    """Print the README's tables, or put them between its marks."""
+    from worlds_page import readme
+
+    text = readme(_all(options.records))
+    if not options.write:
+        print(text)
+        return 0
+    whole = README.read_text(encoding="utf-8")
+    if any(whole.count(mark) != 1 for mark in MARKS):
+        raise SystemExit(f"worlds: README.md must have {MARKS[0]} and {MARKS[1]} once each.")
+    before, _, rest = whole.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+    return 0
+
+
+def _all(folder):
+    missing = [
+        str(file)
+        for file in (records.path(folder, one) for one in records.WORLDS)
+        if not file.exists()
+    ]
+    if missing:
+        raise SystemExit(f"worlds: no {' and no '.join(missing)}. Run `worlds.py run` first.")
+    return {world: records.read(folder, world) for world in records.WORLDS}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""page"""
+
+
+def summary(record):
+    return []
