@@ -17,6 +17,8 @@ from pathlib import Path
 
 import worlds_record as records
 
+from batchnorm_mechanics._files import write_atomically
+
 PAGE = Path(__file__).parent / "worlds.md"
 README = Path(__file__).parents[1] / "README.md"
 MARKS = ("<!-- speed -->", "<!-- /speed -->")
@@ -179,7 +181,7 @@ def write_page(options):
     """Write the page from the records."""
     from worlds_page import page
 
-    options.to.write_text(page(_all(options.records)), encoding="utf-8")
+    write_atomically(options.to, page(_all(options.records)))
     return 0
 
 
@@ -196,7 +198,7 @@ def write_readme(options):
         raise SystemExit(f"worlds: README.md must have {MARKS[0]} and {MARKS[1]} once each.")
     before, _, rest = whole.partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+    write_atomically(README, f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
     return 0
 
 
