@@ -1,8 +1,13 @@
 """The algorithm as pure functions of tensors: no variables, no Keras, no I/O."""
 
 from batchnorm_mechanics.core.axes import samples_per_statistic
-from batchnorm_mechanics.core.fused import Kernel, choose_kernel, normalize_batch, normalize_with
 from batchnorm_mechanics.core.gradient import Gradients, backward, gradients
+from batchnorm_mechanics.core.kernels import (
+    Kernel,
+    choose_kernel,
+    normalize_batch,
+    normalize_with,
+)
 from batchnorm_mechanics.core.moments import (
     AxisMoments,
     Moments,

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from batchnorm_mechanics import core
+from batchnorm_mechanics.statistics.policy import where_counted
 
 # What decides what a layer computes. A subclass with its own version of one computes something
 # that we do not know; one that changes only other things, such as defaults, is Keras's layer.
@@ -207,4 +208,4 @@ def _move(weight: Any, batch: tf.Tensor, count: tf.Tensor, momentum: float) -> N
     "float16" that is too coarse for (1 - momentum) * batch.
     """
     old = tf.cast(weight, batch.dtype)
-    weight.assign(tf.where(count > 0, old * momentum + batch * (1.0 - momentum), old))
+    weight.assign(where_counted(count, old * momentum + batch * (1.0 - momentum), old))

@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from batchnorm_mechanics.core.axes import as_dtype
 from batchnorm_mechanics.core.moments import unbiased_variance
-from batchnorm_mechanics.statistics.policy import Policy, initial_statistics, spread_count
+from batchnorm_mechanics.statistics.policy import (
+    Policy,
+    initial_statistics,
+    spread_count,
+    where_counted,
+)
 
 
 class AverageState(NamedTuple):
@@ -52,11 +57,11 @@ def _check_decay(policy: str, decay: object, *, one_is_allowed: bool) -> None:
 
 def _batch_variance(
     variance: tf.Tensor, count: tf.Tensor, *, unbiased: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the batch's variance of the wanted kind, and where there is one."""
+) -> tuple[tf.Tensor, int]:
+    """Return the batch's variance of the wanted kind, and the count above which there is one."""
     if unbiased:
-        return unbiased_variance(variance, count), count > 1
-    return variance, count > 0
+        return unbiased_variance(variance, count), 1
+    return variance, 0
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,15 @@ class ExponentialMovingAverage(Policy):
     def update(self, state: AverageState, mean: Any, variance: Any, count: Any) -> AverageState:
         """Return the averages after one more batch; see `Policy.update`."""
         dtype = state.mean.dtype
-        count = spread_count(count, tf.shape(state.mean), dtype)
-        batch_variance, has_variance = _batch_variance(
+        count = spread_count(count, state.mean, dtype)
+        batch_variance, more_than = _batch_variance(
             as_dtype(variance, dtype), count, unbiased=self.unbiased
         )
+        new_mean = self._average(state.mean, as_dtype(mean, dtype))
+        new_variance = self._average(state.variance, batch_variance)
         return AverageState(
-            tf.where(count > 0, self._average(state.mean, as_dtype(mean, dtype)), state.mean),
-            tf.where(has_variance, self._average(state.variance, batch_variance), state.variance),
+            where_counted(count, new_mean, state.mean),
+            where_counted(count, new_variance, state.variance, more_than=more_than),
         )
 
     def _average(self, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
@@ -144,15 +151,15 @@ class DebiasedMovingAverage(Policy):
     def update(self, state: DebiasedState, mean: Any, variance: Any, count: Any) -> DebiasedState:
         """Return the averages after one more batch; see `Policy.update`."""
         dtype = state.mean.dtype
-        count = spread_count(count, tf.shape(state.mean), dtype)
-        batch_variance, has_variance = _batch_variance(
+        count = spread_count(count, state.mean, dtype)
+        batch_variance, more_than = _batch_variance(
             as_dtype(variance, dtype), count, unbiased=self.unbiased
         )
         new_mean, mean_weight = self._average(
             state.mean, as_dtype(mean, dtype), state.mean_weight, count > 0
         )
         new_variance, variance_weight = self._average(
-            state.variance, batch_variance, state.variance_weight, has_variance
+            state.variance, batch_variance, state.variance_weight, count > more_than
         )
         return DebiasedState(new_mean, new_variance, mean_weight, variance_weight)
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics.core.axes import as_dtype
@@ -90,6 +91,21 @@ def initial_statistics(shape: Sequence[int], dtype: tf.DType) -> tuple[tf.Tensor
     return tf.zeros(shape, dtype), tf.ones(shape, dtype)
 
 
-def spread_count(count: Any, shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Return a count, scalar or not, as one number for each statistic."""
-    return tf.broadcast_to(as_dtype(count, dtype), shape)
+def spread_count(count: Any, like: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Return a count, scalar or not, as one number for each statistic of `like`."""
+    count = as_dtype(count, dtype)
+    return count if count.shape == like.shape else tf.broadcast_to(count, tf.shape(like))
+
+
+def where_counted(
+    count: tf.Tensor, new: tf.Tensor, old: tf.Tensor, *, more_than: int = 0
+) -> tf.Tensor:
+    """Return `new` where more samples than so many stand behind it, else `old`.
+
+    Where the sizes of the batch are known when the graph is built, nothing is left to choose at
+    each step: for a small layer, each operation is some percent of its time.
+    """
+    known = tf.get_static_value(count)
+    if known is not None and np.all(known > more_than):
+        return new
+    return tf.where(count > more_than, new, old)

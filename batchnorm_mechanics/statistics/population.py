@@ -76,7 +76,7 @@ class AverageOfBatches(Policy):
     def update(self, state: BatchesState, mean: Any, variance: Any, count: Any) -> BatchesState:
         """Return the averages after one more batch; see `Policy.update`."""
         dtype = state.mean.dtype
-        count = spread_count(count, tf.shape(state.mean), _EXACT)
+        count = spread_count(count, state.mean, _EXACT)
         degrees_of_freedom = tf.maximum(count - 1, 0)
         new_count = state.count + count
         new_freedom = state.degrees_of_freedom + degrees_of_freedom
@@ -123,7 +123,7 @@ class PooledPopulation(Policy):
         self, state: PopulationState, mean: Any, variance: Any, count: Any
     ) -> PopulationState:
         """Return the statistics of all samples, this batch's included; see `Policy.update`."""
-        count = spread_count(count, tf.shape(state.mean), _EXACT)
+        count = spread_count(count, state.mean, _EXACT)
         batch = PopulationState(as_dtype(mean, _EXACT), as_dtype(variance, _EXACT), count)
         return self.merge(state, batch)
 

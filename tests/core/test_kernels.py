@@ -1,5 +1,10 @@
 """Every kernel of the training transform against the float64 oracle, and which one is chosen."""
 
+import os
+import subprocess
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,8 +24,9 @@ from oracle_cases import (
 )
 
 from batchnorm_mechanics import core, reference
+from batchnorm_mechanics.core import kernels
 
-KERNELS = ("fused", "analytic", "autodiff")
+KERNELS = ("fused", "rows", "analytic", "autodiff")
 # Layouts in which the last axis alone is kept: those that the fused kernel takes.
 LAST = [(shape, [*range(len(shape) - 1)]) for shape in [(40, 3), (9, 8, 3), (5, 4, 6, 2)]]
 LAST += [((3, 2, 4, 3, 2), [0, 1, 2, 3]), ((1, 5), [0])]
@@ -159,7 +165,7 @@ def test_a_mask_is_left_to_autodiff(rng):
     np.testing.assert_array_equal(moments.count, cache.count)
 
 
-@pytest.mark.parametrize("kernel", ["fused", "analytic"])
+@pytest.mark.parametrize("kernel", ["fused", "rows", "analytic"])
 def test_an_input_whose_batch_size_is_not_known_yet(rng, kernel):
     @tf.function(input_signature=[tf.TensorSpec([None, 7, 3], tf.float32)])
     def graph(x):
@@ -175,46 +181,95 @@ def test_an_input_whose_batch_size_is_not_known_yet(rng, kernel):
         assert moments.count.numpy().tolist() == [size * 7] * 3
 
 
+# With a fast fused kernel and without.
 CHOICES = [
-    ((64, 56, 56, 64), "float32", [0, 1, 2], False, "fused"),
-    ((64, 56, 56, 64), "bfloat16", [0, 1, 2], False, "fused"),
-    ((None, 56, 56, 64), "float32", [0, 1, 2], False, "fused"),
-    ((512, 512), "float32", [0], False, "fused"),
-    ((8, 100, 512), "float32", [1, 0], False, "fused"),
-    ((4, 8, 8, 8, 64), "float16", [0, 1, 2, 3], False, "fused"),
-    ((60, 100), "float32", [0], False, "analytic"),
-    ((None, 100), "float32", [0], False, "analytic"),
-    ((64, 56, 56, 64), "float64", [0, 1, 2], False, "analytic"),
-    ((64, 64, 56, 56), "float32", [0, 2, 3], False, "analytic"),
-    ((64, 56, 56, None), "float32", [0, 1, 2], False, "analytic"),
-    ((0, 56, 56, 64), "float32", [0, 1, 2], False, "analytic"),
-    ((64, 56, 56, 64), "float32", [0, 1, 2, 3], False, "analytic"),
-    ((64, 56, 56, 64), "float32", [0, 1, 2], True, "autodiff"),
+    ((64, 56, 56, 64), "float32", [0, 1, 2], "fused", "rows"),
+    ((64, 56, 56, 64), "bfloat16", [0, 1, 2], "fused", "rows"),
+    ((None, 56, 56, 64), "float32", [0, 1, 2], "fused", "rows"),
+    ((None, None, None, 64), "float32", [0, 1, 2], "fused", "rows"),
+    ((512, 512), "float32", [0], "fused", "rows"),
+    ((8, 100, 512), "float32", [1, 0], "fused", "rows"),
+    ((4, 8, 8, 8, 64), "float16", [0, 1, 2, 3], "fused", "rows"),
+    ((32, 62, 62, 8), "float32", [0, 1, 2], "fused", "rows"),
+    ((64, 28, 28, 3), "float32", [0, 1, 2], "rows", "rows"),
+    ((60, 100), "float32", [0], "rows", "rows"),
+    ((None, 100), "float32", [0], "rows", "rows"),
+    ((64, 56, 56, 64), "float64", [0, 1, 2], "rows", "rows"),
+    ((64, 64, 56, 56), "float32", [0, 2, 3], "analytic", "analytic"),
+    ((64, 56, 56, None), "float32", [0, 1, 2], "analytic", "analytic"),
+    ((0, 56, 56, 64), "float32", [0, 1, 2], "rows", "rows"),
+    ((64, 56, 56, 0), "float32", [0, 1, 2], "analytic", "analytic"),
+    ((64, 56, 56, 64), "float32", [0, 1, 2, 3], "analytic", "analytic"),
 ]
 
 
-@pytest.mark.parametrize(("shape", "dtype", "axes", "masked", "kernel"), CHOICES, ids=str)
-def test_the_kernel_that_is_chosen(shape, dtype, axes, masked, kernel):
-    assert core.choose_kernel(shape, tf.as_dtype(dtype), axes, masked=masked) == kernel
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(("shape", "dtype", "axes", "fast_kernel", "other"), CHOICES, ids=str)
+def test_the_kernel_that_is_chosen(monkeypatch, shape, dtype, axes, fast_kernel, other, fast):
+    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: fast)
+    choose = partial(core.choose_kernel, shape, tf.as_dtype(dtype), axes)
+    assert choose() == (fast_kernel if fast else other)
+    assert choose(masked=True) == "autodiff"
+    assert choose(compiled=True) == "analytic"
+    assert choose(masked=True, compiled=True) == "autodiff"
 
 
-def test_a_million_standard_deviations_of_many_samples_cost_few_digits(rng):
-    # The kernel's own mean is off by 200 standard deviations here.
+def test_inference_is_taken_by_wide_rows_where_rows_are_narrow(monkeypatch):
+    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: False)
+    for shape, kernel in {
+        (60, 3): "analytic",
+        (2000, 3): "rows",
+        (1024, 64): "rows",
+        (16, 1024): "analytic",
+        (1024, 1024): "analytic",
+        (10**6, 1): "analytic",
+    }.items():
+        assert core.choose_kernel(shape, tf.float32, [0], training=False) == kernel
+
+
+def test_what_the_process_runs_on_decides_whether_the_fused_kernel_is_fast():
+    # On a machine without a GPU, where TensorFlow's log names oneDNN exactly if it is on.
+    script = (
+        "import tensorflow as tf\n"
+        "from batchnorm_mechanics._tensorflow import fused_batch_norm_is_fast, one_dnn_is_on\n"
+        "print(one_dnn_is_on(), fused_batch_norm_is_fast())"
+    )
+    for setting in ("0", "1"):
+        environment = {
+            **os.environ,
+            "TF_ENABLE_ONEDNN_OPTS": setting,
+            "CUDA_VISIBLE_DEVICES": "",
+            "TF_CPP_MIN_LOG_LEVEL": "0",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        on = "oneDNN custom operations are on" in done.stderr
+        assert done.stdout.split() == [str(on)] * 2
+        assert setting == "1" or not on
+
+
+@pytest.mark.parametrize(("kernel", "bound"), [("fused", 1e-4), ("rows", 1e-5)])
+def test_a_million_standard_deviations_of_many_samples_cost_few_digits(rng, kernel, bound):
+    if kernel == "fused" and not kernels.fused_batch_norm_is_fast():
+        pytest.skip(
+            "without oneDNN the fused kernel, which is never chosen then, adds all numbers one "
+            "after the other, so that its variance is off by 4e-4"
+        )
+    # A plain sum's mean is off by 200 standard deviations here.
     x = data(rng, (100_000, 4), 1e6, "float32")
-    y, moments = core.normalize_batch(x, axes=[0], kernel="fused")
-    assert_within(y, reference.forward(x, None, None, [0], 1e-3)[0], 1e-4)
+    y, moments = core.normalize_batch(x, axes=[0], kernel=kernel)
+    assert_within(y, reference.forward(x, None, None, [0], 1e-3)[0], bound)
     # float32 has steps of 1/16 there.
     assert_within(moments.mean, x.astype(np.float64).mean(axis=0), 1 / 16)
 
 
-def test_what_xla_compiles_is_left_to_the_formula():
-    shape, axes = (64, 56, 56, 64), [0, 1, 2]
-    choose = core.choose_kernel
-    assert choose(shape, tf.float32, axes, masked=False, compiled=True) == "analytic"
-    assert choose(shape, tf.float32, axes, masked=True, compiled=True) == "autodiff"
-
-
-def test_a_large_input_really_goes_through_the_fused_kernel(rng):
+def test_a_large_input_really_goes_through_the_fused_kernel_where_that_is_fast(rng, monkeypatch):
+    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: True)
     x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
     graph = tf.function(lambda x: core.normalize_batch(x, axes=[0])[0]).get_concrete_function(x)
     assert "FusedBatchNormV3" in {op.type for op in graph.graph.get_operations()}
@@ -234,7 +289,8 @@ def kernels_in(function, x):
     return {kind for kind in types if kind.startswith("FusedBatchNorm")}
 
 
-def test_what_xla_compiles_goes_without_the_fused_kernel_in_inner_functions_too(rng):
+def test_what_xla_compiles_goes_without_the_fused_kernel_in_inner_functions_too(rng, monkeypatch):
+    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: True)
     x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
 
     def both(x):
@@ -248,27 +304,14 @@ def test_what_xla_compiles_goes_without_the_fused_kernel_in_inner_functions_too(
     assert kernels_in(tf.function(lambda x: inner(x) + 0.0, jit_compile=True), x) == set()
 
 
-def reductions(shape, axes):
-    graph = tf.function(lambda x: core.normalize_batch(x, axes=axes, kernel="analytic")[0])
-    operations = graph.get_concrete_function(tf.TensorSpec(shape)).graph.get_operations()
-    return [op.inputs[0].shape.rank for op in operations if op.type == "Mean"]
-
-
-def test_the_formula_sums_all_samples_at_once_unless_they_are_too_many():
-    assert reductions((2**10, 4, 4, 3), [0, 1, 2]) == [2] * 3
-    assert reductions((2**10, 4, 4, 3), [1, 2, 0]) == [2] * 3
-    # One more sample than a float32 sum takes well; a size not known; channels first.
-    assert reductions((2**14 + 1, 1, 1, 3), [0, 1, 2]) == [4] * 9
-    assert reductions((None, 4, 4, 3), [0, 1, 2]) == [4] * 9
-    assert reductions((8, 3, 4, 4), [0, 2, 3]) == [4] * 9
-
-
 @pytest.mark.parametrize(
     ("kernel", "shape", "dtype", "axes", "mask"),
     [
         ("fused", (4, 3), "float64", [0], None),
         ("fused", (4, 3), "float32", [1], None),
         ("fused", (4, 3), "float32", [0], [True] * 4),
+        ("rows", (4, 3), "float32", [1], None),
+        ("rows", (4, 3), "float32", [0], [True] * 4),
         ("analytic", (4, 3), "float32", [0], [True] * 4),
         ("quick", (4, 3), "float32", [0], None),
     ],
@@ -276,7 +319,8 @@ def test_the_formula_sums_all_samples_at_once_unless_they_are_too_many():
 def test_a_kernel_that_cannot_take_the_input_is_refused(kernel, shape, dtype, axes, mask):
     message = (
         "normalize_batch: `kernel` must be 'fused' (the last axis alone kept, 32 bits or fewer, "
-        "no mask), 'analytic' (no mask) or 'autodiff'. Received: "
+        "no mask), 'rows' (the last axis alone kept, no mask), 'analytic' (no mask) or 'autodiff'. "
+        "Received: "
         f"kernel={kernel!r}, x.shape={shape}, x.dtype={dtype!r}, axes={tuple(axes)}. "
         "Leave it out to have it chosen."
     )

@@ -1,0 +1,281 @@
+"""Alg. 1 and its gradient by the fastest correct kernel for an input and a machine."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from batchnorm_mechanics._tensorflow import compiled_by_xla, fused_batch_norm_is_fast
+from batchnorm_mechanics.core.axes import (
+    Axes,
+    TensorLike,
+    as_input,
+    as_parameter,
+    kept_shape,
+    normalize_axes,
+)
+from batchnorm_mechanics.core.fused import batch_by_fused_kernel, normalize_by_fused_kernel
+from batchnorm_mechanics.core.gradient import backward
+from batchnorm_mechanics.core.moments import Moments, check_samples, statistics_dtype
+from batchnorm_mechanics.core.rows import (
+    batch_by_rows,
+    likely_elements,
+    normalize_rows,
+    rows_are_narrow,
+)
+from batchnorm_mechanics.core.transform import (
+    check_epsilon,
+    fold_statistics,
+    forward,
+    infer,
+    multiply_and_add,
+)
+
+Kernel = Literal["fused", "rows", "analytic", "autodiff"]
+
+# The choice goes by what TensorFlow runs on, for it decides the kernel's worth; measured on two
+# cores, forward and backward in a graph, times Keras's speed, without oneDNN and with it:
+#
+# 2**20 elements   3 channels   8            32           128          1024
+# fused            0.7   1.1    0.9   2.6    1.2   2.7    1.2   2.8    1.2   2.2
+# rows             4.9   3.9    2.5   2.2    1.7   1.7    1.6   1.7    1.5   1.5
+#
+# kernel    for                                    because
+# autodiff  masks                                  what is masked out has a gradient of its own
+# analytic  whatever XLA compiles                  XLA fuses the formula by itself and takes the
+#                                                  fused kernel apart, badly: 11 ms where the
+#                                                  formula takes 1 ms, (32, 7, 7, 512)
+# fused     channels last, up to 32 bits, 8 or     passes over memory twice where separate
+#           more channels, at least 2**17          operations pass eight times; below, the kernel's
+#           elements, where it runs on oneDNN or   own 0.1 ms weighs more
+#           a GPU
+# rows      what else has its channels last        few and wide operations, see there
+# analytic  everything else                        the same formula over any axes
+_FUSED_FROM = 2**17
+_FUSED_FROM_CHANNELS = 8
+_FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+_DEFAULTS = {"gamma": 1.0, "beta": 0.0}
+
+
+def choose_kernel(
+    shape: Sequence[int | None],
+    dtype: tf.DType,
+    axes: Sequence[int],
+    *,
+    masked: bool = False,
+    compiled: bool = False,
+    training: bool = True,
+) -> Kernel:
+    """Return the fastest correct kernel for an input; the table in the module has the reasons.
+
+    Args:
+        shape: of the input; None where a size is not known yet.
+        dtype: of the input.
+        axes: the axes reduced over, none negative.
+        masked: whether there is a mask.
+        compiled: whether XLA compiles it.
+        training: whether the batch's own statistics are used. With given ones, "analytic" stands
+            for `fold_statistics` and `multiply_and_add`.
+
+    Returns:
+        The kernel's name.
+
+    Example:
+        >>> choose_kernel((60, 100), tf.float32, [0])
+        'rows'
+        >>> choose_kernel((60, 100), tf.float32, [0], compiled=True)
+        'analytic'
+    """
+    if masked:
+        return "autodiff"
+    if compiled or not _fits_rows(shape, axes):
+        return "analytic"
+    fits_fused = dtype in _FUSED_DTYPES and (shape[-1] or 0) >= _FUSED_FROM_CHANNELS
+    if fits_fused and likely_elements(shape) >= _FUSED_FROM and fused_batch_norm_is_fast():
+        return "fused"
+    return "rows" if training or rows_are_narrow(shape) else "analytic"
+
+
+def _fits_rows(shape: Sequence[int | None], axes: Sequence[int]) -> bool:
+    """Return whether the last axis, of known size, is the only one that is kept."""
+    return set(axes) == set(range(len(shape) - 1)) and bool(shape[-1])
+
+
+def _chosen(
+    x: tf.Tensor, axes: Sequence[int], *, masked: bool = False, training: bool = True
+) -> Kernel:
+    return choose_kernel(
+        x.shape.as_list(),
+        x.dtype,
+        axes,
+        masked=masked,
+        compiled=compiled_by_xla(),
+        training=training,
+    )
+
+
+def normalize_batch(
+    x: TensorLike,
+    gamma: TensorLike = None,
+    beta: TensorLike = None,
+    *,
+    axes: Axes,
+    epsilon: float = 1e-3,
+    mask: TensorLike = None,
+    kernel: Kernel | None = None,
+) -> tuple[tf.Tensor, Moments]:
+    """Normalize a batch by its own statistics, by the fastest kernel.
+
+    Implements: Alg. 1; its gradient is the 4th, 5th and 6th of sec. 3.
+
+    `forward` gives the same output, and a cache that holds every step of it.
+
+    Args:
+        x: floating tensor of rank 2 or more.
+        gamma: scalar, in the shape of the kept axes, or None for 1.
+        beta: likewise, or None for 0.
+        axes: the axes reduced over; negative ones count from the end.
+        epsilon: added to the biased variance inside the square root.
+        mask: as in `forward`.
+        kernel: "fused", "rows", "analytic" or "autodiff"; by default what `choose_kernel` chooses.
+
+    Returns:
+        y in the shape and dtype of `x`, and the batch's `Moments`: mean, biased variance and count
+        in the shape of the kept axes, float32 or wider. y has a gradient with respect to x, gamma
+        and beta; the moments, which are for moving statistics, have none.
+
+    Raises:
+        ValueError: as `forward`; or the kernel asked for cannot take the input.
+        TypeError: as `forward`.
+
+    Numerics:
+        For float32 of standard deviation 1 the error of y stays below 1e-5 up to means of 1e4, and
+        below 1e-4 at a mean of 1e6 or with 200,000 samples a channel. Where |mean|/std exceeds 4 in
+        any channel, the fused kernel runs again on x - mean, which takes two to three times as
+        long; the errors of the others do not grow with the mean.
+
+    Example:
+        >>> y, moments = normalize_batch([[1.0, 2.0], [4.0, 5.0]], 2.0, 1.0, axes=[0])
+        >>> y.numpy()[1].round(4).tolist(), moments.variance.numpy().tolist()
+        ([2.999599933624268, 2.999599933624268], [2.25, 2.25])
+    """
+    x = as_input(x, caller="normalize_batch")
+    axes = normalize_axes(axes, x.shape.rank, caller="normalize_batch")
+    epsilon = check_epsilon(epsilon, caller="normalize_batch")
+    check_samples(x, axes, caller="normalize_batch")
+    kernel = _checked(kernel, x, axes, masked=mask is not None)
+    if kernel == "autodiff":
+        y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon, mask=mask)
+        return y, _constant(cache.mean, cache.variance, cache.count)
+    parameters = {"gamma": gamma, "beta": beta}
+    gamma, beta = _per_channel(parameters, x, axes, "normalize_batch")
+    if kernel == "fused":
+        return batch_by_fused_kernel(x, gamma, beta, epsilon)
+    if kernel == "rows":
+        return batch_by_rows(x, gamma, beta, epsilon)
+    return _analytic(x, gamma, beta, axes, epsilon)
+
+
+def normalize_with(
+    x: TensorLike,
+    mean: TensorLike,
+    variance: TensorLike,
+    gamma: TensorLike = None,
+    beta: TensorLike = None,
+    *,
+    axes: Axes,
+    epsilon: float = 1e-3,
+) -> tf.Tensor:
+    """Normalize by given statistics, by the fastest kernel.
+
+    Implements: Alg. 2, l. 11.
+
+    Args, Returns, Raises: as `infer`, which gives the same output to rounding. It has a gradient
+    with respect to all five tensors.
+
+    Numerics:
+        Folded into one scale and one offset a channel, as Keras's layer does: the error grows with
+        |mean|/std, by about 1e-7 for each, of which 3e-8 are in the float32 mean already. `infer`
+        takes the mean away first, and a pass more.
+
+    Example:
+        >>> y = normalize_with([[1.0, 2.0]], 0.0, 1.0, gamma=2.0, beta=1.0, axes=[0])
+        >>> y.numpy().astype(float).round(6).tolist()
+        [[2.999001, 4.998002]]
+    """
+    x = as_input(x, caller="normalize_with")
+    axes = normalize_axes(axes, x.shape.rank, caller="normalize_with")
+    epsilon = check_epsilon(epsilon, caller="normalize_with")
+    if compiled_by_xla():
+        # One pass, however many operations.
+        return infer(x, mean, variance, gamma, beta, axes=axes, epsilon=epsilon)
+    kernel = _chosen(x, axes, training=False)
+    parameters = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
+    gamma, beta, mean, variance = _per_channel(parameters, x, axes, "normalize_with")
+    if kernel == "analytic":
+        scale, offset = fold_statistics(mean, variance, gamma, beta, epsilon=epsilon)
+        return multiply_and_add(x, scale, offset, axes=axes)
+    by = normalize_by_fused_kernel if kernel == "fused" else None
+    return normalize_rows(x, mean, variance, gamma, beta, epsilon, by=by)
+
+
+def _checked(kernel: Kernel | None, x: tf.Tensor, axes: tuple[int, ...], *, masked: bool) -> Kernel:
+    if kernel is None:
+        return _chosen(x, axes, masked=masked)
+    by_rows = _fits_rows(x.shape.as_list(), axes)
+    takes = {
+        "fused": by_rows and x.dtype in _FUSED_DTYPES and not masked,
+        "rows": by_rows and not masked,
+        "analytic": not masked,
+        "autodiff": True,
+    }
+    if not takes.get(kernel):
+        raise ValueError(
+            "normalize_batch: `kernel` must be 'fused' (the last axis alone kept, 32 bits or "
+            "fewer, no mask), 'rows' (the last axis alone kept, no mask), 'analytic' (no mask) or "
+            f"'autodiff'. Received: kernel={kernel!r}, x.shape={tuple(x.shape)}, "
+            f"x.dtype={x.dtype.name!r}, axes={axes}. Leave it out to have it chosen."
+        )
+    return kernel
+
+
+def _per_channel(
+    values: dict[str, TensorLike], x: tf.Tensor, axes: tuple[int, ...], caller: str
+) -> list[tf.Tensor]:
+    """Return parameters by their names in the statistics' dtype, one number for each channel."""
+    kept = [axis for axis in range(x.shape.rank) if axis not in axes]
+    wide = statistics_dtype(x)
+    found = []
+    for name, value in values.items():
+        given = _DEFAULTS[name] if value is None else value
+        parameter = as_parameter(given, x, axes, name=name, caller=caller, dtype=wide)
+        if parameter.shape.rank == 0:
+            parameter = tf.fill(tf.gather(tf.shape(x), tf.constant(kept, tf.int32)), parameter)
+        if not parameter.shape.is_fully_defined():
+            parameter = tf.ensure_shape(parameter, kept_shape(x, axes))
+        found.append(parameter)
+    return found
+
+
+def _constant(mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor) -> Moments:
+    return Moments(*map(tf.stop_gradient, (mean, variance, count)))
+
+
+def _analytic(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, axes: tuple[int, ...], epsilon: float
+) -> tuple[tf.Tensor, Moments]:
+    """Normalize by `forward`, with the closed form of its gradient in autodiff's place."""
+
+    @tf.custom_gradient
+    def run(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Any, Any]:
+        y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon)
+
+        def gradient(
+            dy: tf.Tensor, *_of_moments: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            return backward(dy, cache)
+
+        return (y, cache.mean, cache.variance, cache.count), gradient
+
+    y, *moments = run(x, gamma, beta)
+    return y, _constant(*moments)
