@@ -38,7 +38,7 @@ SHAPES = (
     (8, 16, 56, 56, 64),
 )
 QUICK_SHAPES = ((60, 100), (8, 14, 14, 32))
-PLAN = Plan(least=7, most=15, seconds=8.0)
+PLAN = Plan(least=7, most=15, seconds=6.0)
 QUICK_PLAN = Plan(least=2, most=2, seconds=0.5)
 
 # From here on a step takes so long that calling it from Python costs nothing beside it.
