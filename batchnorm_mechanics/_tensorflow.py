@@ -86,15 +86,11 @@ def one_dnn_is_on() -> bool:
 
 
 @functools.cache
-def fused_batch_norm_is_fast() -> bool:
-    """Return whether `FusedBatchNormV3` beats separate operations in this process.
-
-    That of oneDNN and that of cuDNN do. TensorFlow's own for the CPU makes them all, one thread
-    for each few channels: half as fast as Keras's layer at 3 channels.
-    """
+def has_gpu() -> bool:
+    """Return whether TensorFlow has found a GPU."""
     import tensorflow as tf
 
-    return one_dnn_is_on() or bool(tf.config.list_physical_devices("GPU"))
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def compiled_by_xla() -> bool:

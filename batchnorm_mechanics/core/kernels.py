@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from batchnorm_mechanics._tensorflow import compiled_by_xla, fused_batch_norm_is_fast
+from batchnorm_mechanics._tensorflow import compiled_by_xla, has_gpu, one_dnn_is_on
 from batchnorm_mechanics.core.axes import (
     Axes,
     TensorLike,
@@ -45,15 +45,16 @@ Kernel = Literal["fused", "rows", "analytic", "autodiff"]
 # analytic  whatever XLA compiles                  XLA fuses the formula by itself and takes the
 #                                                  fused kernel apart, badly: 11 ms where the
 #                                                  formula takes 1 ms, (32, 7, 7, 512)
-# fused     channels last, up to 32 bits, 8 or     passes over memory twice where separate
-#           more channels, at least 2**17          operations pass eight times; below, the kernel's
-#           elements, where it runs on oneDNN or   own 0.1 ms weighs more
-#           a GPU
+# fused     channels last, up to 32 bits, at       passes over memory twice where separate
+#           least 2**17 elements, on a GPU, or     operations pass eight times; below, the kernel's
+#           on oneDNN with as many channels as     own 0.1 ms weighs more. oneDNN takes a channel
+#           fill its registers                     at a time where they don't fit: a third of the
+#                                                  rows' speed at 30 and 50, a quarter in bfloat16
 # rows      what else has its channels last        few and wide operations, see there
 # analytic  everything else                        the same formula over any axes
 _FUSED_FROM = 2**17
 _FUSED_FROM_CHANNELS = 8
-_FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+_FUSED_MULTIPLES = {tf.float32: 4, tf.bfloat16: 16, tf.float16: 16}
 _DEFAULTS = {"gamma": 1.0, "beta": 0.0}
 
 
@@ -90,10 +91,17 @@ def choose_kernel(
         return "autodiff"
     if compiled or not _fits_rows(shape, axes):
         return "analytic"
-    fits_fused = dtype in _FUSED_DTYPES and (shape[-1] or 0) >= _FUSED_FROM_CHANNELS
-    if fits_fused and likely_elements(shape) >= _FUSED_FROM and fused_batch_norm_is_fast():
+    if likely_elements(shape) >= _FUSED_FROM and _fused_is_fast(shape[-1] or 0, dtype):
         return "fused"
     return "rows" if training or rows_are_narrow(shape) else "analytic"
+
+
+def _fused_is_fast(channels: int, dtype: tf.DType) -> bool:
+    multiple = _FUSED_MULTIPLES.get(dtype)
+    if multiple is None:
+        return False
+    fits = channels >= _FUSED_FROM_CHANNELS and channels % multiple == 0
+    return has_gpu() or (one_dnn_is_on() and fits)
 
 
 def _fits_rows(shape: Sequence[int | None], axes: Sequence[int]) -> bool:
@@ -224,7 +232,7 @@ def _checked(kernel: Kernel | None, x: tf.Tensor, axes: tuple[int, ...], *, mask
         return _chosen(x, axes, masked=masked)
     by_rows = _fits_rows(x.shape.as_list(), axes)
     takes = {
-        "fused": by_rows and x.dtype in _FUSED_DTYPES and not masked,
+        "fused": by_rows and x.dtype in _FUSED_MULTIPLES and not masked,
         "rows": by_rows and not masked,
         "analytic": not masked,
         "autodiff": True,

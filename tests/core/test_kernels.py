@@ -24,6 +24,7 @@ from oracle_cases import (
 )
 
 from batchnorm_mechanics import core, reference
+from batchnorm_mechanics._tensorflow import has_gpu, one_dnn_is_on
 from batchnorm_mechanics.core import kernels
 
 KERNELS = ("fused", "rows", "analytic", "autodiff")
@@ -192,6 +193,10 @@ CHOICES = [
     ((4, 8, 8, 8, 64), "float16", [0, 1, 2, 3], "fused", "rows"),
     ((32, 62, 62, 8), "float32", [0, 1, 2], "fused", "rows"),
     ((64, 28, 28, 3), "float32", [0, 1, 2], "rows", "rows"),
+    # Not as many as fill the registers of oneDNN's kernel.
+    ((64, 28, 28, 50), "float32", [0, 1, 2], "rows", "rows"),
+    ((64, 28, 28, 72), "bfloat16", [0, 1, 2], "rows", "rows"),
+    ((64, 28, 28, 72), "float16", [0, 1, 2], "rows", "rows"),
     ((60, 100), "float32", [0], "rows", "rows"),
     ((None, 100), "float32", [0], "rows", "rows"),
     ((64, 56, 56, 64), "float64", [0, 1, 2], "rows", "rows"),
@@ -206,7 +211,8 @@ CHOICES = [
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(("shape", "dtype", "axes", "fast_kernel", "other"), CHOICES, ids=str)
 def test_the_kernel_that_is_chosen(monkeypatch, shape, dtype, axes, fast_kernel, other, fast):
-    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: fast)
+    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: fast)
+    monkeypatch.setattr(kernels, "has_gpu", lambda: False)
     choose = partial(core.choose_kernel, shape, tf.as_dtype(dtype), axes)
     assert choose() == (fast_kernel if fast else other)
     assert choose(masked=True) == "autodiff"
@@ -214,8 +220,18 @@ def test_the_kernel_that_is_chosen(monkeypatch, shape, dtype, axes, fast_kernel,
     assert choose(masked=True, compiled=True) == "autodiff"
 
 
+def test_a_gpus_fused_kernel_takes_any_number_of_channels(monkeypatch):
+    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: False)
+    monkeypatch.setattr(kernels, "has_gpu", lambda: True)
+    for dtype in ("float32", "bfloat16", "float16"):
+        assert core.choose_kernel((64, 28, 28, 3), tf.as_dtype(dtype), [0, 1, 2]) == "fused"
+    assert core.choose_kernel((64, 28, 28, 3), tf.float64, [0, 1, 2]) == "rows"
+    assert core.choose_kernel((60, 100), tf.float32, [0]) == "rows"
+
+
 def test_inference_is_taken_by_wide_rows_where_rows_are_narrow(monkeypatch):
-    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: False)
+    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: False)
+    monkeypatch.setattr(kernels, "has_gpu", lambda: False)
     for shape, kernel in {
         (60, 3): "analytic",
         (2000, 3): "rows",
@@ -227,12 +243,11 @@ def test_inference_is_taken_by_wide_rows_where_rows_are_narrow(monkeypatch):
         assert core.choose_kernel(shape, tf.float32, [0], training=False) == kernel
 
 
-def test_what_the_process_runs_on_decides_whether_the_fused_kernel_is_fast():
-    # On a machine without a GPU, where TensorFlow's log names oneDNN exactly if it is on.
+def test_what_the_process_runs_on_is_what_tensorflows_log_says():
     script = (
         "import tensorflow as tf\n"
-        "from batchnorm_mechanics._tensorflow import fused_batch_norm_is_fast, one_dnn_is_on\n"
-        "print(one_dnn_is_on(), fused_batch_norm_is_fast())"
+        "from batchnorm_mechanics._tensorflow import has_gpu, one_dnn_is_on\n"
+        "print(one_dnn_is_on(), has_gpu())"
     )
     for setting in ("0", "1"):
         environment = {
@@ -249,13 +264,13 @@ def test_what_the_process_runs_on_decides_whether_the_fused_kernel_is_fast():
             check=True,
         )
         on = "oneDNN custom operations are on" in done.stderr
-        assert done.stdout.split() == [str(on)] * 2
+        assert done.stdout.split() == [str(on), "False"]
         assert setting == "1" or not on
 
 
 @pytest.mark.parametrize(("kernel", "bound"), [("fused", 1e-4), ("rows", 1e-5)])
 def test_a_million_standard_deviations_of_many_samples_cost_few_digits(rng, kernel, bound):
-    if kernel == "fused" and not kernels.fused_batch_norm_is_fast():
+    if kernel == "fused" and not (one_dnn_is_on() or has_gpu()):
         pytest.skip(
             "without oneDNN the fused kernel, which is never chosen then, adds all numbers one "
             "after the other, so that its variance is off by 4e-4"
@@ -269,7 +284,7 @@ def test_a_million_standard_deviations_of_many_samples_cost_few_digits(rng, kern
 
 
 def test_a_large_input_really_goes_through_the_fused_kernel_where_that_is_fast(rng, monkeypatch):
-    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: True)
+    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: True)
     x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
     graph = tf.function(lambda x: core.normalize_batch(x, axes=[0])[0]).get_concrete_function(x)
     assert "FusedBatchNormV3" in {op.type for op in graph.graph.get_operations()}
@@ -290,7 +305,7 @@ def kernels_in(function, x):
 
 
 def test_what_xla_compiles_goes_without_the_fused_kernel_in_inner_functions_too(rng, monkeypatch):
-    monkeypatch.setattr(kernels, "fused_batch_norm_is_fast", lambda: True)
+    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: True)
     x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
 
     def both(x):
