@@ -45,8 +45,8 @@ def fold(
     if not math.isfinite(folded.difference):
         raise FailureError(
             f"fold: the outputs of {str(model)!r} cannot be compared with those of the folded "
-            "model, since some are NaN or infinite. Nothing was written. "
-            f"`bnm doctor {model}` may say why."
+            "model, since some of them, or of its weights, are NaN or infinite. "
+            f"Nothing was written. `bnm doctor {model}` may say why."
         )
     if not folded.agrees:
         raise FailureError(

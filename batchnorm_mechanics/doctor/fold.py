@@ -19,6 +19,7 @@ from batchnorm_mechanics.doctor.folding.compare import (
 )
 from batchnorm_mechanics.doctor.folding.plan import plan_of, tolerance_of
 from batchnorm_mechanics.doctor.folding.rewrite import rewritten
+from batchnorm_mechanics.doctor.probing.machine import missing_kernel
 from batchnorm_mechanics.doctor.structure.wiring import graph_of
 
 # Batches of given data on which outputs are compared.
@@ -34,7 +35,9 @@ class Folded:
         count: how many batch norm layers were merged.
         left: by path of each other batch norm layer, why it stays.
         difference: the largest difference of an output from the original's, relative to the largest
-            value of that output; the larger of those on random and on given data.
+            value of that output; the larger of those on random and on given data. Infinite where
+            there is nothing to compare with: a weight or an output of the original is NaN. NaN that
+            it makes of random data alone, as a logarithm does, does not count if data are given.
         tolerance: what rounding explains of it: 1e-4, or 16 units in the last place of the coarsest
             dtype that the model computes in, if that is more. Where `rounding` was measured, 4
             times that, but no more than 0.05, if this is more still.
@@ -126,8 +129,8 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
         statistics.
 
     Raises:
-        InputError: `model` is subclassed or has no weights yet, a layer cannot be copied, or the
-            data are empty or do not fit the model.
+        InputError: `model` is subclassed or has no weights yet, a layer cannot be copied, this
+            machine cannot run the model, or the data are empty or do not fit it.
 
     Numerics:
         Weights are merged in float64 and rounded once, to the dtype of the layer's variables. The
@@ -169,6 +172,8 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
     try:
         difference = largest_difference(model, new, made)
     except (ValueError, tf.errors.OpError) as error:
+        if (missing := missing_kernel(error, "fold")) is not None:
+            raise missing from error
         if first is None and (open_sizes := _open_sizes(model)):
             sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
             reason = str(error).partition("\n")[0]
@@ -182,9 +187,15 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
     if given is not None:
         for inputs in first_batches(given, _BATCHES):
             found = largest_difference(model, new, inputs)
-            if found > difference:
+            if found is None:
+                found = float("inf")
+            if difference is None or found > difference:
                 difference, worst = found, inputs
             samples += len(keras.tree.flatten(inputs)[0])
+    if difference is None or plan.undefined:
+        # Not left to the outputs: kernels that make NaN 0 in a ReLU would hide in both models what
+        # others show, and the decision would hang on the processor.
+        difference = float("inf")
     tolerance, rounding = max(map(tolerance_of, _dtypes(model))), None
     if tolerance < difference < float("inf"):
         rounding = rounding_of(model, worst)

@@ -183,6 +183,48 @@ def test_rounding_is_measured_where_outputs_differ_most(monkeypatch):
     assert (result.rounding, result.tolerance) == (1e-3, 4e-3)
 
 
+class LosesNaN(L.Layer):
+    """Does in any world what oneDNN's kernels do where a ReLU is computed with the layer before."""
+
+    def call(self, inputs):
+        return keras.ops.where(keras.ops.isnan(inputs), 0.0, inputs)
+
+
+def poisoned(where):
+    model = small(LosesNaN(), L.Dense(2, dtype="float64"), bn())
+    weights = {
+        "statistics": model.layers[1].moving_mean,
+        "variance": model.layers[1].moving_variance,
+        "beta": model.layers[1].beta,
+        "kernel": model.layers[0].kernel,
+    }
+    weight = weights[where]
+    weight.assign(np.full(weight.shape, -1.0 if where == "variance" else np.nan))
+    return model
+
+
+@pytest.mark.parametrize("where", ["statistics", "variance", "beta", "kernel"])
+def test_a_model_whose_weights_give_nan_agrees_with_nothing_even_if_no_output_shows_it(where):
+    model = poisoned(where)
+    assert np.isfinite(model.predict_on_batch(np.ones((2, 4)))).all()
+    result = fold(model)
+    assert result.count > 0
+    assert (result.difference, result.agrees) == (np.inf, False)
+
+
+def of_logarithms():
+    x = keras.Input((4,), dtype="float64")
+    return settled(keras.Model(x, bn()(L.Dense(3, dtype="float64")(keras.ops.log(x)))))
+
+
+def test_what_only_random_data_turn_into_nan_is_compared_on_given_data():
+    x = np.random.default_rng(0).uniform(1, 2, (8, 4))
+    assert fold(of_logarithms()).difference == np.inf
+    assert 0 < fold(of_logarithms(), x).difference < 1e-12
+    x[3, 1] = -1.0
+    assert fold(of_logarithms(), x).difference == np.inf
+
+
 def test_data_can_be_a_dataset_with_labels():
     data = tf.data.Dataset.from_tensor_slices((np.ones((7, 4)), np.ones(7))).batch(3)
     result = fold(small(), data)

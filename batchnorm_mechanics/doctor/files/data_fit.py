@@ -11,6 +11,7 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.files.models import first_line
+from batchnorm_mechanics.doctor.probing.machine import missing_kernel
 
 _SCALING = ("Rescaling", "Normalization")
 
@@ -219,6 +220,8 @@ def _try(model: Any, data: Data, name: str, caller: str) -> None:
     try:
         model.predict_on_batch(inputs)
     except Exception as error:
+        if (missing := missing_kernel(error, caller)) is not None:
+            raise missing from error
         shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
         raise InputError(
             f"{caller}: `data` must be what the model can run on. Received: data={name!r}; a batch "

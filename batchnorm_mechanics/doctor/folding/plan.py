@@ -1,10 +1,11 @@
 """Which batch norm goes into which layer, with what weights, and which stays and why."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import keras
 import ml_dtypes
 import numpy as np
 
@@ -37,11 +38,14 @@ class Plan:
         weights: by id of a layer, its new weights in float64.
         folded: ids of the batch norm layers that go.
         left: by path of each other batch norm layer, why it stays.
+        undefined: names of layers whose weights give no number whatever they get: batch norms
+            whose scale or offset in inference is not finite, and other layers with NaN.
     """
 
     weights: Mapping[int, Weights]
     folded: frozenset[int]
     left: Mapping[str, str]
+    undefined: tuple[str, ...] = ()
 
 
 def tolerance_of(dtype: str) -> float:
@@ -64,6 +68,7 @@ def plan_of(model: Any) -> Plan:
 
 class _Planner:
     def __init__(self, model: Any) -> None:
+        self.model = model
         self.norms = norms_in(model)
         self.reached = {id(reached.graph): reached for reached in graphs_reached(model)}
         self.calls = calls_in(model)
@@ -99,7 +104,25 @@ class _Planner:
             open_norms = [norm for norm in open_norms if norm.name in reasons]
         left |= reasons
         ordered = {norm.name: left[norm.name] for norm in self.norms if norm.name in left}
-        return Plan(MappingProxyType(self.weights), frozenset(folded), MappingProxyType(ordered))
+        return Plan(
+            MappingProxyType(self.weights),
+            frozenset(folded),
+            MappingProxyType(ordered),
+            tuple(self._undefined()),
+        )
+
+    def _undefined(self) -> Iterator[str]:
+        """Yield the names of layers that give no number whatever they get."""
+        for norm in self.norms:
+            # Whatever flag a call has: Keras predicts by the moving statistics.
+            if not all(np.isfinite(part).all() for part in _affine(norm)):
+                yield norm.name
+        norms = {id(norm.layer) for norm in self.norms}
+        for layer in self.model._flatten_layers():
+            weights = (*layer._trainable_variables, *layer._non_trainable_variables)
+            floating = [one for one in weights if "float" in one.dtype]
+            if id(layer) not in norms and any(_has_nan(one) for one in floating):
+                yield layer.name
 
     def _reason_to_stay(self, norm: Norm) -> str | None:
         """Return why a norm cannot go, whatever stands beside it."""
@@ -198,6 +221,11 @@ class _Planner:
             return f"would need weights beyond the range of {layer.compute_dtype}"
         self.weights[id(layer)] = weights
         return None
+
+
+def _has_nan(weight: Any) -> bool:
+    """Return whether a floating weight holds NaN."""
+    return bool(np.isnan(np.asarray(keras.ops.convert_to_numpy(weight), np.float64)).any())
 
 
 def _affine(norm: Norm) -> Affine:

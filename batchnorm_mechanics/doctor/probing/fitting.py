@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.probing.machine import missing_kernel
 from batchnorm_mechanics.doctor.structure.norms import functional_of
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -106,11 +107,13 @@ class Fitting:
         """Say in one sentence that the model does not take the data, if it fails on them.
 
         Raises:
-            InputError: it does.
+            InputError: it does; or the machine cannot run it.
         """
         try:
             yield
         except _FAILURES as error:
+            if (missing := missing_kernel(error, self._caller)) is not None:
+                raise missing from error
             shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
             raise InputError(
                 f"{self._caller}: `data` must fit the model. Received: batches of shape "

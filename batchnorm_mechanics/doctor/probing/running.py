@@ -16,6 +16,7 @@ from batchnorm_mechanics.doctor.probing.hooks import (
     listening,
     moments_of,
 )
+from batchnorm_mechanics.doctor.probing.machine import missing_kernel
 from batchnorm_mechanics.doctor.structure.norms import Norm, Vector
 
 _IN_A_LOOP = "it runs in a loop inside the graph, as in TimeDistributed or RNN"
@@ -212,13 +213,18 @@ def build(model: Any, data: Data | None, *, caller: str) -> None:
     """Give a model that was never called its weights, by one call on the first sample.
 
     Raises:
-        InputError: there are no data to call it on.
+        InputError: there are no data to call it on, or this machine cannot run it.
     """
     # A model of one's own may be built and have its layers' weights yet to come.
     if model.built and model.variables:
         return
     for inputs, _ in data or ():
-        _predicted(model, tf.nest.map_structure(lambda part: part[:1], inputs))
+        try:
+            _predicted(model, tf.nest.map_structure(lambda part: part[:1], inputs))
+        except tf.errors.OpError as error:
+            if (missing := missing_kernel(error, caller)) is not None:
+                raise missing from error
+            raise
         return
     if not model.built:
         raise InputError(

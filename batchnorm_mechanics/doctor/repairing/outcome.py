@@ -16,7 +16,7 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
     Accuracy decides, and the loss where there is none. A drop counts if chance does not explain it:
     of n samples of which a tenth changes sides at random, the accuracy moves by sqrt(0.1 / n), and
     three times that, or one point if that is more, is the limit. A loss counts if it grows by a
-    tenth. Where statistics were not finite, nothing can get worse.
+    tenth. Where statistics, gamma or beta were not finite, nothing can get worse.
 
     Args:
         before: the diagnosis before.
@@ -30,8 +30,11 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
         >>> worsening(measured(loss=0.1), measured(loss=0.5))
         'it made the model worse on these data, loss 0.1 before and 0.5 after, and was taken back'
     """
-    if math.isnan(before.measures.get("gap", 0.0)):
-        # The outputs were no numbers, and what is right among them was so by chance.
+    # The outputs were no numbers, and what is right among them was so by chance. They may not show
+    # it: kernels that compute a ReLU along with the layer before it can make NaN 0, and whether
+    # TensorFlow uses such depends on the processor. So the weights are asked as well.
+    spoilt = any(found.code == "BN101" for found in before.findings)
+    if spoilt or math.isnan(before.measures.get("gap", 0.0)):
         return None
     for name, harm in (("accuracy", _has_dropped), ("loss", _has_grown)):
         if name not in before.measures or name not in after.measures:

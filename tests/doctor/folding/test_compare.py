@@ -115,15 +115,20 @@ class Given:
         ([[1.0, -4.0], [10.0]], [[1.0, -4.0], [11.0]], 0.1),
         ([[0.0]], [[0.0]], 0.0),
         ([[0.0]], [[1.0]], np.inf),
-        ([[np.nan, np.inf, 2.0]], [[np.nan, np.inf, 1.0]], 0.5),
+        ([[-np.inf, np.inf, 2.0]], [[-np.inf, np.inf, 1.0]], 0.5),
         ([[1.0, 1.0]], [[np.nan, 1.0]], np.inf),
-        ([[np.nan, 1.0]], [[1.0, 1.0]], np.inf),
         ([[1.0, 1.0]], [[np.inf, 1.0]], np.inf),
         ([[np.inf, 1.0]], [[-np.inf, 1.0]], np.inf),
     ],
 )
 def test_the_difference_is_the_largest_relative_to_the_largest_output(expected, actual, difference):
     assert largest_difference(Given(*expected), Given(*actual), None) == difference
+
+
+@pytest.mark.parametrize("actual", [[[1.0], [np.nan, 1.0]], [[1.0], [0.0, 1.0]]])
+def test_nothing_agrees_with_nan(actual):
+    # Equal NaN would be agreement by kernels that pass NaN on, and none by those that lose it.
+    assert largest_difference(Given([1.0], [np.nan, 1.0]), Given(*actual), None) is None
 
 
 def one_weight(value, dtype):

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from batchnorm_mechanics.doctor.findings import Diagnosis
+from batchnorm_mechanics.doctor.making import finding
 from batchnorm_mechanics.doctor.repairing.outcome import worsening
 
 
@@ -39,6 +40,14 @@ def test_a_loss_that_grows_by_more_than_a_tenth_is_harm(old, new):
 def test_nothing_is_worse_than_no_numbers():
     before = measured(accuracy=0.1, gap=math.nan)
     assert worsening(before, measured(accuracy=0.0, gap=0.1)) is None
+
+
+def test_nothing_is_worse_than_spoilt_weights_even_if_no_output_shows_it():
+    spoilt = finding("BN101", "bn", channels=[1], cause="...", remedy="...")
+    before = Diagnosis(
+        "net", ("bn",), (spoilt,), samples=1000, measures={"accuracy": 0.9, "gap": 0.1}
+    )
+    assert worsening(before, measured(accuracy=0.5, gap=0.1)) is None
 
 
 def test_without_labels_nothing_is_known():
