@@ -20,6 +20,22 @@ sys.path.append(str(Path(__file__).parent))
 from browser import chromium, open_page  # noqa: F401 - fixtures
 
 
+def pytest_report_header():
+    """Say which of TensorFlow's kernels this run is about."""
+    from batchnorm_mechanics._tensorflow import import_tensorflow_quietly, one_dnn_is_on
+
+    import_tensorflow_quietly()
+    return f"oneDNN: {'on' if one_dnn_is_on() else 'off'}"
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("channels_first") is not None:
+        from machine import why_no_channels_first
+
+        if (reason := why_no_channels_first()) is not None:
+            pytest.skip(reason)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

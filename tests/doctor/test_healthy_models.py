@@ -24,7 +24,13 @@ def findings_without_data(model):
 
 # One test for each model, since each is made anew in each process: what is found with data belongs
 # in here as well.
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.channels_first) if name == "channels_first" else name
+        for name in MAKERS
+    ],
+)
 def test_nothing_is_wrong_with_a_healthy_model(name):
     model, x = healthy(name)
     assert len(x) >= 100
