@@ -8,11 +8,14 @@ import contextlib
 import functools
 import importlib
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import wrapt
 
 
@@ -83,6 +86,27 @@ def one_dnn_is_on() -> bool:
     from tensorflow.python.util import _pywrap_util_port
 
     return _pywrap_util_port.IsMklEnabled()
+
+
+def one_dnn_is_left_off() -> bool:
+    """Return whether oneDNN is off only because nobody chose, and the user would gain by it."""
+    return not (
+        "TF_ENABLE_ONEDNN_OPTS" in os.environ
+        or one_dnn_is_on()
+        or has_gpu()
+        # TensorFlow has it for these alone.
+        or sys.platform == "darwin"
+        or platform.machine().lower() not in {"x86_64", "amd64"}
+    )
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """Return whether oneDNN's kernels for AVX-512 can run here."""
+    extensions: Any = np.show_config(mode="dicts")
+    names = {*extensions["SIMD Extensions"]["baseline"], *extensions["SIMD Extensions"]["found"]}
+    # NumPy 2.4 calls by its level what earlier ones called AVX512_SKX.
+    return "X86_V4" in names or "AVX512_SKX" in names
 
 
 @functools.cache

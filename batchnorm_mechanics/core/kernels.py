@@ -5,7 +5,12 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from batchnorm_mechanics._tensorflow import compiled_by_xla, has_gpu, one_dnn_is_on
+from batchnorm_mechanics._tensorflow import (
+    compiled_by_xla,
+    has_avx512,
+    has_gpu,
+    one_dnn_is_on,
+)
 from batchnorm_mechanics.core.axes import (
     Axes,
     TensorLike,
@@ -47,14 +52,12 @@ Kernel = Literal["fused", "rows", "analytic", "autodiff"]
 #                                                  formula takes 1 ms, (32, 7, 7, 512)
 # fused     channels last, up to 32 bits, at       passes over memory twice where separate
 #           least 2**17 elements, on a GPU, or     operations pass eight times; below, the kernel's
-#           on oneDNN with as many channels as     own 0.1 ms weighs more. oneDNN takes a channel
-#           fill its registers                     at a time where they don't fit: a third of the
-#                                                  rows' speed at 30 and 50, a quarter in bfloat16
+#           on oneDNN with a number of channels    own 0.1 ms weighs more
+#           that it is fast for
 # rows      what else has its channels last        few and wide operations, see there
 # analytic  everything else                        the same formula over any axes
 _FUSED_FROM = 2**17
-_FUSED_FROM_CHANNELS = 8
-_FUSED_MULTIPLES = {tf.float32: 4, tf.bfloat16: 16, tf.float16: 16}
+_FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 _DEFAULTS = {"gamma": 1.0, "beta": 0.0}
 
 
@@ -91,17 +94,30 @@ def choose_kernel(
         return "autodiff"
     if compiled or not _fits_rows(shape, axes):
         return "analytic"
-    if likely_elements(shape) >= _FUSED_FROM and _fused_is_fast(shape[-1] or 0, dtype):
+    many = likely_elements(shape) >= _FUSED_FROM
+    if many and _fused_is_fast(shape[-1] or 0, dtype, training=training):
         return "fused"
     return "rows" if training or rows_are_narrow(shape) else "analytic"
 
 
-def _fused_is_fast(channels: int, dtype: tf.DType) -> bool:
-    multiple = _FUSED_MULTIPLES.get(dtype)
-    if multiple is None:
+def _fused_is_fast(channels: int, dtype: tf.DType, *, training: bool) -> bool:
+    """Return whether the fused kernel beats rows at many elements, in this process.
+
+    oneDNN has several. The one for multiples of 16 needs AVX-512 and takes half the rows' time.
+    What takes multiples of 8 otherwise is one thread's work: as fast as rows forward and backward,
+    half as fast forward, a quarter in inference. Eight channels, and multiples of 4 that none of
+    the two take, have a third, nearly as fast as the first. Other numbers, and half precision
+    without the first, cost up to five times what rows do.
+    """
+    if dtype not in _FUSED_DTYPES:
         return False
-    fits = channels >= _FUSED_FROM_CHANNELS and channels % multiple == 0
-    return has_gpu() or (one_dnn_is_on() and fits)
+    if has_gpu():
+        return True
+    if not one_dnn_is_on():
+        return False
+    if channels % 16 == 0:
+        return has_avx512() or (training and dtype == tf.float32)
+    return dtype == tf.float32 and (channels == 8 or channels % 8 == 4) and channels > 4
 
 
 def _fits_rows(shape: Sequence[int | None], axes: Sequence[int]) -> bool:
@@ -232,7 +248,7 @@ def _checked(kernel: Kernel | None, x: tf.Tensor, axes: tuple[int, ...], *, mask
         return _chosen(x, axes, masked=masked)
     by_rows = _fits_rows(x.shape.as_list(), axes)
     takes = {
-        "fused": by_rows and x.dtype in _FUSED_MULTIPLES and not masked,
+        "fused": by_rows and x.dtype in _FUSED_DTYPES and not masked,
         "rows": by_rows and not masked,
         "analytic": not masked,
         "autodiff": True,

@@ -5,11 +5,10 @@ adds 16 numbers at once waiting. Rows of channels that follow one another are th
 one wide row; no element moves. A sum over wide rows leaves a sum for each place in the row, and
 the sums of one channel are then added.
 
-Forward and backward in a graph on two cores with AVX-512, times Keras's speed, without oneDNN and
-with it, for 2**20 elements: 4.9 and 3.9 at 3 channels, 2.5 and 2.2 at 8, 1.7 and 1.8 at 32, 1.6 and
-1.7 at 128, 1.5 and 1.5 at 1024.
+Measured beside Keras's layer in `benchmarks/worlds.md`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,13 +19,24 @@ from batchnorm_mechanics.core.moments import Moments, statistics_dtype
 
 # elements from  width of a row to  because
 # 2**15          512                beyond that, tiling the parameters costs what the width saves
-# 2**12          64                 a row of 64 fills the processor; each operation takes some
-#                                   microseconds, whatever its width
-# less           the channels       tiling costs more than it saves
-_WIDTHS = ((2**15, 512), (2**12, 64))
+# 2**14          64                 a row of 64 fills the processor's registers
+# 2**12          32                 each operation takes some microseconds, whatever its width
+# less           the channels       tiling costs more than it saves, as it does for a few rows
+_WIDTHS = ((2**15, 512), (2**14, 64), (2**12, 32))
+_FEWEST_GROUPS = 4
 _SUMMED_BY_BIAS_FROM = 2**14, 8
-# Below, one more operation on the batch takes no longer than to choose whether it is needed.
-_SMALL = 2**16
+# Below, two more operations on the batch take no longer than to choose whether they are needed.
+_SMALL = 2**15
+
+# One row after the other is added, so a sum takes fewer and still wider rows, of which the last few
+# sums are added by themselves. It is as fast, and more exact.
+_SUM_WIDTH = 2**15
+_LEAST_ROWS = 64
+
+# Up to this |mean|/std the mean of so many numbers, as it is rounded, is off by less than 1e-5
+# standard deviations.
+_LARGEST_RATIO = 4.0
+_SHORT_SUM = 512
 
 
 # What a size that is not known yet is taken to be, of samples as of pixels on a side.
@@ -51,7 +61,7 @@ def rows_are_narrow(shape: Sequence[int | None]) -> bool:
         (False, True)
     """
     channels = shape[-1] or 1
-    return channels > 1 and _width(likely_elements(shape)) // channels > 1
+    return channels > 1 and _width(likely_elements(shape)) // channels >= _FEWEST_GROUPS
 
 
 def _width(elements: int) -> int:
@@ -65,6 +75,7 @@ class _Rows(NamedTuple):
         shape: of x; None where a size is not known yet.
         channels: the last of it.
         groups: rows of channels in a wide row.
+        summed: rows of channels in a wide row of a sum.
         samples: rows of channels in all, as an integer.
         dtype: of the statistics.
     """
@@ -72,6 +83,7 @@ class _Rows(NamedTuple):
     shape: tuple[int | None, ...]
     channels: int
     groups: int | tf.Tensor
+    summed: int | tf.Tensor
     samples: int | tf.Tensor
     dtype: tf.DType
 
@@ -120,16 +132,30 @@ class _Rows(NamedTuple):
             return tf.reduce_mean(rows, 0)
         # The sum over everything but channels, which is the gradient of adding a bias, is twice as
         # fast by the operation of that name as by a general reduction.
-        return self._gather(tf.raw_ops.BiasAddGrad(out_backprop=rows))
+        wide = tf.reshape(rows, [-1, self.summed * self.channels])
+        return self._gather(tf.raw_ops.BiasAddGrad(out_backprop=wide), self.summed)
 
     def average_square(self, rows: tf.Tensor) -> tf.Tensor:
         """Return the average square of each channel over all samples."""
-        return self._gather(_sum_of_squares(rows))
+        return self._gather(_sum_of_squares(rows), self.groups)
 
-    def _gather(self, sums: tf.Tensor) -> tf.Tensor:
-        if not self.alone:
-            sums = tf.reduce_sum(tf.reshape(sums, [self.groups, self.channels]), 0)
+    def _gather(self, sums: tf.Tensor, groups: Any) -> tf.Tensor:
+        if isinstance(groups, tf.Tensor) or groups > 1:
+            sums = tf.reduce_sum(tf.reshape(sums, [groups, self.channels]), 0)
         return sums * self.share
+
+    @property
+    def largest_ratio(self) -> float:
+        """Up to which |mean|/std a rounded mean will do; less for a longer sum."""
+        summed = 1 if isinstance(self.summed, tf.Tensor) else self.summed
+        terms = likely_elements(self.shape) / (summed * self.channels)
+        return _LARGEST_RATIO * min(1.0, math.sqrt(_SHORT_SUM / terms))
+
+
+@functools.lru_cache(maxsize=1024)
+def _divisor(number: int, most: int) -> int:
+    """Return the largest divisor of a number up to `most`."""
+    return max(k for k in range(1, max(1, most) + 1) if number % k == 0)
 
 
 @tf.custom_gradient
@@ -144,64 +170,60 @@ def _rows(x: tf.Tensor) -> _Rows:
     shape: list[Any] = x.shape.as_list()
     *sizes, channels = shape
     elements = likely_elements(shape)
-    most = max(1, _width(elements) // channels) if rows_are_narrow(shape) else 1
+    most = _width(elements) // channels if rows_are_narrow(shape) else 1
     known = math.prod(size for size in sizes if size is not None)
-    groups: int | tf.Tensor = max(k for k in range(1, most + 1) if known % k == 0)
+    groups: int | tf.Tensor = _divisor(known, most)
+    summed: int | tf.Tensor = groups
+    if elements >= _SMALL:
+        summed = _divisor(known, min(_SUM_WIDTH, elements // _LEAST_ROWS) // channels)
     samples: int | tf.Tensor = known
     if None in sizes:
         samples = tf.size(x) // channels
         if 2 * groups <= most and len(sizes) > 1:
             # The known sizes have no such divisor; the largest power of two in all may be one.
             power = tf.bitwise.bitwise_and(samples, -samples)
-            groups = tf.clip_by_value(power, 1, 2 ** int(math.log2(most)))
-    return _Rows(tuple(shape), channels, groups, samples, statistics_dtype(x))
+            groups = summed = tf.clip_by_value(power, 1, 2 ** int(math.log2(most)))
+    return _Rows(tuple(shape), channels, groups, summed, samples, statistics_dtype(x))
 
 
 class _Centered(NamedTuple):
-    """Wide rows from which a number close to the mean was taken away.
+    """Wide rows with their mean taken away.
 
     Attributes:
-        rows: x - shift.
-        shift: of each channel.
-        rest: what is left of the mean, mean - shift; None where nothing is.
-        square: the average square of `rows`.
+        rows: x - mean.
+        mean: of each channel.
+        variance: biased.
     """
 
     rows: tf.Tensor
-    shift: tf.Tensor
-    rest: tf.Tensor | None
-    square: tf.Tensor
-
-    def less(self, value: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-        """Take from a value per channel what the rest has added to it."""
-        return value if self.rest is None else value - self.rest * factor
+    mean: tf.Tensor
+    variance: tf.Tensor
 
 
-def _center(rows: _Rows, x: tf.Tensor, epsilon: float) -> _Centered:
-    """Take the mean away, up to a rest that is known to full relative precision.
+def _center(rows: _Rows, x: tf.Tensor) -> _Centered:
+    """Take the mean away, twice where what rounding leaves of it could be felt.
 
-    The corrected two-pass algorithm of Chan, Golub and LeVeque (1983): the rest is not taken away
-    from every element but from the sums, which saves a pass. That loses digits where the rest is
-    not small beside the standard deviation. A running sum of n equal numbers may round n times in
-    one direction, so the rest may be n * 6e-8 means: where it is too large it is taken away after
-    all, as it always is from a small input.
+    A running sum of n equal numbers may round n times in one direction, so the mean may be off by
+    n * 6e-8 of itself. Where that may be felt the mean of what is left is taken away too, until it
+    is known to full relative precision. From a small input, whose sums are short, it always is.
     """
-    # The shift cancels from the result, so no gradient needs to flow through it.
-    shift = tf.stop_gradient(rows.average(x))
-    deviation = x - rows.spread(shift)
-    rest = rows.average(deviation)
+    # The rounded mean cancels from the result, so no gradient needs to flow through it.
+    rounded = tf.stop_gradient(rows.average(x))
+    deviation = x - rows.spread(rounded)
+
+    def again(times: int) -> _Centered:
+        closer, mean = deviation, rounded
+        for _ in range(times):
+            rest = rows.average(closer)
+            closer, mean = closer - rows.spread(rest), mean + rest
+        return _Centered(closer, mean, rows.average_square(closer))
+
     if rows.small:
-        deviation = deviation - rows.spread(rest)
-        return _Centered(deviation, shift + rest, None, rows.average_square(deviation))
-    square = rows.average_square(deviation)
-
-    def again() -> tuple[tf.Tensor, ...]:
-        closer = deviation - rows.spread(rest)
-        return closer, shift + rest, rows.average(closer), rows.average_square(closer)
-
-    # A rest of half a standard deviation adds a quarter to the square: less than a digit cancels.
-    far = tf.reduce_any(5 * tf.square(rest) > square + epsilon)
-    return _Centered(*tf.cond(far, again, lambda: (deviation, shift, rest, square)))
+        return again(1)
+    once = again(0)
+    # Not beside epsilon: the sum of a constant channel is the one that rounds in one direction.
+    far = tf.reduce_any(tf.square(rounded) > rows.largest_ratio**2 * once.variance)
+    return _Centered(*tf.cond(far, lambda: again(2), lambda: once))
 
 
 def batch_by_rows(
@@ -224,15 +246,10 @@ def batch_by_rows(
 
     @tf.custom_gradient
     def run(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Any, Any]:
-        centered = _center(rows, rows.view(x), epsilon)
-        mean, variance = centered.shift, centered.square
-        if centered.rest is not None:
-            mean += centered.rest
-            # Of a constant channel the difference may be rounded to just below zero.
-            variance = tf.maximum(centered.less(variance, centered.rest), 0)
+        deviation, mean, variance = _center(rows, rows.view(x))
         inverse_std = tf.math.rsqrt(variance + epsilon)
         scale = inverse_std * gamma
-        y = centered.rows * rows.spread(scale) + rows.spread(centered.less(beta, scale))
+        y = deviation * rows.spread(scale) + rows.spread(beta)
 
         def gradient(
             dy: tf.Tensor, *_of_moments: tf.Tensor
@@ -240,10 +257,8 @@ def batch_by_rows(
             slope = rows.view(dy)
             average = rows.average(slope)
             # The averages of dy and of dy * x_hat are what the batch's statistics send back.
-            along = centered.less(rows.average(slope * centered.rows), average) * inverse_std
-            through = along * inverse_std
-            lost = centered.rows * rows.spread(through)
-            lost += rows.spread(centered.less(average, through))
+            along = rows.average(slope * deviation) * inverse_std
+            lost = deviation * rows.spread(along * inverse_std) + rows.spread(average)
             dx = (slope - lost) * rows.spread(scale)
             count = tf.cast(rows.samples, rows.dtype)
             return rows.restore(dx, x), along * count, average * count

@@ -311,8 +311,8 @@ def fold_statistics(
     scale = tf.math.rsqrt(variance + epsilon)
     if gamma is not None:
         scale = scale * _of_the_same_shape(gamma, mean, "gamma")
-    offset = -mean * scale
-    return scale, offset if beta is None else offset + _of_the_same_shape(beta, mean, "beta")
+    lost = mean * scale
+    return scale, -lost if beta is None else _of_the_same_shape(beta, mean, "beta") - lost
 
 
 def _of_the_same_shape(value: TensorLike, mean: tf.Tensor, name: str) -> tf.Tensor:

@@ -182,7 +182,14 @@ def test_an_input_whose_batch_size_is_not_known_yet(rng, kernel):
         assert moments.count.numpy().tolist() == [size * 7] * 3
 
 
-# With a fast fused kernel and without.
+def machine(monkeypatch, *, one_dnn=False, avx512=True, gpu=False):
+    """Have the choice made as on a machine of this kind."""
+    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: one_dnn)
+    monkeypatch.setattr(kernels, "has_avx512", lambda: avx512)
+    monkeypatch.setattr(kernels, "has_gpu", lambda: gpu)
+
+
+# With oneDNN on AVX-512 and without oneDNN.
 CHOICES = [
     ((64, 56, 56, 64), "float32", [0, 1, 2], "fused", "rows"),
     ((64, 56, 56, 64), "bfloat16", [0, 1, 2], "fused", "rows"),
@@ -193,8 +200,10 @@ CHOICES = [
     ((4, 8, 8, 8, 64), "float16", [0, 1, 2, 3], "fused", "rows"),
     ((32, 62, 62, 8), "float32", [0, 1, 2], "fused", "rows"),
     ((64, 28, 28, 3), "float32", [0, 1, 2], "rows", "rows"),
-    # Not as many as fill the registers of oneDNN's kernel.
+    # Numbers of channels that oneDNN is slow for.
     ((64, 28, 28, 50), "float32", [0, 1, 2], "rows", "rows"),
+    ((64, 28, 28, 728), "float32", [0, 1, 2], "rows", "rows"),
+    ((64, 28, 28, 100), "float32", [0, 1, 2], "fused", "rows"),
     ((64, 28, 28, 72), "bfloat16", [0, 1, 2], "rows", "rows"),
     ((64, 28, 28, 72), "float16", [0, 1, 2], "rows", "rows"),
     ((60, 100), "float32", [0], "rows", "rows"),
@@ -211,8 +220,7 @@ CHOICES = [
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(("shape", "dtype", "axes", "fast_kernel", "other"), CHOICES, ids=str)
 def test_the_kernel_that_is_chosen(monkeypatch, shape, dtype, axes, fast_kernel, other, fast):
-    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: fast)
-    monkeypatch.setattr(kernels, "has_gpu", lambda: False)
+    machine(monkeypatch, one_dnn=fast)
     choose = partial(core.choose_kernel, shape, tf.as_dtype(dtype), axes)
     assert choose() == (fast_kernel if fast else other)
     assert choose(masked=True) == "autodiff"
@@ -220,9 +228,17 @@ def test_the_kernel_that_is_chosen(monkeypatch, shape, dtype, axes, fast_kernel,
     assert choose(masked=True, compiled=True) == "autodiff"
 
 
+def test_onednn_without_avx512_is_used_where_it_loses_nothing(monkeypatch):
+    machine(monkeypatch, one_dnn=True, avx512=False)
+    shape, axes = (64, 56, 56, 64), [0, 1, 2]
+    assert core.choose_kernel(shape, tf.float32, axes) == "fused"
+    assert core.choose_kernel(shape, tf.float32, axes, training=False) == "rows"
+    assert core.choose_kernel(shape, tf.bfloat16, axes) == "rows"
+    assert core.choose_kernel((*shape[:3], 20), tf.float32, axes, training=False) == "fused"
+
+
 def test_a_gpus_fused_kernel_takes_any_number_of_channels(monkeypatch):
-    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: False)
-    monkeypatch.setattr(kernels, "has_gpu", lambda: True)
+    machine(monkeypatch, gpu=True)
     for dtype in ("float32", "bfloat16", "float16"):
         assert core.choose_kernel((64, 28, 28, 3), tf.as_dtype(dtype), [0, 1, 2]) == "fused"
     assert core.choose_kernel((64, 28, 28, 3), tf.float64, [0, 1, 2]) == "rows"
@@ -230,8 +246,7 @@ def test_a_gpus_fused_kernel_takes_any_number_of_channels(monkeypatch):
 
 
 def test_inference_is_taken_by_wide_rows_where_rows_are_narrow(monkeypatch):
-    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: False)
-    monkeypatch.setattr(kernels, "has_gpu", lambda: False)
+    machine(monkeypatch)
     for shape, kernel in {
         (60, 3): "analytic",
         (2000, 3): "rows",
@@ -284,7 +299,7 @@ def test_a_million_standard_deviations_of_many_samples_cost_few_digits(rng, kern
 
 
 def test_a_large_input_really_goes_through_the_fused_kernel_where_that_is_fast(rng, monkeypatch):
-    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: True)
+    machine(monkeypatch, one_dnn=True)
     x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
     graph = tf.function(lambda x: core.normalize_batch(x, axes=[0])[0]).get_concrete_function(x)
     assert "FusedBatchNormV3" in {op.type for op in graph.graph.get_operations()}
@@ -305,7 +320,7 @@ def kernels_in(function, x):
 
 
 def test_what_xla_compiles_goes_without_the_fused_kernel_in_inner_functions_too(rng, monkeypatch):
-    monkeypatch.setattr(kernels, "one_dnn_is_on", lambda: True)
+    machine(monkeypatch, one_dnn=True)
     x = tf.constant(data(rng, (512, 512), 0.0, "float32"))
 
     def both(x):

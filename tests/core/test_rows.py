@@ -57,7 +57,7 @@ def problem(rng, shape, offset, dtype):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 3.0, 1e4, 1e6])
 @pytest.mark.parametrize("graph", [False, True])
 def test_the_digits_do_not_depend_on_the_view_or_the_mean(rng, shape, offset, graph):
     inputs = problem(rng, shape, offset, "float32")
@@ -123,8 +123,7 @@ def test_a_constant_channel_has_no_variance_below_zero(shape):
         x = np.full(shape, value, np.float32)
         y, moments = core.normalize_batch(x, axes=list(range(len(shape) - 1)), kernel="rows")
         assert np.min(moments.variance) >= 0
-        # A sum of 40,009 equal numbers may round in one direction each time.
-        assert np.max(moments.variance) <= (40_009 * 2.0**-24) ** 2 / 100 * value**2
+        assert np.max(moments.variance) <= 1e-12 * value**2
         assert_within(y, np.zeros(shape), 1e-5 * max(1, value))
 
 
