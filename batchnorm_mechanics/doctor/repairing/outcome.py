@@ -51,9 +51,12 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
 
 def _has_dropped(old: float, new: float, samples: int) -> bool:
     limit = max(_LEAST_DROP, 3 * math.sqrt(_CHANGING_SIDES / max(samples, 1)))
-    return old - new > limit
+    # Two quotients below 1 are each rounded by 2**-54 at most, and so is their difference: a drop
+    # by the limit itself is none, whichever numbers it lies between.
+    return old - new > limit + 2.0**-52
 
 
 def _has_grown(old: float, new: float, _samples: int) -> bool:
-    # What was NaN or infinite cannot get worse.
+    # What was NaN or infinite cannot get worse. Of a loss next to 0, a growth says nothing: float32
+    # rounds logits of some 10 by as much as 1e-6, and kernels add them in orders of their own.
     return math.isfinite(old) and not new <= _LEAST_GROWTH * old + 1e-6

@@ -21,6 +21,12 @@ def test_a_drop_of_accuracy_counts_beyond_chance(samples, limit):
     assert worsening(before, measured(samples, accuracy=0.9 - limit - 0.001)) is not None
 
 
+@pytest.mark.parametrize("old", range(1, 101))
+def test_a_drop_by_the_limit_itself_is_none_wherever_it_lies(old):
+    before, after = measured(10**6, accuracy=old / 100), measured(10**6, accuracy=(old - 1) / 100)
+    assert worsening(before, after) is None
+
+
 def test_accuracy_decides_where_it_is_known():
     before, after = measured(loss=0.1, accuracy=0.8), measured(loss=0.5, accuracy=0.9)
     assert worsening(before, after) is None
