@@ -38,12 +38,14 @@ from batchnorm_mechanics.core.transform import (
 
 Kernel = Literal["fused", "rows", "analytic", "autodiff"]
 
-# The choice goes by what TensorFlow runs on, for it decides the kernel's worth; measured on two
-# cores, forward and backward in a graph, times Keras's speed, without oneDNN and with it:
+# The choice goes by what TensorFlow runs on, for it decides the kernel's worth. Forward and
+# backward in a graph, two cores, times Keras's speed, without oneDNN and with it (AVX-512):
 #
 # 2**20 elements   3 channels   8            32           128          1024
 # fused            0.7   1.1    0.9   2.6    1.2   2.7    1.2   2.8    1.2   2.2
-# rows             4.9   3.9    2.5   2.2    1.7   1.7    1.6   1.7    1.5   1.5
+# rows             4.9   3.9    2.5   2.2    1.7   1.8    1.6   1.7    1.5   1.5
+#
+# benchmarks/worlds.md has 40 shapes with the kernels that are chosen for them.
 #
 # kernel    for                                    because
 # autodiff  masks                                  what is masked out has a gradient of its own
@@ -51,9 +53,9 @@ Kernel = Literal["fused", "rows", "analytic", "autodiff"]
 #                                                  fused kernel apart, badly: 11 ms where the
 #                                                  formula takes 1 ms, (32, 7, 7, 512)
 # fused     channels last, up to 32 bits, at       passes over memory twice where separate
-#           least 2**17 elements, on a GPU, or     operations pass eight times; below, the kernel's
-#           on oneDNN with a number of channels    own 0.1 ms weighs more
-#           that it is fast for
+#           least 2**17 elements, in inference     operations pass eight times, in inference once
+#           2**18, on a GPU, or on oneDNN with a   in place of twice; below, the kernel's own 0.1 ms
+#           number of channels it is fast for      weighs more
 # rows      what else has its channels last        few and wide operations, see there
 # analytic  everything else                        the same formula over any axes
 _FUSED_FROM = 2**17
@@ -94,7 +96,7 @@ def choose_kernel(
         return "autodiff"
     if compiled or not _fits_rows(shape, axes):
         return "analytic"
-    many = likely_elements(shape) >= _FUSED_FROM
+    many = likely_elements(shape) >= (_FUSED_FROM if training else 2 * _FUSED_FROM)
     if many and _fused_is_fast(shape[-1] or 0, dtype, training=training):
         return "fused"
     return "rows" if training or rows_are_narrow(shape) else "analytic"

@@ -118,7 +118,9 @@ class _Rows(NamedTuple):
         """Return wide rows in the shape and dtype of x."""
         if len(self.shape) != 2 or not self.alone:
             rows = tf.reshape(rows, tf.shape(like) if None in self.shape else self.shape)
-        return tf.ensure_shape(tf.cast(rows, like.dtype), self.shape)
+        rows = tf.cast(rows, like.dtype)
+        # One operation less where the shape was not lost.
+        return rows if rows.shape == like.shape else tf.ensure_shape(rows, self.shape)
 
     def spread(self, values: tf.Tensor) -> tf.Tensor:
         """Return one number a channel as one for each place in a wide row."""
@@ -128,7 +130,9 @@ class _Rows(NamedTuple):
     def average(self, rows: tf.Tensor) -> tf.Tensor:
         """Return the average of each channel over all samples."""
         least, narrowest = _SUMMED_BY_BIAS_FROM
-        if self.alone and (likely_elements(self.shape) < least or self.channels < narrowest):
+        few = likely_elements(self.shape) < least or self.channels < narrowest
+        # A single channel is added up as a tree, which needs no wider rows.
+        if self.channels == 1 or (few and self.alone and self.summed == 1):
             return tf.reduce_mean(rows, 0)
         # The sum over everything but channels, which is the gradient of adding a bias, is twice as
         # fast by the operation of that name as by a general reduction.
@@ -137,6 +141,8 @@ class _Rows(NamedTuple):
 
     def average_square(self, rows: tf.Tensor) -> tf.Tensor:
         """Return the average square of each channel over all samples."""
+        if self.small and self.alone:
+            return tf.reduce_mean(tf.square(rows), 0)
         return self._gather(_sum_of_squares(rows), self.groups)
 
     def _gather(self, sums: tf.Tensor, groups: Any) -> tf.Tensor:

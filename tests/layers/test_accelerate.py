@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from keras import layers
 from oracle_cases import data, float64, resolution, whole
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics import core
+from batchnorm_mechanics import _tensorflow, core
 
 BN = layers.BatchNormalization
 
@@ -684,3 +685,66 @@ def test_mobilenet_v2_trains_on_as_before(dtype, rng):
 def test_every_normalization_of_resnet50_is_found():
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
     assert bnm.accelerate(model) == bnm.Accelerated(53, {})
+
+
+def printed(script, **variables):
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("TF_ENABLE_ONEDNN")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, "CUDA_VISIBLE_DEVICES": "", **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_last_line_says_what_onednn_would_give_where_it_is_off_because_nobody_chose():
+    script = (
+        "import keras, batchnorm_mechanics as bnm\n"
+        "from batchnorm_mechanics._tensorflow import one_dnn_is_on\n"
+        "print(one_dnn_is_on())\n"
+        "print(bnm.accelerate(keras.layers.BatchNormalization()))\n"
+        "print(bnm.accelerate(keras.layers.ReLU()))"
+    )
+    for chosen in ("0", "1"):
+        _, first, second = printed(script, TF_ENABLE_ONEDNN_OPTS=chosen)
+        assert first == "Accelerated(count=1, left={})"
+        assert second == "Accelerated(count=0, left={})"
+    on, *rest = printed(script)
+    assert len(rest) == (2 if on == "True" else 3)
+
+
+def test_that_line_names_the_variable_when_to_set_it_and_what_changes(monkeypatch):
+    record = bnm.accelerate(keras.layers.BatchNormalization())
+    module = sys.modules[type(record).__module__]
+    monkeypatch.setattr(module, "one_dnn_is_left_off", lambda: True)
+    first, second = str(record).splitlines()
+    assert first == repr(record) == "Accelerated(count=1, left={})"
+    for words in ("TF_ENABLE_ONEDNN_OPTS=1", "before TensorFlow is imported", "last digits"):
+        assert words in second
+
+
+@pytest.mark.parametrize(
+    ("environment", "on", "gpu", "platform", "machine", "expected"),
+    [
+        ({}, False, False, "linux", "x86_64", True),
+        ({}, False, False, "win32", "AMD64", True),
+        ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False, False, "linux", "x86_64", False),
+        ({}, True, False, "linux", "x86_64", False),
+        ({}, False, True, "linux", "x86_64", False),
+        ({}, False, False, "darwin", "x86_64", False),
+        ({}, False, False, "linux", "aarch64", False),
+    ],
+)
+def test_who_could_gain_by_onednn(monkeypatch, environment, on, gpu, platform, machine, expected):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(_tensorflow, "one_dnn_is_on", lambda: on)
+    monkeypatch.setattr(_tensorflow, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(_tensorflow.sys, "platform", platform)
+    monkeypatch.setattr(_tensorflow.platform, "machine", lambda: machine)
+    assert _tensorflow.one_dnn_is_left_off() == expected
