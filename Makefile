@@ -4,34 +4,42 @@ PYTHON ?= python3
 WORKERS ?= 2
 ARGS ?=
 
-BIN := .venv/bin
+# Another folder lets one checkout hold several Pythons.
+VENV ?= .venv
+BIN := $(VENV)/bin
 # Hashes name the very files; wheels only, so that nothing is built or downloaded behind pip's back.
 INSTALL := -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all:
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 SOURCES := pyproject.toml batchnorm_mechanics/_version.py
-RUN := .venv/.ready-run
-DEV := .venv/.ready-dev
-PEERS := .venv/.ready-peers
+RUN := $(VENV)/.ready-run
+DEV := $(VENV)/.ready-dev
+PEERS := $(VENV)/.ready-peers
+# What the processor's kernels can change, and what another Python can.
+KERNEL_TESTS := tests/core tests/layers tests/statistics tests/training tests/doctor \
+	tests/test_machine.py tests/test_reference.py $(wildcard tests/test_cli*.py)
+PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statistics \
+	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/checks/test_weights.py \
+	tests/doctor/test_fold.py tests/tracing tests/test_machine.py tests/test_cli_trace.py
 # Not in a lock: one version of torch has a CPU build and a CUDA build of several gigabytes, and a
 # lock that names no index could only pin the second.
 TORCH := torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
 
-# $(call set-up,LOCKS,STAMPS): fill .venv from locks, the project itself last.
-# .venv/.installing is there from before the first file until after the last: a set-up that was
+# $(call set-up,LOCKS,STAMPS): fill $(VENV) from locks, the project itself last.
+# $(VENV)/.installing is there from before the first file until after the last: a set-up that was
 # cut short is known by it and done over.
 define set-up
 @set -eu; \
 command -v "$(PYTHON)" >/dev/null || { \
 	echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }; \
-if [ -e .venv/.installing ]; then \
-	echo "The last set-up of .venv was cut short: starting over"; \
-	rm -rf .venv; \
-elif [ -e .venv ] && ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	echo ".venv does not work: starting over"; \
-	rm -rf .venv; \
+if [ -e $(VENV)/.installing ]; then \
+	echo "The last set-up of $(VENV) was cut short: starting over"; \
+	rm -rf $(VENV); \
+elif [ -e $(VENV) ] && ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	echo "$(VENV) does not work: starting over"; \
+	rm -rf $(VENV); \
 fi; \
-if [ ! -e .venv ]; then \
+if [ ! -e $(VENV) ]; then \
 	version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	case $$version in \
 	3.11|3.12|3.13) ;; \
@@ -41,27 +49,27 @@ if [ ! -e .venv ]; then \
 	esac; \
 	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "make: $(PYTHON) has no venv module; install it (on Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }; \
-	echo "Setting up .venv (about two minutes the first time)"; \
-	mkdir .venv; touch .venv/.installing; \
-	"$(PYTHON)" -m venv .venv; \
+	echo "Setting up $(VENV) (about two minutes the first time)"; \
+	mkdir $(VENV); touch $(VENV)/.installing; \
+	"$(PYTHON)" -m venv $(VENV); \
 else \
-	echo "Updating .venv"; \
-	touch .venv/.installing; \
+	echo "Updating $(VENV)"; \
+	touch $(VENV)/.installing; \
 fi; \
 $(BIN)/python $(INSTALL) $(patsubst %,-r %,$(1)); \
 $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input \
 	--no-build-isolation --no-deps --editable .; \
 touch $(2); \
-rm .venv/.installing; \
-echo ".venv is ready"
+rm $(VENV)/.installing; \
+echo "$(VENV) is ready"
 endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test lint format types peers check wheel lock clean
+.PHONY: help reproduce bench test test-other test-pythons lint format types peers check wheel lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce, bench and test,'
 	@echo 'WORKERS=4 is the number of test processes.'
@@ -76,6 +84,18 @@ test: $(DEV) ## run the tests
 	@sh tests/ensure_chromium.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+test-other: $(DEV) ## run the tests that kernels matter to with oneDNN off where it is on, and the reverse
+	@set -eu; \
+	other=$$($(BIN)/python -c 'from batchnorm_mechanics import _tensorflow as t; t.import_tensorflow_quietly(); print(int(not t.one_dnn_is_on()))'); \
+	echo "Again with TF_ENABLE_ONEDNN_OPTS=$$other"; \
+	TF_ENABLE_ONEDNN_OPTS=$$other $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(KERNEL_TESTS) $(ARGS)
+
+test-pythons: ## run a part of the tests on Python 3.12 and 3.13, where they are found
+	@set -eu; for python in python3.12 python3.13; do \
+		if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then echo "$$python is not here: left out"; continue; fi; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$${python#python} test ARGS="$(PYTHON_TESTS)"; \
+	done
+
 lint: $(DEV) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -89,7 +109,7 @@ types: $(DEV) ## check types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
-check: lint types peers test wheel ## all of the above, and the wheel: what CI runs
+check: lint types peers test test-other test-pythons wheel ## all of the above, and the wheel: what CI runs
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist
@@ -111,7 +131,7 @@ lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upg
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group peers $(ARGS) -o requirements-peers.lock
 
 clean: ## remove .venv and everything that was generated
-	rm -rf .venv dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* dist build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements.lock requirements-build.lock $(SOURCES)
@@ -121,10 +141,10 @@ $(DEV): requirements-dev.lock $(SOURCES)
 	$(call set-up,requirements-dev.lock,$(RUN) $(DEV))
 
 $(PEERS): requirements-peers.lock $(DEV)
-	@touch .venv/.installing
+	@touch $(VENV)/.installing
 	@echo "Installing the peers (about a minute)"
 	@$(BIN)/python $(INSTALL) -r requirements-peers.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps "$(TORCH)" || \
 		echo "make: no $(TORCH) to be found, so torch is left out; its CPU build is at PyTorch's own index" >&2
 	@touch $(PEERS)
-	@rm .venv/.installing
+	@rm $(VENV)/.installing

@@ -15,7 +15,7 @@ from batchnorm_mechanics.statistics.policy import where_counted
 # The figures are those of the networks in benchmarks/worlds.md.
 _ADVICE = (
     "This processor leaves oneDNN off: TF_ENABLE_ONEDNN_OPTS=1, set before TensorFlow is imported, "
-    "makes convolutional networks train @@ times as fast; results change in the last digits."
+    "makes convolutional networks train about twice as fast; results change in the last digits."
 )
 
 # What decides what a layer computes. A subclass with its own version of one computes something
