@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import wrapt
 
 
@@ -103,6 +102,8 @@ def one_dnn_is_left_off() -> bool:
 @functools.cache
 def has_avx512() -> bool:
     """Return whether oneDNN's kernels for AVX-512 can run here."""
+    import numpy as np
+
     extensions: Any = np.show_config(mode="dicts")
     names = {*extensions["SIMD Extensions"]["baseline"], *extensions["SIMD Extensions"]["found"]}
     # NumPy 2.4 calls by its level what earlier ones called AVX512_SKX.
