@@ -16,12 +16,18 @@ from batchnorm_mechanics.core.axes import (
     TensorLike,
     as_input,
     as_parameter,
+    as_weights,
     kept_shape,
     normalize_axes,
 )
 from batchnorm_mechanics.core.fused import batch_by_fused_kernel, normalize_by_fused_kernel
 from batchnorm_mechanics.core.gradient import backward
-from batchnorm_mechanics.core.moments import Moments, check_samples, statistics_dtype
+from batchnorm_mechanics.core.moments import (
+    Moments,
+    check_samples,
+    statistics_dtype,
+    without_what_is_masked_out,
+)
 from batchnorm_mechanics.core.rows import (
     batch_by_rows,
     likely_elements,
@@ -48,14 +54,15 @@ Kernel = Literal["fused", "rows", "analytic", "autodiff"]
 # benchmarks/worlds.md has 40 shapes with the kernels that are chosen for them.
 #
 # kernel    for                                    because
-# autodiff  masks                                  what is masked out has a gradient of its own
 # analytic  whatever XLA compiles                  XLA fuses the formula by itself and takes the
 #                                                  fused kernel apart, badly: 11 ms where the
 #                                                  formula takes 1 ms, (32, 7, 7, 512)
-# fused     channels last, up to 32 bits, at       passes over memory twice where separate
-#           least 2**17 elements, in inference     operations pass eight times, in inference once
-#           2**18, on a GPU, or on oneDNN with a   in place of twice; below, the kernel's own 0.1 ms
-#           number of channels it is fast for      weighs more
+# analytic  masks that differ by channel           the others have one count for all channels
+# fused     channels last, up to 32 bits, no       passes over memory twice where separate
+#           mask, at least 2**17 elements, in      operations pass eight times, in inference once
+#           inference 2**18, on a GPU, or on       in place of twice; below, the kernel's own 0.1 ms
+#           oneDNN with a number of channels it    weighs more
+#           is fast for
 # rows      what else has its channels last        few and wide operations, see there
 # analytic  everything else                        the same formula over any axes
 _FUSED_FROM = 2**17
@@ -78,7 +85,7 @@ def choose_kernel(
         shape: of the input; None where a size is not known yet.
         dtype: of the input.
         axes: the axes reduced over, none negative.
-        masked: whether there is a mask.
+        masked: whether there is a mask, the same for all channels.
         compiled: whether XLA compiles it.
         training: whether the batch's own statistics are used. With given ones, "analytic" stands
             for `fold_statistics` and `multiply_and_add`.
@@ -92,12 +99,10 @@ def choose_kernel(
         >>> choose_kernel((60, 100), tf.float32, [0], compiled=True)
         'analytic'
     """
-    if masked:
-        return "autodiff"
     if compiled or not _fits_rows(shape, axes):
         return "analytic"
     many = likely_elements(shape) >= (_FUSED_FROM if training else 2 * _FUSED_FROM)
-    if many and _fused_is_fast(shape[-1] or 0, dtype, training=training):
+    if many and not masked and _fused_is_fast(shape[-1] or 0, dtype, training=training):
         return "fused"
     return "rows" if training or rows_are_narrow(shape) else "analytic"
 
@@ -189,17 +194,21 @@ def normalize_batch(
     axes = normalize_axes(axes, x.shape.rank, caller="normalize_batch")
     epsilon = check_epsilon(epsilon, caller="normalize_batch")
     check_samples(x, axes, caller="normalize_batch")
-    kernel = _checked(kernel, x, axes, masked=mask is not None)
+    weights = None
+    if mask is not None:
+        weights = as_weights(mask, x, caller="normalize_batch")
+        x = without_what_is_masked_out(x, weights)
+    kernel = _checked(kernel, x, axes, weights)
     if kernel == "autodiff":
-        y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon, mask=mask)
+        y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon, mask=weights)
         return y, _constant(cache.mean, cache.variance, cache.count)
     parameters = {"gamma": gamma, "beta": beta}
     gamma, beta = _per_channel(parameters, x, axes, "normalize_batch")
     if kernel == "fused":
         return batch_by_fused_kernel(x, gamma, beta, epsilon)
     if kernel == "rows":
-        return batch_by_rows(x, gamma, beta, epsilon)
-    return _analytic(x, gamma, beta, axes, epsilon)
+        return batch_by_rows(x, gamma, beta, epsilon, weights)
+    return _analytic(x, gamma, beta, axes, epsilon, weights)
 
 
 def normalize_with(
@@ -245,21 +254,24 @@ def normalize_with(
     return normalize_rows(x, mean, variance, gamma, beta, epsilon, by=by)
 
 
-def _checked(kernel: Kernel | None, x: tf.Tensor, axes: tuple[int, ...], *, masked: bool) -> Kernel:
+def _checked(
+    kernel: Kernel | None, x: tf.Tensor, axes: tuple[int, ...], weights: tf.Tensor | None
+) -> Kernel:
+    by_channel = weights is not None and weights.shape[-1] != 1
     if kernel is None:
-        return _chosen(x, axes, masked=masked)
-    by_rows = _fits_rows(x.shape.as_list(), axes)
+        return "analytic" if by_channel else _chosen(x, axes, masked=weights is not None)
+    last = _fits_rows(x.shape.as_list(), axes)
     takes = {
-        "fused": by_rows and x.dtype in _FUSED_DTYPES and not masked,
-        "rows": by_rows and not masked,
-        "analytic": not masked,
+        "fused": last and x.dtype in _FUSED_DTYPES and weights is None,
+        "rows": last and not by_channel,
+        "analytic": True,
         "autodiff": True,
     }
     if not takes.get(kernel):
         raise ValueError(
             "normalize_batch: `kernel` must be 'fused' (the last axis alone kept, 32 bits or "
-            "fewer, no mask), 'rows' (the last axis alone kept, no mask), 'analytic' (no mask) or "
-            f"'autodiff'. Received: kernel={kernel!r}, x.shape={tuple(x.shape)}, "
+            "fewer, no mask), 'rows' (the last axis alone kept, a mask the same for all channels), "
+            f"'analytic' or 'autodiff'. Received: kernel={kernel!r}, x.shape={tuple(x.shape)}, "
             f"x.dtype={x.dtype.name!r}, axes={axes}. Leave it out to have it chosen."
         )
     return kernel
@@ -288,13 +300,18 @@ def _constant(mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor) -> Moments
 
 
 def _analytic(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, axes: tuple[int, ...], epsilon: float
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    axes: tuple[int, ...],
+    epsilon: float,
+    weights: tf.Tensor | None,
 ) -> tuple[tf.Tensor, Moments]:
     """Normalize by `forward`, with the closed form of its gradient in autodiff's place."""
 
     @tf.custom_gradient
     def run(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Any, Any]:
-        y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon)
+        y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon, mask=weights)
 
         def gradient(
             dy: tf.Tensor, *_of_moments: tf.Tensor

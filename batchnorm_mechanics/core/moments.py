@@ -103,15 +103,21 @@ def center(x: tf.Tensor, axes: tuple[int, ...], mask: TensorLike, *, caller: str
         weights, count = None, _count(x, axes)
     else:
         weights = tf.broadcast_to(as_weights(mask, x, caller=caller), tf.shape(x))
-        # What is masked out may be anything, NaN included, which would come back by the gradient:
-        # 0 * NaN is NaN.
-        x = tf.where(weights | tf.math.is_finite(x), x, tf.zeros_like(x))
+        x = without_what_is_masked_out(x, weights)
         count = tf.reduce_sum(tf.cast(weights, x.dtype), axes, keepdims=True)
     # The shift cancels from the result, so no gradient needs to flow through it.
     shift = tf.stop_gradient(average(x, count, weights, axes))
     shifted = x - shift
     rest = average(shifted, count, weights, axes)
     return Centered(shifted - rest, shift + rest, count, weights)
+
+
+def without_what_is_masked_out(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Return `x` with 0 for what is masked out and is no finite number.
+
+    It would come back by the statistics or the gradient: 0 * NaN is NaN.
+    """
+    return tf.where(weights | tf.math.is_finite(x), x, tf.zeros_like(x))
 
 
 def check_samples(x: tf.Tensor, axes: tuple[int, ...], *, caller: str) -> None:

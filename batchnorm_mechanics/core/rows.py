@@ -108,6 +108,15 @@ class _Rows(NamedTuple):
             return tf.constant(float(self.samples), self.dtype, [self.channels])
         return tf.fill([self.channels], tf.cast(self.samples, self.dtype))
 
+    def mask(self, weights: tf.Tensor, x: tf.Tensor) -> "_Mask":
+        """Return which samples count, from a boolean for each sample, with size 1 for channels."""
+        one_a_sample = tf.cast(
+            tf.broadcast_to(weights, [*tf.unstack(tf.shape(x))[:-1], 1]), self.dtype
+        )
+        count = tf.reduce_sum(one_a_sample)
+        boost = tf.math.divide_no_nan(tf.cast(self.samples, self.dtype), count)
+        return _Mask(self.view(tf.broadcast_to(one_a_sample, tf.shape(x))), count, boost)
+
     def view(self, x: tf.Tensor) -> tf.Tensor:
         """Return x as wide rows in the statistics' dtype."""
         if len(self.shape) != 2 or not self.alone:
@@ -158,6 +167,20 @@ class _Rows(NamedTuple):
         return _LARGEST_RATIO * min(1.0, math.sqrt(_SHORT_SUM / terms))
 
 
+class _Mask(NamedTuple):
+    """Which samples count.
+
+    Attributes:
+        rows: 1 where a number counts and 0 elsewhere, as wide rows.
+        count: m', the samples that do.
+        boost: the average over them, where the others are 0, of one over all; 0 if none counts.
+    """
+
+    rows: tf.Tensor
+    count: tf.Tensor
+    boost: tf.Tensor
+
+
 @functools.lru_cache(maxsize=1024)
 def _divisor(number: int, most: int) -> int:
     """Return the largest divisor of a number up to `most`."""
@@ -206,23 +229,27 @@ class _Centered(NamedTuple):
     variance: tf.Tensor
 
 
-def _center(rows: _Rows, x: tf.Tensor) -> _Centered:
+def _center(rows: _Rows, x: tf.Tensor, mask: _Mask | None) -> _Centered:
     """Take the mean away, twice where what rounding leaves of it could be felt.
 
     A running sum of n equal numbers may round n times in one direction, so the mean may be off by
     n * 6e-8 of itself. Where that may be felt the mean of what is left is taken away too, until it
     is known to full relative precision. From a small input, whose sums are short, it always is.
     """
+
+    def over_what_counts(average: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor) -> tf.Tensor:
+        return average(values) if mask is None else average(values * mask.rows) * mask.boost
+
     # The rounded mean cancels from the result, so no gradient needs to flow through it.
-    rounded = tf.stop_gradient(rows.average(x))
+    rounded = tf.stop_gradient(over_what_counts(rows.average, x))
     deviation = x - rows.spread(rounded)
 
     def again(times: int) -> _Centered:
         closer, mean = deviation, rounded
         for _ in range(times):
-            rest = rows.average(closer)
+            rest = over_what_counts(rows.average, closer)
             closer, mean = closer - rows.spread(rest), mean + rest
-        return _Centered(closer, mean, rows.average_square(closer))
+        return _Centered(closer, mean, over_what_counts(rows.average_square, closer))
 
     if rows.small:
         return again(1)
@@ -233,7 +260,11 @@ def _center(rows: _Rows, x: tf.Tensor) -> _Centered:
 
 
 def batch_by_rows(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    epsilon: float,
+    weights: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, Moments]:
     """Normalize by the batch's statistics, with the closed form of the gradient.
 
@@ -244,15 +275,18 @@ def batch_by_rows(
         gamma: one number a channel, in the statistics' dtype.
         beta: likewise.
         epsilon: added to the biased variance.
+        weights: True where a sample counts in the statistics, with size 1 for the channels and
+            where it is the same along an axis; None if all do. All of `x` is finite then.
 
     Returns:
         y in the shape and dtype of `x`, and the batch's moments with the biased variance.
     """
     rows = _rows(x)
+    mask = None if weights is None else rows.mask(weights, x)
 
     @tf.custom_gradient
     def run(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Any, Any]:
-        deviation, mean, variance = _center(rows, rows.view(x))
+        deviation, mean, variance = _center(rows, rows.view(x), mask)
         inverse_std = tf.math.rsqrt(variance + epsilon)
         scale = inverse_std * gamma
         y = deviation * rows.spread(scale) + rows.spread(beta)
@@ -264,7 +298,13 @@ def batch_by_rows(
             average = rows.average(slope)
             # The averages of dy and of dy * x_hat are what the batch's statistics send back.
             along = rows.average(slope * deviation) * inverse_std
-            lost = deviation * rows.spread(along * inverse_std) + rows.spread(average)
+            by_variance, by_mean = along * inverse_std, average
+            if mask is not None:
+                by_variance, by_mean = by_variance * mask.boost, by_mean * mask.boost
+            lost = deviation * rows.spread(by_variance) + rows.spread(by_mean)
+            if mask is not None:
+                # A sample that did not count in the statistics sends no gradient through them.
+                lost *= mask.rows
             dx = (slope - lost) * rows.spread(scale)
             count = tf.cast(rows.samples, rows.dtype)
             return rows.restore(dx, x), along * count, average * count
@@ -273,7 +313,8 @@ def batch_by_rows(
 
     y, *moments = run(x, gamma, beta)
     mean, variance = map(tf.stop_gradient, moments)
-    return y, Moments(mean, variance, rows.count())
+    count = rows.count() if mask is None else tf.fill([rows.channels], mask.count)
+    return y, Moments(mean, variance, count)
 
 
 def normalize_rows(

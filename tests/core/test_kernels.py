@@ -17,7 +17,6 @@ from oracle_cases import (
     data,
     float64,
     kept,
-    random_mask,
     resolution,
     whole,
     wide,
@@ -53,11 +52,11 @@ def in_mode(mode):
     ]
 
 
-def check_against_oracle(x, gamma, beta, dy, result, axes, dtype):
+def check_against_oracle(x, gamma, beta, dy, result, axes, dtype, mask=None):
     """Bounds: relative to the largest value, one resolution for each of m' samples and 16 more."""
     y, moments, gradients = result
-    want_y, mean, variance, _ = reference.forward(x, gamma, beta, axes, 1e-3)
-    want = reference.gradients(dy, x, gamma, axes, 1e-3)
+    want_y, mean, variance, _ = reference.forward(x, gamma, beta, axes, 1e-3, mask)
+    want = reference.gradients(dy, x, gamma, axes, 1e-3, mask)
     steps = (count_of(x.shape, axes) + 16) * resolution(wide(dtype))
     own = 4 * resolution(dtype)
     ratio = 1 + float(np.max(np.abs(mean) / np.sqrt(variance + 1e-3)))
@@ -71,7 +70,7 @@ def check_against_oracle(x, gamma, beta, dy, result, axes, dtype):
     close(y, want_y, bound, "y")
     close(moments.variance, variance, 2 * bound, "variance")
     assert_within(moments.mean, mean, steps * (1 + np.abs(mean)), "mean")
-    np.testing.assert_array_equal(moments.count, np.full(np.shape(mean), count_of(x.shape, axes)))
+    np.testing.assert_array_equal(moments.count, reference.moments(x, axes, mask)[2])
     terms = count_of(x.shape, axes) * np.max(np.abs(dy))
     for actual, name in zip(gradients, ("d_x", "d_gamma", "d_beta"), strict=True):
         scale = 1.0 if name == "d_x" else terms
@@ -157,13 +156,115 @@ def test_the_moments_pass_no_gradient_on(rng, kernel):
     assert tape.gradient(total, x) is None
 
 
-def test_a_mask_is_left_to_autodiff(rng):
-    x = data(rng, (6, 5, 3), 2.0, "float32")
-    mask = random_mask(rng, x.shape)
-    y, moments = core.normalize_batch(x, axes=[0, 1], mask=mask)
-    expected, cache = core.forward(x, axes=[0, 1], mask=mask)
-    np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(moments.count, cache.count)
+# Shapes, axes, a mask's sizes: over all samples, by batch or by time alone; many rows of few
+# channels, which the rows kernel takes together; another axis kept; by channel.
+MASKED = [
+    ((40, 3), [0], (40,)),
+    ((9, 8, 3), [0, 1], (9, 8)),
+    ((9, 8, 3), [0, 1], (9,)),
+    ((9, 8, 3), [0, 1], (1, 8)),
+    ((16, 16, 20, 3), [0, 1, 2], (16, 16, 20)),
+    ((8, 60, 24, 5), [0, 1, 2], (8, 60)),
+    ((9, 3, 8), [0, 2], (9, 1, 8)),
+    ((9, 8, 3), [0, 1], (9, 8, 3)),
+]
+
+
+def a_mask(rng, sizes):
+    mask = rng.random(sizes) < 0.6
+    mask[(0,) * len(sizes)] = True
+    return mask
+
+
+# Rows are never chosen for XLA.
+MASKED_MODES = [
+    (kernel, mode)
+    for kernel in ("rows", "analytic", "autodiff")
+    for mode in ("eager", "graph", "xla")
+    if (kernel, mode) != ("rows", "xla")
+]
+
+
+def masked_kernels():
+    for shape, axes, sizes in MASKED:
+        for kernel, mode in MASKED_MODES:
+            if kernel != "rows" or (axes[-1] == len(shape) - 2 and len(sizes) < len(shape)):
+                name = f"{kernel}-{mode}-{shape}-{sizes}"
+                yield pytest.param(shape, axes, sizes, kernel, mode, id=name)
+
+
+@pytest.mark.parametrize("offset", [2.0, 1e4])
+@pytest.mark.parametrize(("shape", "axes", "sizes", "kernel", "mode"), [*masked_kernels()])
+def test_each_kernel_counts_what_the_mask_lets_count(rng, shape, axes, sizes, kernel, offset, mode):
+    x, dy = data(rng, shape, offset, "float32"), rng.normal(size=shape).astype("float32")
+    gamma, beta = parameters(rng, shape, axes, "float32")
+    mask = a_mask(rng, sizes)
+    result = in_mode(mode)(x, gamma, beta, dy, axes=axes, kernel=kernel, mask=tf.constant(mask))
+    # The oracle wants it of full size.
+    whole_mask = np.broadcast_to(mask, shape[: mask.ndim])
+    check_against_oracle(x, gamma, beta, dy, result, axes, "float32", whole_mask)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_masked_rows_of_every_dtype(rng, dtype):
+    shape, axes = (9, 8, 3), [0, 1]
+    x, dy = data(rng, shape, 2.0, dtype), rng.normal(size=shape).astype(DTYPES[dtype])
+    gamma, beta = parameters(rng, shape, axes, wide(dtype))
+    mask = a_mask(rng, (9, 8))
+    result = run(x, gamma, beta, dy, axes=axes, kernel="rows", mask=mask)
+    check_against_oracle(float64(x), gamma, beta, float64(dy), result, axes, dtype, mask)
+
+
+@pytest.mark.parametrize("garbage", [np.nan, np.inf])
+@pytest.mark.parametrize(("kernel", "mode"), MASKED_MODES)
+def test_what_is_masked_out_may_be_anything(rng, kernel, garbage, mode):
+    shape, axes = (60, 30, 3), [0, 1]
+    x, dy = data(rng, shape, 2.0, "float32"), rng.normal(size=shape).astype("float32")
+    gamma, beta = parameters(rng, shape, axes, "float32")
+    mask = a_mask(rng, (60, 30))
+    dirty = np.where(mask[..., None], x, np.float32(garbage))
+    y, moments, (dx, d_gamma, d_beta) = in_mode(mode)(
+        dirty, gamma, beta, dy, axes=axes, kernel=kernel, mask=tf.constant(mask)
+    )
+    x = np.where(mask[..., None], x, np.float32(0.0))
+    want_y, mean, variance, _ = reference.forward(x, gamma, beta, axes, 1e-3, mask)
+    want = reference.gradients(dy, x, gamma, axes, 1e-3, mask)
+    assert_within(y, want_y, 2e-5, "y")
+    assert_within(moments.mean, mean, 1e-5, "mean")
+    assert_within(moments.variance, variance, 1e-5, "variance")
+    # What was no number has no gradient.
+    assert_within(dx, np.where(mask[..., None], want["d_x"], 0.0), 2e-5, "d_x")
+    assert_within(d_gamma, want["d_gamma"], 5e-3, "d_gamma")
+    assert_within(d_beta, want["d_beta"], 1e-3, "d_beta")
+
+
+@pytest.mark.parametrize("kernel", ["rows", "analytic", "autodiff"])
+def test_a_batch_that_is_masked_out_whole_has_the_moments_0(rng, kernel):
+    x, dy = data(rng, (30, 4), 2.0, "float32"), rng.normal(size=(30, 4)).astype("float32")
+    mask = np.zeros(30, bool)
+    y, moments, (dx, d_gamma, d_beta) = run(
+        x, np.float32(2), np.float32(1), dy, axes=[0], kernel=kernel, mask=mask
+    )
+    assert [value.numpy().tolist() for value in moments] == [[0.0] * 4] * 3
+    scale = 2 / np.sqrt(1e-3)
+    assert_within(y, float64(x) * scale + 1, 1e-4, "y")
+    assert_within(dx, float64(dy) * scale, 1e-4, "d_x")
+    assert_within(d_beta, np.sum(float64(dy)), 1e-4, "d_beta")
+    assert_within(d_gamma, np.sum(float64(dy) * x) * scale / 2, 1e-2, "d_gamma")
+
+
+def test_the_size_of_a_masked_batch_need_not_be_known(rng):
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None, 3]), tf.TensorSpec([None, 7], tf.bool)]
+    )
+    def graph(x, mask):
+        return core.normalize_batch(x, axes=[0, 1], mask=mask, kernel="rows")
+
+    for size in (2, 900):
+        x, mask = data(rng, (size, 7, 3), 1.0, "float32"), a_mask(rng, (size, 7))
+        y, moments = graph(x, mask)
+        assert_within(y, reference.forward(x, None, None, [0, 1], 1e-3, mask)[0], 2e-5)
+        assert moments.count.numpy().tolist() == [mask.sum()] * 3
 
 
 @pytest.mark.parametrize("kernel", ["fused", "rows", "analytic"])
@@ -223,9 +324,9 @@ def test_the_kernel_that_is_chosen(monkeypatch, shape, dtype, axes, fast_kernel,
     machine(monkeypatch, one_dnn=fast)
     choose = partial(core.choose_kernel, shape, tf.as_dtype(dtype), axes)
     assert choose() == (fast_kernel if fast else other)
-    assert choose(masked=True) == "autodiff"
+    assert choose(masked=True) == ("analytic" if other == "analytic" else "rows")
     assert choose(compiled=True) == "analytic"
-    assert choose(masked=True, compiled=True) == "autodiff"
+    assert choose(masked=True, compiled=True) == "analytic"
 
 
 def test_onednn_without_avx512_is_used_where_it_loses_nothing(monkeypatch):
@@ -341,16 +442,15 @@ def test_what_xla_compiles_goes_without_the_fused_kernel_in_inner_functions_too(
         ("fused", (4, 3), "float32", [1], None),
         ("fused", (4, 3), "float32", [0], [True] * 4),
         ("rows", (4, 3), "float32", [1], None),
-        ("rows", (4, 3), "float32", [0], [True] * 4),
-        ("analytic", (4, 3), "float32", [0], [True] * 4),
+        ("rows", (4, 3), "float32", [0], [[True] * 3] * 4),
         ("quick", (4, 3), "float32", [0], None),
     ],
 )
 def test_a_kernel_that_cannot_take_the_input_is_refused(kernel, shape, dtype, axes, mask):
     message = (
         "normalize_batch: `kernel` must be 'fused' (the last axis alone kept, 32 bits or fewer, "
-        "no mask), 'rows' (the last axis alone kept, no mask), 'analytic' (no mask) or 'autodiff'. "
-        "Received: "
+        "no mask), 'rows' (the last axis alone kept, a mask the same for all channels), 'analytic' "
+        "or 'autodiff'. Received: "
         f"kernel={kernel!r}, x.shape={shape}, x.dtype={dtype!r}, axes={tuple(axes)}. "
         "Leave it out to have it chosen."
     )
