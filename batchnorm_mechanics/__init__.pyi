@@ -1,14 +1,5 @@
-from .conformance import (
-    CaseResult,
-    Check,
-    Conventions,
-    Report,
-    conform,
-)
+from .conformance import conform
 from .core import (
-    Cache,
-    Gradients,
-    Moments,
     backward,
     fold_statistics,
     forward,
@@ -19,19 +10,15 @@ from .core import (
     moments_one_axis_at_a_time,
     multiply_and_add,
     normalize,
-    samples_per_statistic,
     scale_and_shift,
     unbiased_variance,
 )
 from .doctor.diagnose import diagnose
-from .doctor.findings import Diagnosis, Finding
-from .doctor.fold import Folded, fold
+from .doctor.fold import fold
 from .doctor.recalibrate import recalibrate
-from .doctor.repair import Repair, repair
-from .doctor.repairing.change import Change
+from .doctor.repair import repair
 from .doctor.watch import Recalibrate, Watch
 from .layers import (
-    Accelerated,
     BatchNormalization,
     ResetStatistics,
     accelerate,
@@ -46,41 +33,22 @@ from .statistics import (
     Policy,
     PooledPopulation,
 )
-from .tracing import (
-    Step,
-    Trace,
-    trace,
-)
+from .tracing import trace
 from .training import (
     RowBatches,
     fit_compiled,
 )
 
 __all__ = [
-    "Accelerated",
     "AverageOfBatches",
     "BatchNormalization",
-    "Cache",
-    "CaseResult",
-    "Change",
-    "Check",
-    "Conventions",
     "DebiasedMovingAverage",
-    "Diagnosis",
     "ExponentialMovingAverage",
-    "Finding",
-    "Folded",
-    "Gradients",
-    "Moments",
     "Policy",
     "PooledPopulation",
     "Recalibrate",
-    "Repair",
-    "Report",
     "ResetStatistics",
     "RowBatches",
-    "Step",
-    "Trace",
     "Watch",
     "__version__",
     "accelerate",
@@ -102,7 +70,6 @@ __all__ = [
     "recalibrate",
     "repair",
     "restore",
-    "samples_per_statistic",
     "scale_and_shift",
     "to_keras",
     "trace",

@@ -1,6 +1,5 @@
 """The algorithm as pure functions of tensors: no variables, no Keras, no I/O."""
 
-from batchnorm_mechanics.core.axes import samples_per_statistic
 from batchnorm_mechanics.core.gradient import Gradients, backward, gradients
 from batchnorm_mechanics.core.kernels import (
     Kernel,
@@ -45,7 +44,6 @@ __all__ = [
     "normalize",
     "normalize_batch",
     "normalize_with",
-    "samples_per_statistic",
     "scale_and_shift",
     "unbiased_variance",
 ]

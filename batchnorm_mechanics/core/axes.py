@@ -4,7 +4,6 @@ Everywhere in `core`, `axes` are the axes *reduced over*, as in `tf.nn.moments`.
 left are *kept*; statistics, gamma and beta have the shape of the kept axes.
 """
 
-import math
 from collections.abc import Sequence
 from operator import index
 from typing import Any, SupportsIndex
@@ -74,34 +73,6 @@ def _as_tuple(axes: Any) -> tuple[Any, ...]:
         return tuple(axes)
     except TypeError:
         return (axes,)
-
-
-def samples_per_statistic(shape: Sequence[int | None], axes: Axes) -> int | None:
-    """Return m', the number of samples behind each statistic.
-
-    Implements: sec. 3.2, m' = m*p*q.
-
-    Args:
-        shape: shape of the input; an entry is None where the size is not known yet.
-        axes: the axes reduced over.
-
-    Returns:
-        The product of the sizes of the reduced axes, or None while one of them is not known.
-
-    Raises:
-        ValueError: as `moments` does for axes that do not fit the shape.
-
-    Example:
-        >>> samples_per_statistic((60, 28, 28, 32), axes=[0, 1, 2])
-        47040
-        >>> samples_per_statistic((None, 100), axes=[0]) is None
-        True
-    """
-    shape = tuple(shape)
-    axes = normalize_axes(axes, len(shape), caller="samples_per_statistic")
-    reduced = [shape[axis] for axis in axes]
-    sizes = [size for size in reduced if size is not None]
-    return math.prod(sizes) if len(sizes) == len(reduced) else None
 
 
 def kept_shape(x: tf.Tensor, axes: tuple[int, ...]) -> list[int | None]:

@@ -19,37 +19,13 @@ CALLS = {
     "multiply_and_add": lambda x, axes: bnm.multiply_and_add(x, 1.0, 0.0, axes=axes),
 }
 functions = pytest.mark.parametrize("function", CALLS)
-functions_of_axes = pytest.mark.parametrize("function", [*CALLS, "samples_per_statistic"])
 
 
 def call(function, axes):
-    if function == "samples_per_statistic":
-        return bnm.samples_per_statistic((2, 3), axes)
     return CALLS[function](ONES, axes)
 
 
-@pytest.mark.parametrize(
-    ("shape", "axes", "expected"),
-    [
-        ((60, 100), [0], 60),
-        ((60, 28, 27, 32), [0, 1, 2], 60 * 28 * 27),
-        ((60, 28, 27, 32), [-1, 0], 32 * 60),
-        ((60, 28, 27, 32), 2, 27),
-        ((0, 3), [0], 0),
-        ((None, 3), [1], 3),
-        ((None, 3), [0], None),
-        ((None, 3), [0, 1], None),
-    ],
-)
-def test_samples_per_statistic_are_the_product_of_the_reduced_sizes(shape, axes, expected):
-    assert bnm.samples_per_statistic(shape, axes) == expected
-
-
-def test_a_tensor_shape_will_do_for_samples_per_statistic():
-    assert bnm.samples_per_statistic(tf.TensorShape([4, 5, 3]), [0, 1]) == 20
-
-
-@functions_of_axes
+@functions
 @pytest.mark.parametrize("axes", [2, -3, [0, 2], (5,)], ids=str)
 def test_axes_out_of_range_are_refused(function, axes):
     message = (
@@ -60,7 +36,7 @@ def test_axes_out_of_range_are_refused(function, axes):
         call(function, axes)
 
 
-@functions_of_axes
+@functions
 @pytest.mark.parametrize("axes", [[0, 0], (0, -2), [1, 0, -1]], ids=str)
 def test_an_axis_named_twice_is_refused(function, axes):
     message = (
@@ -71,7 +47,7 @@ def test_an_axis_named_twice_is_refused(function, axes):
         call(function, axes)
 
 
-@functions_of_axes
+@functions
 @pytest.mark.parametrize("axes", [[], ()], ids=str)
 def test_axes_that_cover_no_axis_are_refused(function, axes):
     message = (

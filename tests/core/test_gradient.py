@@ -22,7 +22,7 @@ from oracle_cases import (
 )
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics import reference
+from batchnorm_mechanics import core, reference
 
 layouts = pytest.mark.parametrize(("shape", "axes"), LAYOUTS, ids=IDS)
 EPSILON = 1e-3
@@ -167,7 +167,7 @@ def test_backward_gives_float64_gradients_to_float64_precision(rng):
 
 def test_the_paper_order_of_the_gradients():
     names = ("d_x_hat", "d_variance", "d_mean", "d_x", "d_gamma", "d_beta")
-    assert bnm.Gradients._fields == names
+    assert core.Gradients._fields == names
 
 
 # Properties

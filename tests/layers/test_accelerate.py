@@ -18,6 +18,7 @@ from oracle_cases import data, float64, resolution, whole
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import _tensorflow, core
 from batchnorm_mechanics.core import kernels
+from batchnorm_mechanics.layers import Accelerated
 
 BN = layers.BatchNormalization
 
@@ -168,7 +169,7 @@ def test_training_goes_on_as_that_of_an_untouched_twin(make, rng):
     shape, count = MODELS[make]
     untouched, model = twins(make, shape)
     x, y = batches(rng, shape)
-    assert bnm.accelerate(model) == bnm.Accelerated(count, {})
+    assert bnm.accelerate(model) == Accelerated(count, {})
     np.testing.assert_allclose(
         trained(model, x, y, epochs=3), trained(untouched, x, y, epochs=3), rtol=1e-4
     )
@@ -498,7 +499,7 @@ def test_what_it_cannot_replace_it_leaves_and_names(make, reason, rng):
     layer = make()
     call = vars(layer).get("call")
     model = keras.Sequential([layers.Input((3,)), BN(), layer])
-    assert bnm.accelerate(model) == bnm.Accelerated(1, {layer.name: reason})
+    assert bnm.accelerate(model) == Accelerated(1, {layer.name: reason})
     assert vars(layer).get("call") is call
     assert bnm.restore(model) == 1
     assert vars(layer).get("call") is call
@@ -506,7 +507,7 @@ def test_what_it_cannot_replace_it_leaves_and_names(make, reason, rng):
 
 def test_a_subclass_that_computes_as_keras_does_is_accelerated():
     layer = OwnDefaults()
-    assert bnm.accelerate(layer) == bnm.Accelerated(1, {})
+    assert bnm.accelerate(layer) == Accelerated(1, {})
     assert type(layer) is OwnDefaults
 
 
@@ -518,7 +519,7 @@ def test_layers_left_that_share_a_name_are_all_named():
 
 def test_a_model_without_batch_normalization_counts_none():
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2), bnm.BatchNormalization()])
-    assert bnm.accelerate(model) == bnm.Accelerated(0, {})
+    assert bnm.accelerate(model) == Accelerated(0, {})
     assert bnm.restore(model) == 0
 
 
@@ -670,7 +671,7 @@ def test_mobilenet_v2_trains_on_as_before(dtype, rng):
     finally:
         keras.config.set_dtype_policy(before)
     model.set_weights(untouched.get_weights())
-    assert bnm.accelerate(model) == bnm.Accelerated(52, {})
+    assert bnm.accelerate(model) == Accelerated(52, {})
     x = data(rng, (8, 32, 32, 3), 0.0, dtype)
     if dtype == "float32":
         np.testing.assert_allclose(model(x), untouched(x), rtol=1e-4, atol=1e-6)
@@ -688,7 +689,7 @@ def test_mobilenet_v2_trains_on_as_before(dtype, rng):
 
 def test_every_normalization_of_resnet50_is_found():
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
-    assert bnm.accelerate(model) == bnm.Accelerated(53, {})
+    assert bnm.accelerate(model) == Accelerated(53, {})
 
 
 def printed(script, **variables):
