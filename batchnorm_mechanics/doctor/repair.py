@@ -27,6 +27,7 @@ from batchnorm_mechanics.doctor.rules import matching
 from batchnorm_mechanics.doctor.structure.marks import Mark, mark_of, put_mark
 from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.layers.compiled import renew_compiled_functions
 
 # Repairing a cause may bare what it hid; more than twice was never needed.
 _MOST_ROUNDS = 3
@@ -66,7 +67,7 @@ class Repair:
             InputError: a layer was rebuilt since.
         """
         self.change.undo()
-        _renew_compiled_functions(self.original)
+        renew_compiled_functions(self.original)
         return self.original
 
     def as_json(self) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
             now = then
     except BaseException:
         undo_all(work.changes)
-        _renew_compiled_functions(model)
+        renew_compiled_functions(model)
         raise
     change = Change(
         joined(work.changes),
@@ -248,7 +249,7 @@ class _Work:
         del self.changes[changes:], self.notes[notes:]
         if mark is not None:
             put_mark(self.model, mark)
-        _renew_compiled_functions(self.model)
+        renew_compiled_functions(self.model)
 
     def plan(self, findings: Sequence[Finding], asked: frozenset[str] | None) -> Plan:
         circumstances = Circumstances(
@@ -281,7 +282,7 @@ class _Work:
             for step in steps.get(action, []):
                 self.changes += change(norms[step.layer], step.channels)
         if "momentum" in steps:
-            _renew_compiled_functions(self.model)
+            renew_compiled_functions(self.model)
         self._estimate(steps.get("re-estimate", []), tuple(norms.values()), renamed)
         self.done |= {(step.action, step.layer, step.channels) for step in decided.steps}
 
@@ -359,10 +360,3 @@ _CHANGES: Mapping[Action, Callable[[Norm, tuple[int, ...]], list[LayerChange]]] 
     "momentum": _correct_momentum,
     "fold-bias": _fold_bias,
 }
-
-
-def _renew_compiled_functions(model: Any) -> None:
-    """Have a compiled model trace its steps anew: the old traces hold the old settings."""
-    for step in ("train", "test", "predict"):
-        if getattr(model, f"{step}_function", None) is not None:
-            getattr(model, f"make_{step}_function")(force=True)

@@ -9,7 +9,11 @@ import keras
 import tensorflow as tf
 
 from batchnorm_mechanics import core
+from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics._tensorflow import one_dnn_is_left_off
+from batchnorm_mechanics.layers.batch_normalization import as_floating_inputs
+from batchnorm_mechanics.layers.compiled import renew_compiled_functions
+from batchnorm_mechanics.layers.intercept import own_call, put_call
 from batchnorm_mechanics.statistics.policy import where_counted
 
 # The figures are those of the networks in benchmarks/worlds.md.
@@ -95,11 +99,11 @@ def accelerate(model: keras.Layer) -> Accelerated:
             if reason is not None:
                 left[_unused(layer.name, left)] = reason
                 continue
-            layer.call = MethodType(_call, layer)
+            put_call(layer, MethodType(_call, layer))
             changed += 1
         count += 1
     if changed:
-        _renew_compiled_functions(layers)
+        renew_compiled_functions(model)
     return Accelerated(count, MappingProxyType(left))
 
 
@@ -124,9 +128,9 @@ def restore(model: keras.Layer) -> int:
     layers = _layers_in(model, caller="restore")
     accelerated = [layer for layer in layers if _is_accelerated(layer)]
     for layer in accelerated:
-        del layer.call  # the class's own shows again
+        put_call(layer, None)
     if accelerated:
-        _renew_compiled_functions(layers)
+        renew_compiled_functions(model)
     return len(accelerated)
 
 
@@ -137,12 +141,11 @@ def _layers_in(model: Any, *, caller: str) -> list[Any]:
             f"{caller}: `model` must be a Keras model or layer. Received: model={model!r}. "
             "Pass a keras.Model; what tf_keras or another library makes is none."
         )
-    # A layer that holds itself is in this list twice.
-    return list(dict.fromkeys(model._flatten_layers(include_self=True, recursive=True)))
+    return layers_in(model)
 
 
 def _is_accelerated(layer: Any) -> bool:
-    return getattr(vars(layer).get("call"), "__func__", None) is _call
+    return getattr(own_call(layer), "__func__", None) is _call
 
 
 def _reason_to_leave(layer: Any) -> str | None:
@@ -154,7 +157,7 @@ def _reason_to_leave(layer: Any) -> str | None:
     for method in _DECIDING:
         if getattr(type(layer), method) is not getattr(keras.layers.BatchNormalization, method):
             return f"its class, {type(layer).__name__}, has its own `{method}`"
-    if "call" in vars(layer):
+    if own_call(layer) is not None:
         return "its `call` was replaced"
     if not layer.epsilon > 0:
         return f"its epsilon is {layer.epsilon}"
@@ -169,28 +172,11 @@ def _unused(name: str, names: Mapping[str, str]) -> str:
     return candidate
 
 
-def _renew_compiled_functions(layers: list[Any]) -> None:
-    """Have every model in `layers` trace its steps anew: the old traces hold the old `call`."""
-    for layer in layers:
-        for step in ("train", "test", "predict"):
-            # Made anew at once rather than set to None, which `fit` would call if it is running.
-            if getattr(layer, f"{step}_function", None) is not None:
-                getattr(layer, f"make_{step}_function")(force=True)
-
-
 def _call(
     self: Any, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
 ) -> tf.Tensor:
     """Compute what `keras.layers.BatchNormalization.call` computes, on its own weights."""
-    inputs = tf.convert_to_tensor(inputs)
-    # Keras's layer takes integers, as float32. An input narrower than the output, which comes only
-    # without autocast or past `__call__`, would lose digits on its way out.
-    inputs = tf.cast(
-        inputs,
-        keras.backend.result_type(inputs.dtype.name, self.compute_dtype)
-        if inputs.dtype.is_floating
-        else "float32",
-    )
+    inputs = as_floating_inputs(inputs, self.compute_dtype)
     rank = inputs.shape.rank
     axes = [axis for axis in range(rank) if axis != self.axis % rank]
     if training and self.trainable:

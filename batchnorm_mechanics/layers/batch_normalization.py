@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from batchnorm_mechanics import core
+from batchnorm_mechanics._keras import own_variables
 from batchnorm_mechanics.core.axes import normalize_axes
 from batchnorm_mechanics.core.transform import check_epsilon
 from batchnorm_mechanics.statistics import (
@@ -71,10 +72,11 @@ class BatchNormalization(keras.layers.Layer):
         statistics: a `Policy`; by default the moving average above, whose variance is the biased
             one, as in Keras. A policy whose state is more than mean and variance keeps the rest in
             further weights after the four.
-        **kwargs: those of every Keras layer, such as `name`, `dtype` and `trainable`.
+        **kwargs: those of every Keras layer, such as `name`, `dtype` and `trainable`; and
+            `renorm` and `synchronized`, which must be False.
 
     Call arguments:
-        inputs: floating tensor of rank 2 or more.
+        inputs: tensor of rank 2 or more; integers are taken as float32.
         training: True normalizes by the batch and updates the running statistics; False, the
             default, normalizes by the running statistics. A frozen layer (`trainable=False`) always
             does the latter.
@@ -117,7 +119,15 @@ class BatchNormalization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         """Check and keep the settings; see the class."""
-        super().__init__(**kwargs)
+        for mode in ("renorm", "synchronized"):
+            if kwargs.get(mode):
+                raise ValueError(
+                    f"BatchNormalization: `{mode}` must be False. Received: {mode}="
+                    f"{kwargs[mode]!r}. Our layer has no such mode; keep Keras's layer."
+                )
+        super().__init__(
+            **{name: value for name, value in kwargs.items() if name not in _ONLY_KERAS}
+        )
         if isinstance(axis, bool) or not hasattr(axis, "__index__"):
             raise TypeError(
                 f"BatchNormalization: `axis` must be an integer. Received: axis={axis!r}. "
@@ -162,7 +172,9 @@ class BatchNormalization(keras.layers.Layer):
     @property
     def policy(self) -> Policy:
         """The statistics policy in force: `statistics`, or the moving average of `momentum`."""
-        return self.statistics or ExponentialMovingAverage(decay=self.momentum)
+        if self.statistics is not None:
+            return self.statistics
+        return ExponentialMovingAverage(decay=self.momentum)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create gamma, beta, the running statistics and the rest of the policy's state."""
@@ -235,6 +247,7 @@ class BatchNormalization(keras.layers.Layer):
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Normalize `inputs`; see the class."""
+        inputs = as_floating_inputs(inputs, self.compute_dtype)
         if not (training and self.trainable):
             outputs = core.normalize_with(
                 inputs,
@@ -289,7 +302,7 @@ class BatchNormalization(keras.layers.Layer):
         A file of Keras's layer has nothing of what a policy counts besides mean and variance. Those
         two are taken, and the counts start anew.
         """
-        weights = [*self._trainable_variables, *self._non_trainable_variables]
+        weights = own_variables(self)
         extra = self._state_weights[2:] if self.built else []
         if extra and len(store.keys()) == len(weights) - len(extra):
             self.reset_statistics()
@@ -327,13 +340,25 @@ class BatchNormalization(keras.layers.Layer):
         Raises:
             ValueError: the settings ask for `renorm` or `synchronized`, which are not in ours.
         """
-        for mode in ("renorm", "synchronized"):
-            if config.get(mode):
-                raise ValueError(
-                    f"BatchNormalization: `{mode}` must be False. Received: {mode}=True, in the "
-                    "settings of a Keras layer. Our layer has no such mode; keep Keras's layer."
-                )
-        config = {name: value for name, value in config.items() if name not in _ONLY_KERAS}
         if isinstance(config.get("statistics"), dict):
-            config["statistics"] = keras.saving.deserialize_keras_object(config["statistics"])
+            statistics = keras.saving.deserialize_keras_object(config["statistics"])
+            config = {**config, "statistics": statistics}
         return cls(**config)
+
+
+def as_floating_inputs(inputs: Any, compute_dtype: str) -> tf.Tensor:
+    """Return what a batch norm layer computes with, as Keras's layer has it.
+
+    Args:
+        inputs: of a call. Keras casts floating ones before, but for a layer without `autocast` or
+            a call past `__call__`.
+        compute_dtype: the layer's.
+
+    Returns:
+        Integers and booleans as float32; floating ones in the wider of both types, for in the
+        narrower one they would lose digits on the way to the output.
+    """
+    inputs = tf.convert_to_tensor(inputs)
+    if not inputs.dtype.is_floating:
+        return tf.cast(inputs, tf.float32)
+    return tf.cast(inputs, keras.backend.result_type(inputs.dtype.name, compute_dtype))

@@ -4,15 +4,14 @@ from typing import Any
 
 import keras
 
+from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics.layers.batch_normalization import BatchNormalization
 
 
 def batch_normalizations(model: keras.Model) -> list[BatchNormalization]:
     """Return our layers in `model`, those in nested models included, each once."""
     return [
-        layer
-        for layer in model._flatten_layers(include_self=False, recursive=True)
-        if isinstance(layer, BatchNormalization)
+        layer for layer in layers_in(model, itself=False) if isinstance(layer, BatchNormalization)
     ]
 
 

@@ -1,14 +1,16 @@
 """Run a real layer, alone or inside a model, note the very call, and leave no change behind."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.layers.intercept import intercepted
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
 from batchnorm_mechanics.statistics.moving_average import AverageState
 from batchnorm_mechanics.tracing.inputs import is_symbolic
@@ -69,27 +71,22 @@ def calls_of(layer: Any) -> Iterator[list[Call | None]]:
         The list to which the calls are added.
     """
     calls: list[Call | None] = []
-    original = layer.call
 
-    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def noting(call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if is_symbolic(inputs):
             calls.append(None)
-            return original(inputs, *args, **kwargs)
+            return call(inputs, *args, **kwargs)
         before = state_of(layer)
         gamma, beta = (
             None if weight is None else _copy(weight) for weight in (layer.gamma, layer.beta)
         )
-        output = original(inputs, *args, **kwargs)
+        output = call(inputs, *args, **kwargs)
         training, mask = (kwargs.get(name) for name in ("training", "mask"))
         calls.append(Call(inputs, training, mask, output, gamma, beta, before, state_of(layer)))
         return output
 
-    # Past Keras's own __setattr__, which would track it: an instance's attribute hides the method.
-    vars(layer)["call"] = call
-    try:
+    with intercepted(layer, noting):
         yield calls
-    finally:
-        del vars(layer)["call"]
 
 
 @contextlib.contextmanager
@@ -134,7 +131,7 @@ def find_layer(model: Any, name: str | None) -> Any:
     Raises:
         ValueError: there is no such layer, or more than one.
     """
-    layers = list(model._flatten_layers(include_self=False, recursive=True))
+    layers = layers_in(model, itself=False)
     ours = [layer for layer in layers if isinstance(layer, KINDS)]
     if name is None:
         found = ours

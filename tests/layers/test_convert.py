@@ -152,8 +152,8 @@ def test_from_keras_refuses_other_layers(make):
 @pytest.mark.parametrize("flag", ["renorm", "synchronized"])
 def test_from_keras_refuses_modes_that_ours_has_not(flag):
     message = (
-        f"BatchNormalization: `{flag}` must be False. Received: {flag}=True, in the settings of a "
-        "Keras layer. Our layer has no such mode; keep Keras's layer."
+        f"BatchNormalization: `{flag}` must be False. Received: {flag}=True. "
+        "Our layer has no such mode; keep Keras's layer."
     )
     with pytest.raises(ValueError, match=whole(message)):
         bnm.from_keras(keras.layers.BatchNormalization(**{flag: True}))

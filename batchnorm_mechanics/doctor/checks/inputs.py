@@ -9,6 +9,7 @@ from batchnorm_mechanics.doctor.making import finding
 from batchnorm_mechanics.doctor.probing.probe import Measured, NormMeasured
 from batchnorm_mechanics.doctor.structure.norms import Norm
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.layers.intercept import own_call
 
 # BN204: Keras's formula has at most 8 roundings of |mean| / sigma; see facts in the rule's story.
 _ROUNDINGS = 8.0
@@ -28,7 +29,7 @@ def check_precision(norm: Norm, found: NormMeasured) -> list[Finding]:
         ratio = np.abs(pool.mean) / np.sqrt(pool.variance + epsilon)
     # Keras computes in float32 whatever the input's type; rounding the input comes on top.
     wide = np.finfo(np.float64 if found.dtype == "float64" else np.float32)
-    cancels = not isinstance(norm.layer, BatchNormalization) and "call" not in vars(norm.layer)
+    cancels = not isinstance(norm.layer, BatchNormalization) and own_call(norm.layer) is None
     formula = ratio * _ROUNDINGS * float(wide.eps) if cancels else 0 * ratio
     # Rounding to steps of eps |x| is off by a twelfth of a step's square.
     step = float(ml_dtypes.finfo(tf.as_dtype(found.dtype).as_numpy_dtype).eps)

@@ -10,6 +10,7 @@ import numpy as np
 
 from batchnorm_mechanics.doctor.folding import arithmetic
 from batchnorm_mechanics.doctor.folding.arithmetic import Affine, Array
+from batchnorm_mechanics.layers.intercept import own_call
 
 
 class Weights(NamedTuple):
@@ -117,7 +118,7 @@ KINDS: Mapping[type, Kind] = MappingProxyType(
 
 def kind_of(layer: Any) -> Kind | None:
     """Return the kind of a layer, or None where it is none that can take a batch norm in."""
-    return None if "call" in vars(layer) else KINDS.get(type(layer))
+    return None if own_call(layer) is not None else KINDS.get(type(layer))
 
 
 def channel_axis(layer: Any, rank: int) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 
 from batchnorm_mechanics.doctor.folding.arithmetic import Affine, Array
 from batchnorm_mechanics.doctor.structure.wiring import baked_training
+from batchnorm_mechanics.layers.intercept import own_call
 
 L = keras.layers
 
@@ -92,7 +93,7 @@ def moved_past(node: Any, placed: Placed) -> Placed | None:
 
 
 def _is(layer: Any, kinds: frozenset[type]) -> bool:
-    return type(layer) in kinds and "call" not in vars(layer)
+    return type(layer) in kinds and own_call(layer) is None
 
 
 def _keeps_dtype(node: Any) -> bool:

@@ -1,7 +1,7 @@
 """Listen to the batch norm layers of a model while it runs, and have them use the batch."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -9,6 +9,7 @@ import tensorflow as tf
 from batchnorm_mechanics import core
 from batchnorm_mechanics.core.moments import moments as batch_moments
 from batchnorm_mechanics.doctor.structure.norms import Norm
+from batchnorm_mechanics.layers.intercept import intercepted
 
 # core divides by sqrt(variance + epsilon) and refuses an epsilon of 0, which Keras takes.
 _LEAST_EPSILON = 1e-30
@@ -67,23 +68,14 @@ def listening(
         ...     _ = model(tf.zeros((1, 2)), training=True)
         bn True
     """
-    own = [vars(norm.layer).get("call") for norm in norms]
-    try:
+    with ExitStack() as stack:
         for norm in norms:
-            norm.layer.call = _replacement(norm, norm.layer.call, answer)
+            stack.enter_context(intercepted(norm.layer, _answering(norm, answer)))
         yield
-    finally:
-        for norm, call in zip(norms, own, strict=True):
-            if call is not None:
-                norm.layer.call = call  # what `accelerate` put there
-            elif "call" in vars(norm.layer):
-                del norm.layer.call  # the class's own shows again
 
 
-def _replacement(
-    norm: Norm, call: Callable[..., Any], answer: Callable[[Norm, Heard], Any | None]
-) -> Callable[..., Any]:
-    def replaced(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+def _answering(norm: Norm, answer: Callable[[Norm, Heard], Any | None]) -> Callable[..., Any]:
+    def answering(call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
         tensor = tf.convert_to_tensor(inputs)
         if not tensor.dtype.is_floating:
             tensor = tf.cast(tensor, tf.float32)
@@ -100,7 +92,7 @@ def _replacement(
             return by_batch(norm, heard, exactly=True)[0]
         return call(inputs, *args, **kwargs)
 
-    return replaced
+    return answering
 
 
 def axes_of(norm: Norm, rank: int) -> list[int]:

@@ -14,6 +14,7 @@ import keras
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.structure.wiring import method_of_its_own
 from batchnorm_mechanics.layers import accelerate
+from batchnorm_mechanics.layers.intercept import own_call
 
 # Of Keras's reason, which may hold a whole configuration.
 _LONGEST = 200
@@ -102,7 +103,7 @@ def fill(layer: Any, copy: Any, *, with_weights: bool = True, caller: str) -> No
         with naming(layer, caller):
             _copy_state(old, new)
         # What other code has put there was refused before.
-        if "call" in vars(old):
+        if own_call(old) is not None:
             accelerate(new)
 
 
@@ -155,7 +156,7 @@ def at_hand(values: Iterable[Any]) -> Iterator[None]:
 def _check_own_call(layer: Any, caller: str) -> None:
     """Refuse a layer in which `call` was replaced on an object, which its class does not tell."""
     for part in layer._flatten_layers() if isinstance(layer, keras.Layer) else ():
-        if "call" in vars(part) and method_of_its_own(part, ("call",)):
+        if own_call(part) is not None and method_of_its_own(part, ("call",)):
             raise _refusal(
                 layer,
                 f"in which `call` of the object {part.name!r} was replaced. "

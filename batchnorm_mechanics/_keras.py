@@ -1,0 +1,129 @@
+"""What we need of Keras that is not public, each with what it is needed for.
+
+Nothing else in the package takes a name with a leading underscore from a Keras object. A release
+of Keras that changes one fails one test of `tests/test_keras.py`, which says what no longer works.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class Origin(NamedTuple):
+    """Where a tensor of a functional graph comes from.
+
+    Attributes:
+        operation: the layer or operation that made it.
+        node: its record of the call.
+        position: which of the outputs of that call the tensor is.
+    """
+
+    operation: Any
+    node: Any
+    position: int
+
+
+def layers_in(model: Any, *, itself: bool = True) -> list[Any]:
+    """Return a model's layers, however deep, those in lists and cells included, each once.
+
+    `model.layers` is public and holds those alone that lie on top.
+
+    Args:
+        model: a model or layer.
+        itself: whether it is one of them, the first.
+
+    Example:
+        >>> import keras
+        >>> inner = keras.Sequential([keras.layers.ReLU(name="relu")], name="inner")
+        >>> model = keras.Sequential([inner, inner], name="outer")
+        >>> [layer.name for layer in layers_in(model)]
+        ['outer', 'inner', 'relu']
+    """
+    # A layer that holds itself is in Keras's list twice.
+    layers = dict.fromkeys(model._flatten_layers(include_self=True, recursive=True))
+    return [layer for layer in layers if itself or layer is not model]
+
+
+def direct_layers(layer: Any) -> list[Any]:
+    """Return what a model or layer tracks as its own layers, in its order, repeated ones too."""
+    return layer._layers
+
+
+def own_variables(layer: Any) -> list[Any]:
+    """Return the variables of a layer itself, trainable ones first, without those of its layers.
+
+    `layer.weights` is public and goes into the layers that a layer holds.
+    """
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def own_state(layer: Any) -> list[Any]:
+    """Return what a layer itself changes when it is called: running statistics, counters, seeds.
+
+    `layer.non_trainable_variables` is public and holds frozen weights too, which do not change.
+    """
+    seeds = [generator.state for generator in layer._seed_generators]
+    return [*layer._non_trainable_variables, *seeds]
+
+
+def is_autocast(variable: Any) -> bool:
+    """Return whether a layer casts a variable to its compute dtype where it uses it."""
+    return variable._autocast
+
+
+def takes_training(model: Any) -> bool:
+    """Return whether a model's `call` has an argument `training`, which a caller may then give."""
+    return model._call_has_training_arg
+
+
+def graph_of_sequence(model: Any) -> Any | None:
+    """Return the functional graph that Keras made of a sequential model, or None before it did."""
+    return getattr(model, "_functional", None)
+
+
+def is_graph(model: Any) -> bool:
+    """Return whether a model is a functional graph, so that its calls can be read."""
+    return hasattr(model, "_nodes_by_depth")
+
+
+def nodes_in(graph: Any) -> tuple[Any, ...]:
+    """Return the calls of which a functional graph consists, in an order in which they can run."""
+    by_depth = graph._nodes_by_depth
+    return tuple(node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth])
+
+
+def origin_of(tensor: Any) -> Origin:
+    """Return where a tensor of a functional graph comes from."""
+    operation, number, position = tensor._keras_history
+    return Origin(operation, operation._inbound_nodes[number], position)
+
+
+def as_graph_inputs(graph: Any, tensors: Any) -> list[Any]:
+    """Return inputs in the order and shapes of a graph's own, as `predict` makes them.
+
+    A dict is sorted by the names of the inputs; a last axis of 1 is added or dropped.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    return graph._standardize_inputs(tensors)
+
+
+def output_shape_of(layer: Any) -> Any:
+    """Return the `output_shape` that a Lambda layer was given, which its configuration encodes."""
+    return layer._output_shape
+
+
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """Return the very objects that a model was compiled with.
+
+    `model.get_compile_config()` is public and gives their settings, from which those that Keras
+    does not know cannot be made again.
+    """
+    return dict(model._compile_config.config)
+
+
+def averages_of(optimizer: Any) -> Iterable[tuple[Any, Any]]:
+    """Return each weight that an optimizer trains with its average, None where it keeps none."""
+    return zip(
+        optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
+    )
