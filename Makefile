@@ -15,12 +15,19 @@ SOURCES := pyproject.toml batchnorm_mechanics/_version.py
 RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
 PEERS := $(VENV)/.ready-peers
+# The tests' packages; `make lowest` takes the lowest that pyproject.toml admits.
+TEST_LOCK ?= requirements-dev.lock
 # What the processor's kernels can change, and what another Python can.
 KERNEL_TESTS := tests/core tests/layers tests/statistics tests/training tests/doctor \
 	tests/test_machine.py tests/test_reference.py $(wildcard tests/test_cli*.py)
 PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statistics \
 	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/checks/test_weights.py \
 	tests/doctor/test_fold.py tests/tracing tests/test_machine.py tests/test_cli_trace.py
+# What touches Keras, TensorFlow and every other dependency at least once.
+LOWEST_TESTS := tests/test_keras.py tests/core/test_rows.py tests/statistics tests/layers/test_drop_in.py \
+	tests/layers/test_intercept.py tests/layers/test_saving.py tests/tracing/test_layers.py \
+	tests/doctor/test_demo.py tests/doctor/test_fold.py tests/studies/test_train.py \
+	tests/studies/test_report.py tests/test_cli_trace.py tests/test_cli_doctor.py
 # Not in a lock: one version of torch has a CPU build and a CUDA build of several gigabytes, and a
 # lock that names no index could only pin the second.
 TORCH := torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
@@ -66,7 +73,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test test-other test-pythons lint format types peers check wheel lock clean
+.PHONY: help reproduce bench test test-other test-pythons lowest lint format types peers check wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -96,6 +103,9 @@ test-pythons: ## run a part of the tests on Python 3.12 and 3.13, where they are
 		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$${python#python} test ARGS="$(PYTHON_TESTS)"; \
 	done
 
+lowest: ## run a part of the tests with the lowest versions that pyproject.toml admits
+	@$(MAKE) --no-print-directory VENV=.venv-lowest TEST_LOCK=requirements-lowest.lock test ARGS="$(LOWEST_TESTS)"
+
 lint: $(DEV) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -109,7 +119,7 @@ types: $(DEV) ## check types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
-check: lint types peers test test-other test-pythons wheel ## all of the above, and the wheel: what CI runs
+check: lint types peers test test-other test-pythons lowest wheel ## all of the above, and the wheel: what CI runs
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist
@@ -129,6 +139,7 @@ lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upg
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group peers $(ARGS) -o requirements-peers.lock
+	$(BIN)/uv pip compile -q $(LOCK) --resolution lowest-direct --group test --group build -o requirements-lowest.lock pyproject.toml
 
 clean: ## remove .venv and everything that was generated
 	rm -rf .venv .venv-* dist build .pytest_cache .ruff_cache .hypothesis
@@ -137,8 +148,8 @@ clean: ## remove .venv and everything that was generated
 $(RUN): requirements.lock requirements-build.lock $(SOURCES)
 	$(call set-up,requirements.lock requirements-build.lock,$(RUN))
 
-$(DEV): requirements-dev.lock $(SOURCES)
-	$(call set-up,requirements-dev.lock,$(RUN) $(DEV))
+$(DEV): $(TEST_LOCK) $(SOURCES)
+	$(call set-up,$(TEST_LOCK),$(RUN) $(DEV))
 
 $(PEERS): requirements-peers.lock $(DEV)
 	@touch $(VENV)/.installing

@@ -18,6 +18,7 @@ LOCKS = (
     "requirements-build.lock",
     "requirements-peers.lock",
     "requirements-dev.lock",
+    "requirements-lowest.lock",
 )
 MAX_BYTES = 400_000
 LARGE = {"batchnorm_mechanics/studies/data/mnist.npz"}
@@ -73,6 +74,18 @@ def test_the_locks_hold_every_declared_dependency():
     for name, requirements in wanted.items():
         locked = {canonical(pin) for pin in pins(read(name))}
         assert {canonical(requirement) for requirement in requirements} - locked == set(), name
+
+
+def test_the_lowest_lock_has_what_is_declared_as_lowest():
+    project = tomllib.loads(read("pyproject.toml"))
+    locked = pins(read("requirements-lowest.lock"))
+    for requirement in project["project"]["dependencies"]:
+        name, lowest = re.match(r"([\w.-]+)>=([\d.]+)", requirement).groups()
+        zeros = ("", ".0", ".0.0")
+        assert locked & {f"{name}=={lowest}{more}" for more in zeros}, (
+            f"{requirement}: what it needs itself, or another dependency, is newer. Raise the bound "
+            "to what `make lowest` runs."
+        )
 
 
 def test_every_library_that_the_package_imports_is_declared():

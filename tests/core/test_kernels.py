@@ -186,16 +186,20 @@ MASKED_MODES = [
 
 
 def masked_kernels():
-    for shape, axes, sizes in MASKED:
+    for number, (shape, axes, sizes) in enumerate(MASKED):
         for kernel, mode in MASKED_MODES:
-            if kernel != "rows" or (axes[-1] == len(shape) - 2 and len(sizes) < len(shape)):
-                name = f"{kernel}-{mode}-{shape}-{sizes}"
-                yield pytest.param(shape, axes, sizes, kernel, mode, id=name)
+            if kernel == "rows" and (axes[-1] != len(shape) - 2 or len(sizes) == len(shape)):
+                continue
+            # XLA takes half a second for each; layouts and offsets do not interact.
+            for offset in (2.0, 1e4) if mode != "xla" else (2.0, 1e4)[number % 2 :][:1]:
+                name = f"{kernel}-{mode}-{shape}-{sizes}-{offset:g}"
+                yield pytest.param(shape, axes, sizes, kernel, mode, offset, id=name)
 
 
-@pytest.mark.parametrize("offset", [2.0, 1e4])
-@pytest.mark.parametrize(("shape", "axes", "sizes", "kernel", "mode"), [*masked_kernels()])
-def test_each_kernel_counts_what_the_mask_lets_count(rng, shape, axes, sizes, kernel, offset, mode):
+@pytest.mark.parametrize(
+    ("shape", "axes", "sizes", "kernel", "mode", "offset"), [*masked_kernels()]
+)
+def test_each_kernel_counts_what_the_mask_lets_count(rng, shape, axes, sizes, kernel, mode, offset):
     x, dy = data(rng, shape, offset, "float32"), rng.normal(size=shape).astype("float32")
     gamma, beta = parameters(rng, shape, axes, "float32")
     mask = a_mask(rng, sizes)
