@@ -3,6 +3,7 @@
 import math
 from datetime import datetime
 
+from hardware import facts
 from worlds_record import (
     ACCELERATED,
     BOTH,
@@ -22,11 +23,9 @@ from worlds_record import (
     layer_ratio,
     samples,
     share,
+    spread,
     step_ratio,
 )
-
-from batchnorm_mechanics.bench.record import spread
-from batchnorm_mechanics.bench.wording import amount, machine_facts
 
 # From so many elements on a layer's work outweighs TensorFlow's own for starting it.
 LARGE = 2**17
@@ -90,7 +89,7 @@ def page(records):
 
 def _machine_lines(record):
     parts = [record[part] for part in (LAYERS, NETWORKS) if part in record]
-    lines = [f"- {fact}" for fact in machine_facts(parts[0]["machine"])] if parts else []
+    lines = [f"- {fact}" for fact in facts(parts[0]["machine"])] if parts else []
     for name in (LAYERS, NETWORKS):
         if name not in record:
             continue
@@ -99,7 +98,7 @@ def _machine_lines(record):
         finished = "" if part["finished"] else "; **interrupted, some are missing**"
         lines.append(f"- {name}: {date}, in {part['seconds']} s{finished}")
         if part["machine"] != parts[0]["machine"] | {"load": part["machine"]["load"]}:
-            lines += [f"  - {fact}" for fact in machine_facts(part["machine"])]
+            lines += [f"  - {fact}" for fact in facts(part["machine"])]
         if (part["machine"]["load"] or 0) > 0.5:
             lines.append(f"  - The machine was busy (load {part['machine']['load']}).")
     return lines
@@ -274,7 +273,16 @@ def _interval(one):
 
 
 def _time(found):
-    return NONE if found is None else amount(1e-6 * spread(found).median, "seconds")
+    return NONE if found is None else amount(1e-6 * spread(found).median)
+
+
+def amount(seconds):
+    """Return seconds in a unit in which they are easy to read, such as 31.4 ms."""
+    scale, unit = next(
+        (one for one in ((1.0, "s"), (1e-3, "ms")) if abs(seconds) >= one[0]), (1e-6, "us")
+    )
+    value = seconds / scale
+    return f"{value:.3g} {unit}" if abs(value) < 999.5 else f"{value:.0f} {unit}"
 
 
 def _grid(header, rows):

@@ -16,7 +16,7 @@ ORDER = (
     ("layers",),
     ("training",),
     ("tracing", "conformance", "studies", "doctor", "distribute"),
-    ("bench", "explorer"),
+    ("explorer",),
     ("cli",),
 )
 RANK = {part: rank for rank, row in enumerate(ORDER) for part in row}
