@@ -1,17 +1,22 @@
 """Largest error of the normalized output against float64, ours beside TensorFlow's and Keras's.
 
-Run as: python benchmarks/accuracy.py
+Run as: python benchmarks/accuracy.py, which writes benchmarks/records/accuracy.json
 """
+
+import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from hardware import describe
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import reference
 
+RECORD = Path(__file__).parent / "records" / "accuracy.json"
 SHAPE, AXES, EPSILON = (64, 14, 14, 32), [0, 1, 2], 1e-3
-MEANS = (0.0, 1e2, 1e4, 1e6)
+MEANS = (0, 100, 10_000, 1_000_000)
 
 
 def composed(x):
@@ -37,10 +42,10 @@ def ours(x):
 
 
 IMPLEMENTATIONS = {
-    "ours": ours,
-    "tf.nn.moments + tf.nn.batch_normalization": composed,
-    "FusedBatchNormV3": fused,
-    "keras.layers.BatchNormalization": keras_layer,
+    "`bnm.forward`": ours,
+    "`tf.nn.moments` and `tf.nn.batch_normalization`": composed,
+    "`FusedBatchNormV3`": fused,
+    "`keras.layers.BatchNormalization`": keras_layer,
 }
 
 
@@ -51,17 +56,19 @@ def errors(mean):
     # The oracle takes the same rounded input: what is judged is the computation alone.
     expected = reference.forward(x, None, None, AXES, EPSILON)[0]
     return {
-        name: np.abs(implementation(tf.constant(x)).numpy() - expected).max()
+        name: float(np.abs(implementation(tf.constant(x)).numpy() - expected).max())
         for name, implementation in IMPLEMENTATIONS.items()
     }
 
 
 def main():
-    """Print the table in Markdown."""
-    print(f"| mean of the input | {' | '.join(IMPLEMENTATIONS)} |")
-    print("| --- " * (1 + len(IMPLEMENTATIONS)) + "|")
-    for mean in MEANS:
-        print(f"| {mean:g} | {' | '.join(f'{error:.1e}' for error in errors(mean).values())} |")
+    """Measure, and write the record."""
+    record = {
+        "shape": SHAPE,
+        "machine": describe(),
+        "errors": [{"mean": mean, **errors(mean)} for mean in MEANS],
+    }
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

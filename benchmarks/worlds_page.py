@@ -112,7 +112,7 @@ def _summary_table(record):
             if row is not None:
                 rows.append([f"{theirs} / {ours}", measure, *row])
     header = ["", "", f"median from {LARGE:,} elements", "worst of those", "worst of all", "at"]
-    return _grid(header, rows)
+    return grid(header, rows)
 
 
 def _summary_row(record, theirs, ours, measure):
@@ -136,7 +136,7 @@ def _ratio_table(record, theirs, ours):
         rows.append(
             [_shape(case["shape"]), f"{math.prod(case['shape']):,}", *map(_interval, ratios)]
         )
-    return _grid(["shape", "elements", *MEASURES], rows)
+    return grid(["shape", "elements", *MEASURES], rows)
 
 
 def _time_table(record):
@@ -145,7 +145,7 @@ def _time_table(record):
     for case in _by_size(record):
         times = [samples(case, name, measure) for measure in measures for name in names]
         rows.append([_shape(case["shape"]), *map(_time, times)])
-    return _grid(["shape", *(f"{m}: {n}" for m in measures for n in names)], rows)
+    return grid(["shape", *(f"{m}: {n}" for m in measures for n in names)], rows)
 
 
 def _network_notes():
@@ -175,7 +175,7 @@ def _network_table(record):
                 ]
             )
     header = ["", "", "batch norms", "Keras", "share of batch norm", "possible gain", "gain"]
-    return _grid(header, rows)
+    return grid(header, rows)
 
 
 def _refusals(record):
@@ -209,7 +209,7 @@ def readme(records):
         rows.append(row)
     kinds = ("Keras, training", "torch, training", "Keras, inference")
     header = ["shape", *(f"{kind}, {_NAMES[world]}" for world in WORLDS for kind in kinds)]
-    return "\n".join([*_grid(header, rows), "", *_readme_networks(records)])
+    return "\n".join([*grid(header, rows), "", *_readme_networks(records)])
 
 
 def _readme_networks(records):
@@ -227,7 +227,7 @@ def _readme_networks(records):
                 row.append(_number(None if one is None else one.median))
         rows.append(row)
     header = ["network", *(f"{kind}, {_NAMES[world]}" for world in WORLDS for kind in STEPS)]
-    return _grid(header, rows)
+    return grid(header, rows)
 
 
 def summary(record):
@@ -285,6 +285,7 @@ def amount(seconds):
     return f"{value:.3g} {unit}" if abs(value) < 999.5 else f"{value:.0f} {unit}"
 
 
-def _grid(header, rows):
+def grid(header, rows):
+    """Return a table in Markdown as lines; all columns but the first stand to the right."""
     separator = ["---", *["---:"] * (len(header) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (header, separator, *rows)]

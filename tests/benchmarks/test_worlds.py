@@ -1,6 +1,5 @@
 import copy
 import json
-import re
 import subprocess
 import sys
 
@@ -151,20 +150,6 @@ def test_the_readme_s_tables_have_both_worlds_side_by_side():
     assert "| made up | 2.00 | 2.00 | 2.00 | 2.00 |" in text
 
 
-def test_the_readme_is_changed_between_its_marks_alone(tmp_path, monkeypatch):
-    for world, record in both().items():
-        records.write(tmp_path, world, record)
-    file = tmp_path / "README.md"
-    monkeypatch.setattr(worlds, "README", file)
-    file.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n")
-    assert worlds.main(["readme", "--write", "--records", str(tmp_path)]) == 0
-    expected = f"before\n<!-- speed -->\n{pages.readme(both())}\n<!-- /speed -->\nafter\n"
-    assert file.read_text() == expected
-    file.write_text("no marks\n")
-    with pytest.raises(SystemExit, match=re.escape("<!-- speed -->")):
-        worlds.main(["readme", "--write", "--records", str(tmp_path)])
-
-
 def test_without_records_there_is_no_page(tmp_path):
     with pytest.raises(SystemExit, match=r"Run `worlds\.py run` first"):
         worlds.main(["page", "--records", str(tmp_path), "--to", str(tmp_path / "page.md")])
@@ -303,11 +288,3 @@ def test_the_records_are_whole_small_and_of_their_worlds():
 def test_the_page_is_what_the_records_say():
     expected = pages.page(recorded())
     assert worlds.PAGE.read_text(encoding="utf-8") == expected
-
-
-def test_the_readme_s_tables_are_what_the_records_say():
-    found, text = recorded(), worlds.README.read_text(encoding="utf-8")
-    first, last = worlds.MARKS
-    if first not in text:
-        pytest.skip("the README has no place for them yet")
-    assert text.partition(first)[2].partition(last)[0] == f"\n{pages.readme(found)}\n"
