@@ -6,10 +6,8 @@ Run as: python benchmarks/accuracy.py, which writes benchmarks/records/accuracy.
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
-from hardware import describe
+from hardware import describe, limit_process
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import reference
@@ -21,18 +19,24 @@ MEANS = (0, 100, 10_000, 1_000_000)
 
 def composed(x):
     """TensorFlow's own two functions."""
+    import tensorflow as tf
+
     mean, variance = tf.nn.moments(x, AXES)
     return tf.nn.batch_normalization(x, mean, variance, None, None, EPSILON)
 
 
 def fused(x):
     """TensorFlow's fused operation."""
+    import tensorflow as tf
+
     ones, zeros = tf.ones(SHAPE[-1]), tf.zeros(SHAPE[-1])
     return tf.compat.v1.nn.fused_batch_norm(x, ones, zeros, epsilon=EPSILON)[0]
 
 
 def keras_layer(x):
     """Keras's layer in training mode."""
+    import keras
+
     return keras.layers.BatchNormalization(epsilon=EPSILON)(x, training=True)
 
 
@@ -56,13 +60,14 @@ def errors(mean):
     # The oracle takes the same rounded input: what is judged is the computation alone.
     expected = reference.forward(x, None, None, AXES, EPSILON)[0]
     return {
-        name: float(np.abs(implementation(tf.constant(x)).numpy() - expected).max())
+        name: float(np.abs(implementation(x).numpy() - expected).max())
         for name, implementation in IMPLEMENTATIONS.items()
     }
 
 
 def main():
     """Measure, and write the record."""
+    limit_process()
     record = {
         "shape": SHAPE,
         "machine": describe(),
