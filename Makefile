@@ -84,7 +84,7 @@ help: ## list the targets
 reproduce: $(RUN) ## run the MNIST studies and write the report
 	$(BIN)/bnm reproduce $(ARGS)
 
-bench: $(DEV) ## time ours beside Keras and the peers that are installed, for pyperf (ARGS="layer --fast")
+bench: $(DEV) ## time ours beside Keras and the peers that are installed, for pyperf (ARGS="layer")
 	$(BIN)/python benchmarks $(ARGS)
 
 test: $(DEV) ## run the tests

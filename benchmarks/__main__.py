@@ -17,7 +17,7 @@ def main(arguments):
     """Run the parts in turn; the exit code is 1 if any of them left something out."""
     parser = argparse.ArgumentParser(
         prog="python benchmarks",
-        usage=f"%(prog)s [{'|'.join(PARTS)}]... [-o FILE] [--fast] [other options of pyperf]",
+        usage=f"%(prog)s [{'|'.join(PARTS)}]... [-o FILE] [options of pyperf]",
         description=__doc__,
     )
     parser.add_argument(
