@@ -120,7 +120,7 @@ def studies(results):
             f"moving average changes {algorithm[0]:.2f} to {algorithm[1]:.2f} points, and the "
             f"reversed momentum costs {reverse[0]:.1f} to {reverse[1]:.1f}. {sum(within)} of the "
             f"{len(within)} published accuracies lie within our seeds' range widened by half a "
-            "point; the report says of the others what our runs show.",
+            "point; the report says of the rest what our runs show.",
         ]
     )
 

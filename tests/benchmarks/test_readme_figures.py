@@ -118,6 +118,22 @@ def test_the_readme_says_what_the_records_say():
     assert readme.put(text, readme.texts(worlds_record.FOLDER)) == text
 
 
+def test_the_readme_s_picture_shows_the_accuracies_of_the_record():
+    picture = (worlds.README.parent / "docs" / "reproduce.svg").read_text(encoding="utf-8")
+    record = json.loads((worlds_record.FOLDER / readme.STUDIES).read_text(encoding="utf-8"))
+    shown = [study for study in record["studies"] if not study["settings"]["track_inputs"]]
+    assert len(shown) == 11
+    expected = {
+        f"study: {study['name']}; steps: {study['steps']}; seed: {run['seed']}; "
+        f"accuracy: {run['test']:.2f}"
+        for study in shown
+        for run in study["runs"]
+    }
+    assert (
+        set(re.findall(r"study: \S+; steps: \d+; seed: \d+; accuracy: [\d.]+", picture)) == expected
+    )
+
+
 def test_the_readme_has_no_other_table_of_measured_figures():
     text = worlds.README.read_text(encoding="utf-8")
     for name in readme.texts(worlds_record.FOLDER):
