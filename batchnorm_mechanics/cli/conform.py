@@ -34,6 +34,10 @@ def conform(
         bool,
         typer.Option("--verbose", "-v", help="Print every case, as for subjects that are named."),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Judge edge cases too, of which nobody defines what is due."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
@@ -58,12 +62,13 @@ def conform(
     \b
     pass      within a tolerance that follows from the dtype's rounding alone
     FAIL      beyond it, or raised, hung for 60 s, crashed, gave a wrong shape
-    measured  shown, not judged: the dtype has no digit left there
+    measured  shown, not judged: the dtype has no digit left there, or nobody defines
+              what is due (edge cases; --strict judges them)
     skipped   the subject is not made for it
 
     Exit code: 0 if nothing failed, 1 if a subject failed, 2 on bad usage.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    from batchnorm_mechanics.conformance.cases import CASES, select
+    from batchnorm_mechanics.conformance.cases import CASES, judged, select
     from batchnorm_mechanics.conformance.subjects import registry
 
     if list_subjects:
@@ -73,6 +78,7 @@ def conform(
     for spec in specs:
         _check(spec)
     chosen = CASES if cases is None else select(cases)
+    chosen = judged(chosen) if strict else chosen
     from batchnorm_mechanics.conformance.workers import conform_all
 
     detailed = verbose or bool(subjects)

@@ -33,7 +33,9 @@ def report_as_json(report: Report) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "conventions": _finite(asdict(report.conventions)),
         "cases": [_finite(asdict(case)) for case in report.cases],
-        "failures": [failure for case in report.cases for failure in _failures(case)],
+        "failures": [
+            failure for case in report.cases if case.status == "fail" for failure in _failures(case)
+        ],
     }
 
 

@@ -32,6 +32,7 @@ from batchnorm_mechanics.conformance.tolerance import bound
 _OUTPUTS = (TRAINING_OUTPUT, INFERENCE_OUTPUT, MOVING_MEAN, MOVING_VARIANCE, DX, DGAMMA, DBETA)
 # More than any variance, and less than infinity, which comes of no computation that went well.
 _ANYTHING_FINITE = float(np.finfo(np.float64).max)
+_UNDEFINED = "nobody defines what is due without samples"
 _OF_X = (TRAINING_OUTPUT, INFERENCE_OUTPUT, DX)
 
 
@@ -251,7 +252,7 @@ def _dtype(what: str, case: Case) -> str:
 def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:
     status, reason = "pass", None
     if any(not check.passed for check in checks):
-        status = "fail"
+        status, reason = ("measured", _UNDEFINED) if case.undefined else ("fail", None)
     elif not checks:
         status, reason = "skipped", "nothing of what it is about can be asked"
     elif beyond:

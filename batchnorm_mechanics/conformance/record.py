@@ -49,8 +49,9 @@ class CaseResult:
     Attributes:
         case: the case's name.
         group: what the case is about, such as "axes" or "offset".
-        status: "pass"; "fail"; "measured" if the numbers are beyond what the dtype can promise, so
-            that they are shown and not judged; "skipped" if the subject is not made for it.
+        status: "pass"; "fail"; "measured" if what came is shown and not judged, since the dtype
+            has no digit left there or nobody defines what is due; "skipped" if the subject is not
+            made for it.
         checks: one for each output.
         reason: why it was skipped or only measured.
         seconds: how long it took.

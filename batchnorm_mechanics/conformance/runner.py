@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
-from batchnorm_mechanics.conformance.cases import CASES, Case
+from batchnorm_mechanics.conformance.cases import CASES, Case, judged
 from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.evidence import Evidence
 from batchnorm_mechanics.conformance.judge import judge
@@ -19,6 +19,7 @@ def conform(
     *,
     name: str | None = None,
     cases: Sequence[Case] = CASES,
+    strict: bool = False,
     progress: Callable[[CaseResult], None] | None = None,
 ) -> Report:
     """Say whether an implementation of batch normalization is right, and what conventions it has.
@@ -33,6 +34,7 @@ def conform(
             -> (y, new_moving_mean, new_moving_variance)`.
         name: what the report calls it; its own name by default.
         cases: what to ask it; `batchnorm_mechanics.conformance.cases.select` picks some.
+        strict: whether to judge edge cases too, of which nobody defines what is due.
         progress: called with each result as it comes.
 
     Returns:
@@ -51,20 +53,20 @@ def conform(
     """
     begun = time.perf_counter()
     if isinstance(subject, str):
-        judged = registry.resolve(subject)
+        asked = registry.resolve(subject)
     else:
-        judged = registry.as_subject(subject, name)
-    conventions = find_conventions(judged)
+        asked = registry.as_subject(subject, name)
+    conventions = find_conventions(asked)
     results, evidence = [], []
-    for case in cases:
-        result, found = judge(judged, case, conventions)
+    for case in judged(cases) if strict else cases:
+        result, found = judge(asked, case, conventions)
         results.append(result)
         evidence.append(found if telling(result, found) else None)
         if progress is not None:
             progress(result)
     return Report(
-        name=judged.name if name is None else name,
-        description=judged.description,
+        name=asked.name if name is None else name,
+        description=asked.description,
         conventions=conventions,
         cases=explain(results, evidence),
         seconds=time.perf_counter() - begun,

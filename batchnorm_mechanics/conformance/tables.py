@@ -50,7 +50,7 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     console.print(_cases(report.cases) if verbose else _groups(report.cases))
     for reason, count in _skipped(report.cases) if verbose else ():
         console.print(_indented(Text(f"{count} cases skipped: {reason}", "dim"), 2))
-    for line in _failures(report, verbose=verbose):
+    for line in (*_failures(report, verbose=verbose), *_edge_cases(report)):
         console.print(line)
 
 
@@ -93,7 +93,7 @@ def plain(report: Report) -> str:
 def _notes(reports: Sequence[Report]) -> Iterator[str]:
     statuses = {case.status for report in reports for case in report.cases}
     if "measured" in statuses:
-        yield "meas: the dtype has no digit left to judge by; --verbose has the numbers"
+        yield "meas: shown, not judged: no digit left in the dtype, or an edge case"
     if "skipped" in statuses:
         yield "skip: the subject is not made for it"
     yield "abs., rel., ULPs: largest differences; tol.: how much of the tolerance they use"
@@ -208,13 +208,33 @@ def _failures(report: Report, *, verbose: bool) -> Iterator[Text | Padding]:
         yield Text("\nFailures", "bold")
     for case in failed if verbose else failed[:_SHOWN]:
         yield Text.assemble("  ", ("FAIL", "bold red"), f" {case.case}")
-        for check in case.checks:
-            if not check.passed:
-                yield _indented(Text(f"{check.what}: {_why(check)}"), 4)
-                if check.diagnosis:
-                    yield _indented(Text(check.diagnosis, "red"), 6)
+        yield from _wrong(case, "red")
     if len(failed) > _SHOWN and not verbose:
         yield Text(f"  and {len(failed) - _SHOWN} more cases; --verbose shows them", "dim")
+
+
+def _edge_cases(report: Report) -> Iterator[Text | Padding]:
+    """Show what a subject does where nobody defines what is due."""
+    shown = [
+        case
+        for case in report.cases
+        if case.status == "measured" and any(not check.passed for check in case.checks)
+    ]
+    if shown:
+        yield Text(
+            "\nEdge cases: nobody defines them, so they are shown; --strict judges them", "bold"
+        )
+    for case in shown:
+        yield Text(f"  {case.case}")
+        yield from _wrong(case, "yellow")
+
+
+def _wrong(case: CaseResult, style: str) -> Iterator[Padding]:
+    for check in case.checks:
+        if not check.passed:
+            yield _indented(Text(f"{check.what}: {_why(check)}"), 4)
+            if check.diagnosis:
+                yield _indented(Text(check.diagnosis, style), 6)
 
 
 def _why(check: Check) -> str:
