@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from batchnorm_mechanics._files import write_atomically
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.bench.record import Spread, spread
 
 FOLDER = Path(__file__).parent / "records"

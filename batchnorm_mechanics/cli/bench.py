@@ -1,6 +1,5 @@
 """`bnm bench`: this package beside its peers, in one run."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,7 +79,9 @@ def bench(
     except KeyboardInterrupt:
         interrupted = True
     if as_json:
-        print(json.dumps(results.as_json(), indent=2, allow_nan=False))
+        from batchnorm_mechanics._io import json
+
+        print(json.text(results.as_json()))
     else:
         _print(results)
     if write is not None:
@@ -97,12 +98,12 @@ def bench(
 def _measure(results: "Results") -> None:
     from rich.console import Console
 
-    from batchnorm_mechanics.bench.progress import Display
+    from batchnorm_mechanics._io.progress import Display
     from batchnorm_mechanics.bench.run import measure
 
     # Progress goes to standard error, so that standard output holds the results alone.
-    with Display(Console(stderr=True)) as display:
-        for comparison in measure(results.request, display):
+    with Display(Console(stderr=True), "starting") as display:
+        for comparison in measure(results.request, display.now):
             results.comparisons.append(comparison)
     results.finished = True
 
@@ -117,7 +118,7 @@ def _print(results: "Results") -> None:
 
 def _write(results: "Results", path: Path) -> None:
     from batchnorm_mechanics._exceptions import InputError
-    from batchnorm_mechanics._files import write_atomically
+    from batchnorm_mechanics._io.files import write_atomically
     from batchnorm_mechanics.bench.markdown import page
 
     try:
