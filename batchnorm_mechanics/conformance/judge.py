@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 
 from batchnorm_mechanics import reference
-from batchnorm_mechanics.conformance.cases import Case
-from batchnorm_mechanics.conformance.comparison import Due, compare, wrong_kind
-from batchnorm_mechanics.conformance.data import Data, draw
-from batchnorm_mechanics.conformance.empty import judge_empty
-from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.expected import expected
-from batchnorm_mechanics.conformance.hearing import Claim, Hearing, in_one_line
-from batchnorm_mechanics.conformance.questions import ask_all
+from batchnorm_mechanics.conformance.cases import Case, Data, draw
+from batchnorm_mechanics.conformance.evidence import Due, Evidence, compare, expected, wrong_kind
+from batchnorm_mechanics.conformance.questions import (
+    Answers,
+    Claim,
+    ask_all,
+    ask_empty,
+    in_one_line,
+)
 from batchnorm_mechanics.conformance.record import (
     DBETA,
     DGAMMA,
@@ -53,9 +54,9 @@ def judge(
 
     Example:
         >>> from batchnorm_mechanics.conformance.cases import select
-        >>> from batchnorm_mechanics.conformance.subjects import registry
+        >>> from batchnorm_mechanics.conformance import subjects
         >>> [case] = select("one step rank 2")
-        >>> judge(registry.resolve("keras"), case, Conventions("biased", "old"))[0].status
+        >>> judge(subjects.resolve("keras"), case, Conventions("biased", "old"))[0].status
         'pass'
     """
     begun = time.perf_counter()
@@ -68,15 +69,15 @@ def judge(
     reason = reason or _missing(subject, case, conventions)
     if setting is None or reason is not None:
         return CaseResult(case.name, case.group, "skipped", reason=reason), None
-    hearing = Hearing(subject, setting, data, may_refuse=_samples(case, data) <= 1)
+    answers = Answers(subject, setting, data, may_refuse=_samples(case, data) <= 1)
     evidence = None
     if case.samples == 0:
-        result = _result(case, judge_empty(hearing), [])
+        result = _result(case, ask_empty(answers), [])
     else:
-        ask_all(hearing, case)
-        evidence, beyond = _with_due(_evidence(hearing, conventions), case)
-        evidence = _with_claims(evidence, hearing.claims)
-        result = _result(case, _compare(hearing, evidence, case, beyond), beyond)
+        ask_all(answers, case)
+        evidence, beyond = _with_due(_evidence(answers, conventions), case)
+        evidence = _with_claims(evidence, answers.claims)
+        result = _result(case, _compare(answers, evidence, case, beyond), beyond)
     return replace(result, seconds=time.perf_counter() - begun), evidence
 
 
@@ -129,9 +130,9 @@ def _samples(case: Case, data: Data | Evidence) -> int:
     return int(max(np.max(count) for count in counts))
 
 
-def _evidence(hearing: Hearing, conventions: Conventions) -> Evidence:
+def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
     """Return what was given and what came back, with what the subject has where it was not set."""
-    setting, data = hearing.setting, hearing.data
+    setting, data = answers.setting, answers.data
     kept = tuple(setting.shape[axis] for axis in setting.kept or ())
 
     def filled(value: np.ndarray | None, otherwise: float | None) -> np.ndarray | None:
@@ -149,13 +150,13 @@ def _evidence(hearing: Hearing, conventions: Conventions) -> Evidence:
     )
     return Evidence(
         setting=setting,
-        momentum_weighs=hearing.subject.declared_momentum or conventions.momentum_weighs,
+        momentum_weighs=answers.subject.declared_momentum or conventions.momentum_weighs,
         unbiased=conventions.moving_variance == "unbiased",
         batches=data.batches,
         masks=data.masks,
         dy=data.dy,
         probe=data.probe,
-        actual=hearing.actual,
+        actual=answers.actual,
     )
 
 
@@ -224,9 +225,9 @@ def _with_claims(evidence: Evidence, claims: list[Claim]) -> Evidence:
     return replace(evidence, actual=actual, expected=values, tolerance=tolerances)
 
 
-def _compare(hearing: Hearing, evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
+def _compare(answers: Answers, evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
     """Return all checks; what is beyond judging passes if it is at all what it should be."""
-    checks = list(hearing.checks)
+    checks = list(answers.checks)
     for what, value in evidence.expected.items():
         due = Due(value, evidence.tolerance[what], _dtype(what, case))
         check = compare(what, evidence.actual[what], due)

@@ -16,8 +16,8 @@ import tensorflow as tf
 from batchnorm_mechanics import reference
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.model import Material, Prediction
-from batchnorm_mechanics.conformance.steps import Moments, Pair, Steps
+from batchnorm_mechanics.conformance.mistakes import Axes, Moments, Pair, Steps
+from batchnorm_mechanics.conformance.prediction import Material, Prediction
 
 _STATISTICS = (record.MOVING_MEAN, record.MOVING_VARIANCE)
 _HALF = ("float16", "bfloat16")
@@ -74,7 +74,7 @@ class ImpreciseStatistics:
     one_pass: bool
     kind: str = "precision"
 
-    def label(self, material: Material) -> str:
+    def label(self, rank: int, axes: Axes) -> str:
         """Return the name."""
         return self.name
 
@@ -219,7 +219,7 @@ class ImpreciseOutput:
     name: str
     kind: str = "precision"
 
-    def label(self, material: Material) -> str:
+    def label(self, rank: int, axes: Axes) -> str:
         """Return the name."""
         return self.name
 

@@ -11,7 +11,7 @@ from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.evidence import Evidence
 from batchnorm_mechanics.conformance.judge import judge
 from batchnorm_mechanics.conformance.record import CaseResult, Report
-from batchnorm_mechanics.conformance.subjects import registry
+from batchnorm_mechanics.conformance.subjects import as_subject, resolve
 
 
 def conform(
@@ -52,10 +52,7 @@ def conform(
         (True, 'biased')
     """
     begun = time.perf_counter()
-    if isinstance(subject, str):
-        asked = registry.resolve(subject)
-    else:
-        asked = registry.as_subject(subject, name)
+    asked = resolve(subject) if isinstance(subject, str) else as_subject(subject, name)
     conventions = find_conventions(asked)
     results, evidence = [], []
     for case in judged(cases) if strict else cases:

@@ -61,9 +61,8 @@ import ml_dtypes
 import numpy as np
 
 from batchnorm_mechanics import reference
-from batchnorm_mechanics.conformance.asking import as_type
-from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.expected import (
+from batchnorm_mechanics.conformance.evidence import (
+    Evidence,
     decay,
     epsilon,
     expected,
@@ -78,6 +77,7 @@ from batchnorm_mechanics.conformance.record import (
     MOVING_VARIANCE,
     TRAINING_OUTPUT,
 )
+from batchnorm_mechanics.conformance.subject import as_type
 
 _Array = np.ndarray
 

@@ -7,8 +7,7 @@ import pytest
 from oracle_cases import DTYPES, whole
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.conformance.cases import CASES, select
-from batchnorm_mechanics.conformance.data import draw
+from batchnorm_mechanics.conformance.cases import CASES, draw, select
 
 NAMES = {case.name: case for case in CASES}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from batchnorm_mechanics.conformance import subjects
 from batchnorm_mechanics.conformance.cases import CASES, judged, select
 from batchnorm_mechanics.conformance.runner import conform
-from batchnorm_mechanics.conformance.subjects import registry
 
 EDGE = select("edge cases")
 PUBLISHED = ("tf.nn", "tf.fused", "keras", "torch", "flax", "onnxruntime")
@@ -66,7 +66,7 @@ def test_a_textbook_implementation_passes(textbook):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_published_layer_fails_by_an_edge_case(name):
-    if name not in registry.default_names():
+    if name not in subjects.default_names():
         pytest.skip(f"{name} is not installed")
     report = conform(name, cases=EDGE)
     assert report.passed, str(report)

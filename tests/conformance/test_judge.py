@@ -16,7 +16,7 @@ from batchnorm_mechanics.conformance.record import (
     TRAINING_OUTPUT,
     Conventions,
 )
-from batchnorm_mechanics.conformance.subject import Ability, Running
+from batchnorm_mechanics.conformance.subject import Ability, Statistics
 
 # Edge cases among them: what is only shown is decided as if it were judged.
 NAMES = {case.name: case for case in judged(CASES)}
@@ -203,7 +203,9 @@ def test_a_wrong_shape_fails_with_both_shapes():
 
 
 def test_moving_statistics_of_a_wrong_shape_fail_and_leave_inference_unjudged():
-    subject = with_session(running=lambda self: Running(np.zeros((1, 3), np.float32), np.ones(3)))
+    subject = with_session(
+        statistics=lambda self: Statistics(np.zeros((1, 3), np.float32), np.ones(3))
+    )
     found = result(subject, "one step rank 2")
     checks = {check.what: check for check in found.checks}
     assert checks[MOVING_MEAN].reason == "shape (1, 3), expected (3,)"

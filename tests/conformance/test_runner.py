@@ -100,7 +100,7 @@ def test_a_report_becomes_json_without_numbers_that_json_lacks():
     assert failure == {
         "case": "one step rank 2",
         "what": "inference output",
-        "error": None,
+        "error": "Infinity",
         "tolerance": pytest.approx(failure["tolerance"]),
         "diagnosis": None,
         "reason": "NaN or infinite where it should be a number",

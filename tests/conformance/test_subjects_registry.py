@@ -9,8 +9,8 @@ import pytest
 from oracle_cases import whole
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.conformance.subjects import registry
-from batchnorm_mechanics.conformance.subjects.registry import as_subject, resolve
+from batchnorm_mechanics.conformance import subjects
+from batchnorm_mechanics.conformance.subjects import as_subject, resolve
 
 WITHOUT_PEERS = [
     "bnm.functions",
@@ -73,11 +73,11 @@ def refused(spec, message):
 
 
 def test_without_the_peers_eight_subjects_can_run(without_peers):
-    assert registry.default_names() == WITHOUT_PEERS
+    assert subjects.default_names() == WITHOUT_PEERS
 
 
 def test_all_names_has_the_peers_whether_they_are_installed_or_not(without_peers):
-    assert registry.all_names() == [*WITHOUT_PEERS, "torch", "flax", "onnxruntime"]
+    assert subjects.all_names() == [*WITHOUT_PEERS, "torch", "flax", "onnxruntime"]
 
 
 @pytest.mark.parametrize("name", WITHOUT_PEERS)
@@ -89,11 +89,11 @@ def test_a_built_in_subject_has_its_name_and_no_source(name):
 def test_naming_subjects_imports_nothing_heavy():
     code = (
         "import sys\n"
-        "from batchnorm_mechanics.conformance.subjects import registry\n"
-        "registry.default_names()\n"
+        "from batchnorm_mechanics.conformance import subjects\n"
+        "subjects.default_names()\n"
         "for name in ('torch', 'flax', 'onnxruntime'):\n"
-        "    if name in registry.default_names():\n"
-        "        registry.resolve(name)\n"
+        "    if name in subjects.default_names():\n"
+        "        subjects.resolve(name)\n"
         "heavy = {'tensorflow', 'keras', 'torch', 'jax', 'flax', 'onnx', 'onnxruntime'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

@@ -11,13 +11,13 @@ import numpy as np
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    wide,
 )
-from batchnorm_mechanics.conformance.subjects.layout import wide
 
 
 class FlaxBatchNorm(Subject):
@@ -120,9 +120,9 @@ class FlaxSession(Session):
                 np.asarray(of_module["bias"][...]),
             )
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the module's statistics."""
-        return Running(np.array(self._module.mean[...]), np.array(self._module.var[...]))
+        return Statistics(np.array(self._module.mean[...]), np.array(self._module.var[...]))
 
     def reload(self) -> Self:
         """Write the module's state as msgpack, and put it into a new module of the same settings.

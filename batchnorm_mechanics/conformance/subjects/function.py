@@ -11,13 +11,16 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    in_shape,
+    kept_shape,
+    parameters,
+    wide,
 )
-from batchnorm_mechanics.conformance.subjects.layout import in_shape, kept_shape, parameters, wide
 
 SIGNATURE = (
     "f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training) -> "
@@ -212,13 +215,13 @@ class FunctionSession(Session):
         )
         return Slopes(dx, dgamma, dbeta)
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the statistics that the function returned last."""
         mean, variance = (
             in_shape(_array(value).copy(), self._kept_shape)
             for value in (self._mean, self._variance)
         )
-        return Running(mean, variance)
+        return Statistics(mean, variance)
 
 
 def _find_manner(function: Callable[..., Any]) -> _Manner:

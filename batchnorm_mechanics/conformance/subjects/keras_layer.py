@@ -2,7 +2,7 @@
 
 import inspect
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -13,28 +13,28 @@ import tensorflow as tf
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    in_shape,
+    kept_shape,
 )
-from batchnorm_mechanics.conformance.subjects.execution import Execution, Way
 from batchnorm_mechanics.conformance.subjects.layer_recipe import (
-    POLICIES,
-    ClassRecipe,
-    InstanceRecipe,
-    Recipe,
-)
-from batchnorm_mechanics.conformance.subjects.layer_weights import (
     BETA,
     GAMMA,
     MEAN,
+    POLICIES,
     ROLES,
     VARIANCE,
+    ClassRecipe,
+    InstanceRecipe,
+    Recipe,
     find_weights,
 )
-from batchnorm_mechanics.conformance.subjects.layout import in_shape, kept_shape
+
+Way = Literal["eager", "graph", "compiled"]
 
 # What a layer is built for to see which weights it has: one of them should suit it.
 _TRIAL_SHAPES = ((2, 3), (2, 3, 4, 5), (2, 3, 4), (2, 3, 4, 5, 6))
@@ -202,6 +202,44 @@ class KerasLayer(Subject):
         return LayerSession(layer, setting, self._way)
 
 
+class Execution:
+    """Runs functions of tensors in one way, each traced once for each shape of its inputs.
+
+    Args:
+        way: "eager" calls them; "graph" makes a `tf.function` of them; "compiled" one with
+            `jit_compile=True`.
+
+    Example:
+        >>> run = Execution("graph")
+        >>> run("double", lambda x: [2 * x], tf.constant(3.0))[0].numpy().item()
+        6.0
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._traced: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, name: str, function: Callable[..., Any], *tensors: tf.Tensor) -> Any:
+        """Return what the function returns.
+
+        Args:
+            name: stands for the function; the same name must always come with the same function.
+            function: takes the tensors and returns tensors.
+            *tensors: its inputs, of known shapes.
+        """
+        if self._way == "eager":
+            return function(*tensors)
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+        key = (name, *((tuple(spec.shape), spec.dtype.name) for spec in specs))
+        if key not in self._traced:
+            # Traced by hand for each shape, as it is meant: left to tf.function, many subjects one
+            # after another look like needless retracing, and it warns.
+            self._traced[key] = tf.function(
+                function, jit_compile=self._way == "compiled"
+            ).get_concrete_function(*specs)
+        return self._traced[key](*tensors)
+
+
 class LayerSession(Session):
     """A layer set up for one setting."""
 
@@ -264,13 +302,13 @@ class LayerSession(Session):
             ),
         )
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the values of the two variables."""
         mean, variance = (
             in_shape(tf.convert_to_tensor(self._weights[role]).numpy().copy(), self._kept_shape)
             for role in (MEAN, VARIANCE)
         )
-        return Running(mean, variance)
+        return Statistics(mean, variance)
 
     @property
     def _kept_shape(self) -> tuple[int, ...] | None:

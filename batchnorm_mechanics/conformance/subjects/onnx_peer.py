@@ -11,8 +11,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from batchnorm_mechanics.conformance.subject import Ability, Running, Session, Setting, Subject
-from batchnorm_mechanics.conformance.subjects.layout import parameters, wide
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Session,
+    Setting,
+    Statistics,
+    Subject,
+    parameters,
+    wide,
+)
 
 # Since this version the node has its present form; later ones take more types.
 _OPSET = 15
@@ -131,9 +138,9 @@ class OnnxSession(Session):
         """Run the node without the attribute."""
         return self._output(x, training=None)
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the statistics that the next model gets."""
-        return Running(*(self._values[name].copy() for name in _STATISTICS))
+        return Statistics(*(self._values[name].copy() for name in _STATISTICS))
 
     def reload(self) -> Self:
         """Write the model for inference to a file, and read parameters and statistics from it."""

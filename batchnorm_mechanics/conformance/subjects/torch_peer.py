@@ -12,13 +12,13 @@ import numpy as np
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    wide,
 )
-from batchnorm_mechanics.conformance.subjects.layout import wide
 
 _CLASSES = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"}
 
@@ -91,9 +91,9 @@ class TorchSession(Session):
         sources = [inputs, self._module.weight, self._module.bias]
         return Slopes(*map(_array, torch.autograd.grad(y, sources, _tensor(dy).to(y.dtype))))
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the module's running statistics."""
-        return Running(_array(self._module.running_mean), _array(self._module.running_var))
+        return Statistics(_array(self._module.running_mean), _array(self._module.running_var))
 
     def reload(self) -> Self:
         """Save the state_dict, and load it into a new module with the same arguments."""

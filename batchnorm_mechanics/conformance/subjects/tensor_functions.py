@@ -1,20 +1,129 @@
-"""What TensorFlow itself has: `tf.nn.batch_normalization` and the fused operation."""
+"""Functions of tensors as subjects: ours, `tf.nn.batch_normalization` and the fused operation."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from batchnorm_mechanics import core
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    parameters,
+    reduced_axes,
+    wide,
 )
-from batchnorm_mechanics.conformance.subjects.layout import parameters, reduced_axes, wide
+from batchnorm_mechanics.statistics import ExponentialMovingAverage
+
+
+def functions() -> "CoreFunctions":
+    """Return our functions with the gradients of `backward`."""
+    return CoreFunctions("bnm.functions", autodiff=False)
+
+
+def functions_with_autodiff() -> "CoreFunctions":
+    """Return our functions with the gradients that TensorFlow derives from `forward`."""
+    return CoreFunctions("bnm.functions-autodiff", autodiff=True)
+
+
+class CoreFunctions(Subject):
+    """`forward`, `infer` and `backward`, with `ExponentialMovingAverage` for the statistics.
+
+    The statistics begin where the policy begins, and a setting's momentum is its decay. Axes are
+    named in every call of these functions, so no kept axis is theirs by default.
+
+    Args:
+        name: see `Subject`.
+        autodiff: whether gradients are TensorFlow's instead of `backward`'s.
+    """
+
+    def __init__(self, name: str, *, autodiff: bool) -> None:
+        way = "autodiff" if autodiff else "backward"
+        self.name = name
+        self.description = f"our functions forward, infer and {way}"
+        self.abilities = frozenset(
+            {
+                Ability.TRAIN,
+                Ability.INFER,
+                Ability.STATISTICS,
+                Ability.GRADIENTS,
+                Ability.MASK,
+            }
+        )
+        self.declared_momentum = "old"
+        self.needs = frozenset({"axis"})
+        self._autodiff = autodiff
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse to reduce over nothing; see `Subject.refusal`."""
+        if setting.kept is not None and len(setting.kept) == len(setting.shape):
+            return "it reduces over at least one axis"
+        return None
+
+    def open(self, setting: Setting) -> "CoreSession":
+        """Return a session with the policy's state."""
+        return CoreSession(setting, autodiff=self._autodiff)
+
+
+class CoreSession(Session):
+    """Parameters and statistics for our functions."""
+
+    def __init__(self, setting: Setting, *, autodiff: bool) -> None:
+        rank = len(setting.shape)
+        kept = (rank - 1,) if setting.kept is None else setting.kept
+        dtype = tf.as_dtype(wide(setting.dtype))
+        given = parameters(setting, kept)
+        self._gamma = tf.constant(given.gamma, dtype)
+        self._beta = tf.constant(given.beta, dtype)
+        self._options: dict[str, Any] = {"axes": reduced_axes(rank, kept)}
+        if setting.epsilon is not None:
+            self._options["epsilon"] = setting.epsilon
+        self._policy = (
+            ExponentialMovingAverage()
+            if setting.momentum is None
+            else ExponentialMovingAverage(decay=setting.momentum)
+        )
+        state = self._policy.init(given.mean.shape, dtype)
+        for field, value in (("mean", setting.moving_mean), ("variance", setting.moving_variance)):
+            if value is not None:
+                state = state._replace(**{field: tf.constant(value, dtype)})
+        self._state = state
+        self._autodiff = autodiff
+
+    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Normalize by the batch and update the policy's state."""
+        y, cache = core.forward(tf.constant(x), self._gamma, self._beta, mask=mask, **self._options)
+        self._state = self._policy.update(self._state, cache.mean, cache.variance, cache.count)
+        return y.numpy()
+
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        """Normalize by what the policy reads from its state."""
+        mean, variance = self._policy.read(self._state)
+        return core.infer(
+            tf.constant(x), mean, variance, self._gamma, self._beta, **self._options
+        ).numpy()
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return the gradients of `backward`, or TensorFlow's of `forward`."""
+
+        def forward(*sources: tf.Tensor) -> tuple[tf.Tensor, core.Cache]:
+            return core.forward(*sources, mask=mask, **self._options)
+
+        sources = (tf.constant(x), self._gamma, self._beta)
+        if self._autodiff:
+            return _taped(lambda *given: forward(*given)[0], sources, dy)
+        slopes = core.backward(tf.constant(dy), forward(*sources)[1])
+        return Slopes(*(slope.numpy() for slope in slopes))
+
+    def statistics(self) -> Statistics:
+        """Return what the policy reads from its state."""
+        return Statistics(*(value.numpy() for value in self._policy.read(self._state)))
 
 
 class TfNn(Subject):
@@ -60,31 +169,24 @@ class TfNnSession(Session):
         )
         self._statistics_shape = given.gamma.shape
 
-    def _trained(self, x: tf.Tensor) -> tf.Tensor:
+    def _trained(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         mean, variance = tf.nn.moments(x, self._axes, keepdims=True)
-        return self._normalized(x, mean, variance)
-
-    def _normalized(self, x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
-        return tf.nn.batch_normalization(x, mean, variance, self._beta, self._gamma, self._epsilon)
+        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, self._epsilon)
 
     def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Normalize by the batch's own moments."""
-        return self._trained(tf.constant(x)).numpy()
+        return self._trained(tf.constant(x), self._gamma, self._beta).numpy()
 
     def infer(self, x: np.ndarray) -> np.ndarray:
         """Normalize by the statistics that the setting gave."""
-        return self._normalized(tf.constant(x), self._mean, self._variance).numpy()
+        return tf.nn.batch_normalization(
+            tf.constant(x), self._mean, self._variance, self._beta, self._gamma, self._epsilon
+        ).numpy()
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return TensorFlow's gradients."""
-        sources = [tf.constant(x), self._gamma, self._beta]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            y = self._trained(sources[0])
-        slopes: list[Any] = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
-        dx, dgamma, dbeta = (slope.numpy() for slope in slopes)
-        shape = self._statistics_shape
-        return Slopes(dx, dgamma.reshape(shape), dbeta.reshape(shape))
+        slopes = _taped(self._trained, (tf.constant(x), self._gamma, self._beta), dy)
+        return Slopes(slopes.dx, *(np.reshape(each, self._statistics_shape) for each in slopes[1:]))
 
 
 class TfFused(Subject):
@@ -172,16 +274,12 @@ class TfFusedSession(Session):
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return what the gradient that is registered for the operation gives."""
-        sources = [tf.constant(x), self._gamma, self._beta]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            y, _, _ = self._run(sources[0], training=True)
-        slopes: list[Any] = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
-        return Slopes(*(slope.numpy() for slope in slopes))
+        sources = (tf.constant(x), self._gamma, self._beta)
+        return _taped(lambda x, *_: self._run(x, training=True)[0], sources, dy)
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the moving statistics as the operation gave them back last."""
-        return Running(self._mean.numpy(), self._variance.numpy())
+        return Statistics(self._mean.numpy(), self._variance.numpy())
 
 
 def _four_axes(shape: list[int]) -> list[int]:
@@ -196,6 +294,17 @@ def _four_axes(shape: list[int]) -> list[int]:
     batch, *between, channels = shape
     first, *rest = [*between, 1, 1]
     return [batch, first, math.prod(rest), channels]
+
+
+def _taped(
+    forward: Callable[..., tf.Tensor], sources: tuple[tf.Tensor, ...], dy: np.ndarray
+) -> Slopes:
+    """Return the gradients that TensorFlow derives from a function of x, gamma and beta."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        y = forward(*sources)
+    slopes: Any = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
+    return Slopes(*(slope.numpy() for slope in slopes))
 
 
 def _version() -> str:

@@ -1,18 +1,21 @@
-"""Reports as a terminal shows them, in 80 columns."""
+"""Reports as a terminal of 80 columns shows them, and conventions in words.
+
+Whose convention it is comes from what `find_conventions` measured of the libraries: Keras 3 has the
+biased variance, momentum 0.99 for the old value and epsilon 1e-3; PyTorch the unbiased one,
+momentum 0.1 for the new value and 1e-5; flax the biased one, 0.99 for the old value and 1e-5.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 
-# Imported only when there are reports to show.
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Report, Status
-from batchnorm_mechanics.conformance.wording import describe
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report, Status
 
 _WIDTH = 80
 # A subject with one mistake fails nearly everywhere: the first cases show it as well as all do.
@@ -29,8 +32,44 @@ _MARKS: dict[Status, str] = {
     "measured": "meas",
     "skipped": "skip",
 }
-_MODES = {"training": "train", "inference": "infer"}
-_LARGE_MEANS = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
+_MODE_COLUMN = {"training": "train", "inference": "infer"}
+_LARGE_MEAN_COLUMN = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
+_MOVING_VARIANCE = {
+    "biased": "biased moving variance, as Keras; PyTorch's is unbiased",
+    "unbiased": "unbiased moving variance, as PyTorch; Keras's is biased",
+    "none": "moving statistics never move",
+    "other": "moving variance neither the biased nor the unbiased one",
+}
+_MOMENTUM = {
+    "old": "momentum weighs the old value, as Keras; PyTorch's weighs the new",
+    "new": "momentum weighs the new value, as PyTorch; Keras's weighs the old",
+}
+_PLACE = {
+    "inside": "epsilon inside the root, as the paper",
+    "outside": "epsilon outside the root; the paper has it inside",
+}
+_AXIS = {
+    -1: "keeps the last axis by default, as Keras; PyTorch keeps axis 1",
+    1: "keeps axis 1 by default, as PyTorch; Keras keeps the last",
+}
+_MODE = {
+    "inference": "inference by default, as Keras; PyTorch's modules begin in training",
+    "training": "training by default, as PyTorch's modules; Keras: inference",
+}
+_ONE_SAMPLE = {
+    "normalizes": "one sample behind a statistic: gives beta, as Keras; PyTorch refuses",
+    "refuses": "one sample behind a statistic: refused, as PyTorch; Keras gives beta",
+}
+_EMPTY = {
+    "refuses": "an empty batch is refused",
+    "ignores": "an empty batch changes no statistics",
+    "poisons": "an empty batch spoils the moving statistics",
+}
+_LARGE_MEAN = {
+    "exact": "a large mean costs no digits",
+    "proportional": "a large mean costs one digit for each digit of mean/std",
+    "quadratic": "a large mean costs two digits for each digit of mean/std",
+}
 
 
 def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
@@ -72,8 +111,8 @@ def print_summary(reports: Sequence[Report], console: Console) -> None:
             found.moving_variance or "–",
             found.momentum_weighs or "–",
             "–" if found.default_epsilon is None else f"{found.default_epsilon:g}",
-            _MODES.get(found.default_mode or "", "–"),
-            _LARGE_MEANS.get(found.large_mean or "", "–"),
+            _MODE_COLUMN.get(found.default_mode or "", "–"),
+            _LARGE_MEAN_COLUMN.get(found.large_mean or "", "–"),
             f"{report.seconds:.0f}",
         )
     console.print()
@@ -82,7 +121,7 @@ def print_summary(reports: Sequence[Report], console: Console) -> None:
         console.print(Text(line, "dim"))
 
 
-def plain(report: Report) -> str:
+def plain_text(report: Report) -> str:
     """Return a report as text, as `print` shows it."""
     console = Console(file=StringIO(), width=_WIDTH, color_system=None, highlight=False)
     with console.capture() as capture:
@@ -244,3 +283,71 @@ def _why(check: Check) -> str:
         return check.reason
     due = "the same was due" if check.tolerance == 0 else f"{check.tolerance:.2g} allowed"
     return f"off by {check.error:.3g}, {due}"
+
+
+def describe(conventions: Conventions) -> list[str]:
+    """Return what a subject does in short lines, one for each convention that could be told.
+
+    Args:
+        conventions: as `find_conventions` returned them.
+
+    Returns:
+        Lines of at most 76 columns, without a line for what is None.
+
+    Example:
+        >>> describe(Conventions(moving_variance="unbiased", default_epsilon=1e-5))
+        ["unbiased moving variance, as PyTorch; Keras's is biased",
+         "epsilon 1e-05 by default, as PyTorch and flax; Keras's is 0.001"]
+    """
+    lines = [
+        _MOVING_VARIANCE.get(conventions.moving_variance or ""),
+        _MOMENTUM.get(conventions.momentum_weighs or ""),
+        _momentum(conventions),
+        _PLACE.get(conventions.epsilon_place or ""),
+        _epsilon(conventions.default_epsilon),
+        _initial(conventions),
+        _AXIS.get(conventions.axis_kept or 0),
+        _MODE.get(conventions.default_mode or ""),
+        _inference(conventions.moves_in_inference),
+        _ONE_SAMPLE.get(conventions.one_sample or ""),
+        _EMPTY.get(conventions.empty_batch or ""),
+        _LARGE_MEAN.get(conventions.large_mean or ""),
+    ]
+    return [line for line in lines if line is not None]
+
+
+def _momentum(conventions: Conventions) -> str | None:
+    value = conventions.default_momentum
+    if value is None:
+        return None
+    known = {
+        ("old", 0.99): ", as Keras and flax",
+        ("new", 0.1): ", as PyTorch",
+        ("old", 0.9): ", as ONNX",
+    }
+    whose = known.get((conventions.momentum_weighs or "", value), "")
+    return f"momentum {value:g} by default{whose}"
+
+
+def _epsilon(value: float | None) -> str | None:
+    if value is None:
+        return None
+    if value == 1e-3:
+        return "epsilon 0.001 by default, as Keras; PyTorch and flax have 1e-05"
+    if value == 1e-5:
+        return "epsilon 1e-05 by default, as PyTorch and flax; Keras's is 0.001"
+    return f"epsilon {value:g} by default; Keras's is 0.001, PyTorch's and flax's 1e-05"
+
+
+def _initial(conventions: Conventions) -> str | None:
+    mean, variance = conventions.initial_mean, conventions.initial_variance
+    if mean is None or variance is None:
+        return None
+    usual = ", as everywhere" if (mean, variance) == (0.0, 1.0) else "; usual are 0 and 1"
+    return f"moving mean {mean:g} and variance {variance:g} at first{usual}"
+
+
+def _inference(moves: bool | None) -> str | None:
+    if moves is None:
+        return None
+    return "inference moves the statistics" if moves else "inference leaves the statistics alone"
