@@ -153,7 +153,7 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
         array = np.lib.format.read_array(file, allow_pickle=False)
         # The checksum is compared at the member's end, which an array may not reach.
         if file.read(1):
-            raise ValueError(f"{member} is longer than its array")
+            raise ValueError("it is longer than its array")
     return array
 
 
