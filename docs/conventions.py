@@ -11,16 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchnorm_mechanics.conformance.subjects import libraries
+
 PAGE = Path(__file__).with_name("conventions.md")
-SUBJECTS = ("tf.nn", "tf.fused", "keras", "torch", "flax", "onnxruntime")
-HEADINGS = {
-    "tf.nn": "`tf.nn`",
-    "tf.fused": "`FusedBatchNormV3`",
-    "keras": "Keras 3",
-    "torch": "PyTorch",
-    "flax": "flax",
-    "onnxruntime": "ONNX Runtime",
-}
+HEADINGS = libraries()
+SUBJECTS = tuple(HEADINGS)
 
 Conventions = Mapping[str, Any]
 
@@ -80,7 +75,7 @@ def _judged(subject: Mapping[str, Any]) -> str:
     measured = counts["measured"] - edges
     said = [f"{counts['pass']} of {counts['pass'] + counts['fail']} cases passed"]
     said += [f"{measured} only measured"] if measured else []
-    said += [f"{edges} edge cases shown"] if edges else []
+    said += [f"{edges} edge case{'s' if edges > 1 else ''} shown"] if edges else []
     return ", ".join(said) + f", {counts['skipped']} do not apply"
 
 

@@ -1,6 +1,6 @@
 """What a subject was given in one case, what came back, and what should have come."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from batchnorm_mechanics.conformance.record import (
 )
 from batchnorm_mechanics.conformance.subject import Setting
 
+_SLOPES = {DX: "d_x", DGAMMA: "d_gamma", DBETA: "d_beta"}
 _NUMBERS = {np.dtype(ml_dtypes.bfloat16)} | {np.dtype(name) for name in ("f2", "f4", "f8")}
 
 
@@ -78,9 +79,19 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
     Returns:
         float64, in the output's shape.
     """
+    setting, x, mask = evidence.setting, evidence.batches[0], evidence.masks[0]
     # NaN and infinity are data here, and the cases that hold them say so.
     with np.errstate(all="ignore"):
-        return _ORACLE[what](evidence)
+        if what in (MOVING_MEAN, MOVING_VARIANCE):
+            return moving_statistics(evidence)[what == MOVING_VARIANCE]
+        settings = (evidence.axes, epsilon(evidence))
+        if what == TRAINING_OUTPUT:
+            return reference.forward(x, setting.gamma, setting.beta, *settings, mask)[0]
+        if what == INFERENCE_OUTPUT:
+            used = inference_statistics(evidence)
+            return reference.infer(evidence.probe, *used, setting.gamma, setting.beta, *settings)
+        slopes = reference.gradients(evidence.dy, x, setting.gamma, *settings, mask)
+        return slopes[_SLOPES[what]]
 
 
 def decay(evidence: Evidence) -> float:
@@ -137,57 +148,6 @@ def moving_statistics(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
 
 def _given(value: np.ndarray | None, otherwise: float) -> np.ndarray:
     return np.asarray(otherwise if value is None else value, np.float64)
-
-
-def _training_output(evidence: Evidence) -> np.ndarray:
-    setting = evidence.setting
-    return reference.forward(
-        evidence.batches[0],
-        setting.gamma,
-        setting.beta,
-        evidence.axes,
-        epsilon(evidence),
-        evidence.masks[0],
-    )[0]
-
-
-def _inference_output(evidence: Evidence) -> np.ndarray:
-    setting = evidence.setting
-    mean, variance = inference_statistics(evidence)
-    return reference.infer(
-        evidence.probe,
-        mean,
-        variance,
-        setting.gamma,
-        setting.beta,
-        evidence.axes,
-        epsilon(evidence),
-    )
-
-
-def _gradient(name: str) -> Callable[[Evidence], np.ndarray]:
-    def gradient(evidence: Evidence) -> np.ndarray:
-        return reference.gradients(
-            evidence.dy,
-            evidence.batches[0],
-            evidence.setting.gamma,
-            evidence.axes,
-            epsilon(evidence),
-            evidence.masks[0],
-        )[name]
-
-    return gradient
-
-
-_ORACLE: dict[str, Callable[[Evidence], np.ndarray]] = {
-    TRAINING_OUTPUT: _training_output,
-    INFERENCE_OUTPUT: _inference_output,
-    MOVING_MEAN: lambda evidence: moving_statistics(evidence)[0],
-    MOVING_VARIANCE: lambda evidence: moving_statistics(evidence)[1],
-    DX: _gradient("d_x"),
-    DGAMMA: _gradient("d_gamma"),
-    DBETA: _gradient("d_beta"),
-}
 
 
 class Due(NamedTuple):

@@ -7,7 +7,9 @@ momentum 0.1 for the new value and 1e-5; flax the biased one, 0.99 for the old v
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from io import StringIO
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -34,41 +36,48 @@ _MARKS: dict[Status, str] = {
 }
 _MODE_COLUMN = {"training": "train", "inference": "infer"}
 _LARGE_MEAN_COLUMN = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
-_MOVING_VARIANCE = {
-    "biased": "biased moving variance, as Keras; PyTorch's is unbiased",
-    "unbiased": "unbiased moving variance, as PyTorch; Keras's is biased",
-    "none": "moving statistics never move",
-    "other": "moving variance neither the biased nor the unbiased one",
-}
-_MOMENTUM = {
-    "old": "momentum weighs the old value, as Keras; PyTorch's weighs the new",
-    "new": "momentum weighs the new value, as PyTorch; Keras's weighs the old",
-}
-_PLACE = {
-    "inside": "epsilon inside the root, as the paper",
-    "outside": "epsilon outside the root; the paper has it inside",
-}
-_AXIS = {
-    -1: "keeps the last axis by default, as Keras; PyTorch keeps axis 1",
-    1: "keeps axis 1 by default, as PyTorch; Keras keeps the last",
-}
-_MODE = {
-    "inference": "inference by default, as Keras; PyTorch's modules begin in training",
-    "training": "training by default, as PyTorch's modules; Keras: inference",
-}
-_ONE_SAMPLE = {
-    "normalizes": "one sample behind a statistic: gives beta, as Keras; PyTorch refuses",
-    "refuses": "one sample behind a statistic: refused, as PyTorch; Keras gives beta",
-}
-_EMPTY = {
-    "refuses": "an empty batch is refused",
-    "ignores": "an empty batch changes no statistics",
-    "poisons": "an empty batch spoils the moving statistics",
-}
-_LARGE_MEAN = {
-    "exact": "a large mean costs no digits",
-    "proportional": "a large mean costs one digit for each digit of mean/std",
-    "quadratic": "a large mean costs two digits for each digit of mean/std",
+# By the names of conventions; what is a number is put into words below.
+_WORDS: dict[str, dict[Any, str]] = {
+    "moving_variance": {
+        "biased": "biased moving variance, as Keras; PyTorch's is unbiased",
+        "unbiased": "unbiased moving variance, as PyTorch; Keras's is biased",
+        "none": "moving statistics never move",
+        "other": "moving variance neither the biased nor the unbiased one",
+    },
+    "momentum_weighs": {
+        "old": "momentum weighs the old value, as Keras; PyTorch's weighs the new",
+        "new": "momentum weighs the new value, as PyTorch; Keras's weighs the old",
+    },
+    "epsilon_place": {
+        "inside": "epsilon inside the root, as the paper",
+        "outside": "epsilon outside the root; the paper has it inside",
+    },
+    "axis_kept": {
+        -1: "keeps the last axis by default, as Keras; PyTorch keeps axis 1",
+        1: "keeps axis 1 by default, as PyTorch; Keras keeps the last",
+    },
+    "default_mode": {
+        "inference": "inference by default, as Keras; PyTorch's modules begin in training",
+        "training": "training by default, as PyTorch's modules; Keras: inference",
+    },
+    "moves_in_inference": {
+        True: "inference moves the statistics",
+        False: "inference leaves the statistics alone",
+    },
+    "one_sample": {
+        "normalizes": "one sample behind a statistic: gives beta, as Keras; PyTorch refuses",
+        "refuses": "one sample behind a statistic: refused, as PyTorch; Keras gives beta",
+    },
+    "empty_batch": {
+        "refuses": "an empty batch is refused",
+        "ignores": "an empty batch changes no statistics",
+        "poisons": "an empty batch spoils the moving statistics",
+    },
+    "large_mean": {
+        "exact": "a large mean costs no digits",
+        "proportional": "a large mean costs one digit for each digit of mean/std",
+        "quadratic": "a large mean costs two digits for each digit of mean/std",
+    },
 }
 
 
@@ -299,19 +308,14 @@ def describe(conventions: Conventions) -> list[str]:
         ["unbiased moving variance, as PyTorch; Keras's is biased",
          "epsilon 1e-05 by default, as PyTorch and flax; Keras's is 0.001"]
     """
+    numbers = {
+        "default_momentum": _momentum(conventions),
+        "default_epsilon": _epsilon(conventions.default_epsilon),
+        "initial_mean": _initial(conventions),
+    }
     lines = [
-        _MOVING_VARIANCE.get(conventions.moving_variance or ""),
-        _MOMENTUM.get(conventions.momentum_weighs or ""),
-        _momentum(conventions),
-        _PLACE.get(conventions.epsilon_place or ""),
-        _epsilon(conventions.default_epsilon),
-        _initial(conventions),
-        _AXIS.get(conventions.axis_kept or 0),
-        _MODE.get(conventions.default_mode or ""),
-        _inference(conventions.moves_in_inference),
-        _ONE_SAMPLE.get(conventions.one_sample or ""),
-        _EMPTY.get(conventions.empty_batch or ""),
-        _LARGE_MEAN.get(conventions.large_mean or ""),
+        numbers.get(each.name) or _WORDS.get(each.name, {}).get(getattr(conventions, each.name))
+        for each in fields(conventions)
     ]
     return [line for line in lines if line is not None]
 
@@ -345,9 +349,3 @@ def _initial(conventions: Conventions) -> str | None:
         return None
     usual = ", as everywhere" if (mean, variance) == (0.0, 1.0) else "; usual are 0 and 1"
     return f"moving mean {mean:g} and variance {variance:g} at first{usual}"
-
-
-def _inference(moves: bool | None) -> str | None:
-    if moves is None:
-        return None
-    return "inference moves the statistics" if moves else "inference leaves the statistics alone"

@@ -62,25 +62,38 @@ class Statistics(NamedTuple):
     variance: np.ndarray
 
 
-class Session(ABC):
+class Session:
     """A subject set up for one `Setting`.
 
     Inputs are NumPy arrays of the setting's dtype (bfloat16 as `ml_dtypes.bfloat16`). Outputs come
     back as NumPy arrays exactly as the subject gave them, in whatever dtype and shape. What the
-    subject raises comes through. A method whose ability the subject lacks is not called.
+    subject raises comes through. A method whose ability the subject lacks is not called, and
+    `output` is not where `train`, `infer` and `call` are the session's own.
     """
 
-    @abstractmethod
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Return the output in a mode; in that of training take the batch into account.
+
+        Args:
+            x: the input.
+            mask: in training, None or which samples count.
+            training: the mode; None tells the subject none.
+        """
+        raise NotImplementedError
+
     def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Return the output in training mode, and let the subject take the batch into account."""
+        return self.output(x, mask, training=True)
 
-    @abstractmethod
     def infer(self, x: np.ndarray) -> np.ndarray:
         """Return the output in inference mode, by the subject's moving statistics."""
+        return self.output(x, training=False)
 
     def call(self, x: np.ndarray) -> np.ndarray:
         """Return what the subject gives if it is not told which mode it is in."""
-        raise NotImplementedError
+        return self.output(x, training=None)
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return the gradients of sum(y * dy) in training mode."""

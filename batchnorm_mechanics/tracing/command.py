@@ -8,13 +8,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import Piece, piece_of, pieces_in
-from batchnorm_mechanics.core.axes import as_parameter, normalize_axes
-from batchnorm_mechanics.core.moments import statistics_dtype
-from batchnorm_mechanics.core.transform import check_epsilon
 from batchnorm_mechanics.statistics import ExponentialMovingAverage
 from batchnorm_mechanics.tracing.record import Trace
 from batchnorm_mechanics.tracing.tracer import trace
@@ -69,34 +65,35 @@ def trace_with(options: Options) -> Trace:
     """
     _check_options(options)
     x, x_note = _input(options)
-    axes = _axes(options, x)
-    names = ("gamma", "beta", "mean", "variance")
-    given = {name: _read_parameter(options.parameters.get(name), option=name) for name in names}
+    axes = _read_axes(options.axes)
+    written = {name: text for name, text in options.parameters.items() if text is not None}
+    given = {name: _read_parameter(text, option=name) for name, text in written.items()}
     if options.input_file is None:
         # The source's own example; its numbers are in the documentation.
-        given["gamma"] = 2.0 if given["gamma"] is None else given["gamma"]
-        given["beta"] = 1.0 if given["beta"] is None else given["beta"]
-    _check_values(options, x, axes, given)
+        given = {"gamma": 2.0, "beta": 1.0, **given}
     dy, dy_note = _dy(options, x)
     statistics: Any = None
-    if options.inference and (given["mean"] is not None or given["variance"] is not None):
-        statistics = (
-            0.0 if given["mean"] is None else given["mean"],
-            1.0 if given["variance"] is None else given["variance"],
-        )
+    if options.inference and given.keys() & {"mean", "variance"}:
+        statistics = (given.get("mean", 0.0), given.get("variance", 1.0))
     elif options.momentum is not None:
         statistics = ExponentialMovingAverage(decay=options.momentum)
-    found = trace(
-        x,
-        training=not options.inference,
-        dy=dy,
-        compare=options.compare,
-        axes=axes,
-        gamma=given["gamma"],
-        beta=given["beta"],
-        epsilon=options.epsilon,
-        statistics=statistics,
-    )
+    try:
+        found = trace(
+            x,
+            training=not options.inference,
+            dy=dy,
+            compare=options.compare,
+            axes=axes,
+            gamma=given.get("gamma"),
+            beta=given.get("beta"),
+            epsilon=options.epsilon,
+            statistics=statistics,
+        )
+    except ValueError as error:
+        # What `trace` says against a value is meant for whoever gave it; all else is a fault.
+        if not str(error).startswith("trace: `"):
+            raise
+        raise InputError(str(error)) from error
     return found.with_notes(*filter(None, (x_note, dy_note)))
 
 
@@ -158,29 +155,6 @@ def _input(options: Options) -> tuple[np.ndarray, str]:
         note = f"The input came as {x.dtype.name} and was converted to float32."
         x = x.astype(np.float32)
     return x, note
-
-
-def _axes(options: Options, x: np.ndarray) -> tuple[int, ...]:
-    axes = _read_axes(options.axes)
-    try:
-        return normalize_axes(axes, x.ndim, caller="trace")
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
-def _check_values(
-    options: Options, x: np.ndarray, axes: tuple[int, ...], given: Mapping[str, Any]
-) -> None:
-    """Hold the numbers to what `core` asks of them, so that its words reach the user."""
-    tensor = tf.convert_to_tensor(x)
-    wide = tf.cast(tensor, statistics_dtype(tensor))
-    try:
-        check_epsilon(options.epsilon, caller="trace")
-        for name, value in given.items():
-            if value is not None:
-                as_parameter(value, wide, axes, name=name, caller="trace")
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def _dy(options: Options, x: np.ndarray) -> tuple[np.ndarray | None, str]:
@@ -311,11 +285,11 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _read_parameter(text: str | None, *, option: str) -> Any:
+def _read_parameter(text: str, *, option: str) -> Any:
     """Return gamma, beta, a mean or a variance as it was written: a number, numbers, or a file.
 
     Args:
-        text: such as "2", "1,2,3" or "gamma.npy"; None stays None.
+        text: such as "2", "1,2,3" or "gamma.npy".
         option: that held it, for the message of an error.
 
     Returns:
@@ -328,8 +302,6 @@ def _read_parameter(text: str | None, *, option: str) -> Any:
         >>> _read_parameter("2", option="gamma"), _read_parameter("1, 2.5", option="gamma")
         (2.0, [1.0, 2.5])
     """
-    if text is None:
-        return None
     if Path(text).suffix.lower() in {".npy", ".npz"}:
         return _read_array(Path(text), option=option)
     cells = text.split(",")

@@ -12,7 +12,6 @@ from batchnorm_mechanics._user_code import find
 from batchnorm_mechanics.conformance.subject import Subject
 
 _INSTALL_PEERS = "pip install 'batchnorm-mechanics[peers]'"
-_HERE = "batchnorm_mechanics.conformance.subjects"
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,13 @@ class _BuiltIn:
 
     Attributes:
         module, factory: where its factory is; it takes nothing.
+        library: what the page of conventions calls it, in Markdown; None for ours.
         needs: packages to be installed besides ours.
     """
 
     module: str
     factory: str
+    library: str | None = None
     needs: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
@@ -35,7 +36,7 @@ class _BuiltIn:
     def make(self) -> Subject:
         if not self.needs:
             import_tensorflow_quietly()
-        return getattr(importlib.import_module(f"{_HERE}.{self.module}"), self.factory)()
+        return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.factory)()
 
 
 _BUILT_IN = {
@@ -46,12 +47,14 @@ _BUILT_IN = {
     "bnm.layer-autodiff": _BuiltIn("layers", "our_layer_differentiated"),
     "bnm.layer-graph": _BuiltIn("layers", "our_layer_in_a_graph"),
     "bnm.layer-compiled": _BuiltIn("layers", "our_layer_compiled"),
-    "keras": _BuiltIn("layers", "keras_layer"),
-    "tf.nn": _BuiltIn("tensor_functions", "TfNn"),
-    "tf.fused": _BuiltIn("tensor_functions", "TfFused"),
-    "torch": _BuiltIn("torch_peer", "TorchBatchNorm", needs=("torch",)),
-    "flax": _BuiltIn("flax_peer", "FlaxBatchNorm", needs=("jax", "flax")),
-    "onnxruntime": _BuiltIn("onnx_peer", "OnnxRuntime", needs=("onnx", "onnxruntime")),
+    "keras": _BuiltIn("layers", "keras_layer", "Keras 3"),
+    "tf.nn": _BuiltIn("tensor_functions", "TfNn", "`tf.nn`"),
+    "tf.fused": _BuiltIn("tensor_functions", "TfFused", "`FusedBatchNormV3`"),
+    "torch": _BuiltIn("torch_peer", "TorchBatchNorm", "PyTorch", needs=("torch",)),
+    "flax": _BuiltIn("flax_peer", "FlaxBatchNorm", "flax", needs=("jax", "flax")),
+    "onnxruntime": _BuiltIn(
+        "onnx_peer", "OnnxRuntime", "ONNX Runtime", needs=("onnx", "onnxruntime")
+    ),
 }
 
 
@@ -76,6 +79,16 @@ def all_names() -> list[str]:
         True
     """
     return list(_BUILT_IN)
+
+
+def libraries() -> dict[str, str]:
+    """Return what the page of conventions calls each subject that is not ours, by its name.
+
+    Example:
+        >>> libraries()["tf.nn"]
+        '`tf.nn`'
+    """
+    return {name: each.library for name, each in _BUILT_IN.items() if each.library is not None}
 
 
 def resolve(spec: str) -> Subject:

@@ -2,7 +2,7 @@
 
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -251,38 +251,30 @@ class LayerSession(Session):
         self._run = Execution(way)
         self._modes = _takes(type(layer), "training")
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Call the layer with `training=True`, if it takes that."""
-        training = {"training": True} if self._modes else {}
-        return self._output("train", training, x, mask)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Call the layer with `training=False`."""
-        return self._output("infer", {"training": False}, x)
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Call the layer with its input alone."""
-        return self._output("call", {}, x)
-
-    def _output(
-        self, name: str, training: Mapping[str, bool], x: np.ndarray, mask: np.ndarray | None = None
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
     ) -> np.ndarray:
-        def output(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
-            return self._layer(x, **training, **({"mask": mask[0]} if mask else {}))
+        """Call the layer with `training`, unless it does not take that or is told none."""
 
-        y = self._run(name, output, *_tensors(x, mask))
+        def output(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+            return self._called(x, mask, training)
+
+        y = self._run(f"training={training}", output, *_tensors(x, mask))
         return _as_array(y, self._layer)
+
+    def _called(self, x: tf.Tensor, mask: tuple[tf.Tensor, ...], training: bool | None) -> Any:
+        mode = {} if training is None or not self._modes else {"training": training}
+        return self._layer(x, **mode, **({"mask": mask[0]} if mask else {}))
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return the gradients that `tf.GradientTape` finds; 0 where it finds no way."""
-        training = {"training": True} if self._modes else {}
         roles = [role for role in (GAMMA, BETA) if role in self._weights]
 
         def slopes(x: tf.Tensor, dy: tf.Tensor, *mask: tf.Tensor) -> list[Any]:
             sources = [x, *(_as_variable(self._weights[role]) for role in roles)]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
-                y = self._layer(x, **training, **({"mask": mask[0]} if mask else {}))
+                y = self._called(x, mask, training=True)
             return tape.gradient(
                 y,
                 sources,

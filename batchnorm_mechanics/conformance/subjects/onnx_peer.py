@@ -80,7 +80,10 @@ class OnnxSession(Session):
         self._values = values
         self._runtimes: dict[bool | None, Any] = {}
 
-    def _output(self, x: np.ndarray, *, training: bool | None) -> np.ndarray:
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Run the node with its `training_mode`, and keep the statistics that it gives out."""
         if training not in self._runtimes:
             self._runtimes[training] = _runtime(self._model(training=training))
         y, *statistics = self._runtimes[training].run(None, {"x": x})
@@ -125,18 +128,6 @@ class OnnxSession(Session):
         )
         checker.check_model(model)
         return model
-
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Run the node with `training_mode=1` and keep the statistics that it gives out."""
-        return self._output(x, training=True)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Run the node with `training_mode=0`."""
-        return self._output(x, training=False)
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Run the node without the attribute."""
-        return self._output(x, training=None)
 
     def statistics(self) -> Statistics:
         """Return the statistics that the next model gets."""

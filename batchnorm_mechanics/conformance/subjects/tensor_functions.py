@@ -96,18 +96,17 @@ class CoreSession(Session):
         self._state = state
         self._autodiff = autodiff
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Normalize by the batch and update the policy's state."""
-        y, cache = core.forward(tf.constant(x), self._gamma, self._beta, mask=mask, **self._options)
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Normalize by the batch and update the policy's state, or by what the policy reads."""
+        sources = (self._gamma, self._beta)
+        if not training:
+            used = self._policy.read(self._state)
+            return core.infer(tf.constant(x), *used, *sources, **self._options).numpy()
+        y, cache = core.forward(tf.constant(x), *sources, mask=mask, **self._options)
         self._state = self._policy.update(self._state, cache.mean, cache.variance, cache.count)
         return y.numpy()
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Normalize by what the policy reads from its state."""
-        mean, variance = self._policy.read(self._state)
-        return core.infer(
-            tf.constant(x), mean, variance, self._gamma, self._beta, **self._options
-        ).numpy()
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return the gradients of `backward`, or TensorFlow's of `forward`."""
@@ -173,12 +172,12 @@ class TfNnSession(Session):
         mean, variance = tf.nn.moments(x, self._axes, keepdims=True)
         return tf.nn.batch_normalization(x, mean, variance, beta, gamma, self._epsilon)
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Normalize by the batch's own moments."""
-        return self._trained(tf.constant(x), self._gamma, self._beta).numpy()
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Normalize by the statistics that the setting gave."""
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Normalize by the batch's own moments, or by the statistics that the setting gave."""
+        if training:
+            return self._trained(tf.constant(x), self._gamma, self._beta).numpy()
         return tf.nn.batch_normalization(
             tf.constant(x), self._mean, self._variance, self._beta, self._gamma, self._epsilon
         ).numpy()
@@ -258,18 +257,13 @@ class TfFusedSession(Session):
         y = tf.transpose(tf.reshape(outputs.y, last.shape), swap)
         return y, outputs.batch_mean, outputs.batch_variance
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Normalize by the batch and keep the moving statistics that come back."""
-        y, self._mean, self._variance = self._run(tf.constant(x), training=True)
-        return y.numpy()
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Normalize by the moving statistics."""
-        return self._run(tf.constant(x), training=False)[0].numpy()
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Leave `is_training` out."""
-        y, self._mean, self._variance = self._run(tf.constant(x), training=None)
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Normalize in the mode of `is_training` and keep the moving statistics that come back."""
+        y, mean, variance = self._run(tf.constant(x), training=training)
+        if training is not False:
+            self._mean, self._variance = mean, variance
         return y.numpy()
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
