@@ -227,7 +227,7 @@ def test_a_violation_is_found(path, source):
         ("statistics/policy.py", "from ..core import axes\nimport keras"),
         ("layers/layer.py", "from batchnorm_mechanics import core, statistics"),
         ("tracing/tracer.py", "from batchnorm_mechanics.layers import BatchNormalization"),
-        ("conformance/runner.py", "from batchnorm_mechanics import reference"),
+        ("conformance/judge.py", "from batchnorm_mechanics import reference"),
         ("explorer/page.py", "from batchnorm_mechanics import tracing, doctor"),
         ("cli/trace.py", "from batchnorm_mechanics import __version__, explorer, studies"),
         ("reference.py", "from __future__ import annotations\nimport math\nimport numpy as np"),

@@ -16,7 +16,7 @@ from batchnorm_mechanics.conformance.mistakes.statistics import (
 )
 from batchnorm_mechanics.conformance.precision import IMPRECISIONS, Imprecision
 from batchnorm_mechanics.conformance.prediction import parts
-from batchnorm_mechanics.conformance.trial import GRADIENTS, Trial
+from batchnorm_mechanics.conformance.trial import Trial
 
 # In the order in which one is tried; those of saving and loading last.
 CATALOGUE: tuple[Mistake, ...] = (
@@ -125,7 +125,7 @@ def _candidates(
         return singles
     if pairs:
         # Pairs are many: one gradient and one moving statistic must do to find them.
-        kinds = [[f for f in sample if f[1] in GRADIENTS], _moving(sample)]
+        kinds = [[f for f in sample if f[1] in record.GRADIENTS], _moving(sample)]
         few = [min(kind, key=lambda f: len(f[0].material.xs)) for kind in kinds if kind]
         found = _explaining(_pairs(few), few)
         if found:
@@ -150,7 +150,7 @@ def _pairs(sample: list[Failure]) -> list[Mistake]:
     outputs = [
         trial
         for trial, what in sample
-        if what in GRADIENTS and record.TRAINING_OUTPUT in trial.judged
+        if what in record.GRADIENTS and record.TRAINING_OUTPUT in trial.judged
     ]
     forward = [
         h for h in FORWARD if any(trial.agrees(h, record.TRAINING_OUTPUT) for trial in outputs)
@@ -196,7 +196,7 @@ def _spoiled(
 ) -> tuple[int, int]:
     """Count the right outputs that the mistake would spoil, in the modes it explains and others."""
     modes = {_mode(asked[index][1]) for index in explained}
-    gradients = any(asked[index][1] in GRADIENTS for index in explained)
+    gradients = any(asked[index][1] in record.GRADIENTS for index in explained)
     trials = {id(trial): trial for trial, _ in asked}.values()
     refuted = [
         _mode(what)

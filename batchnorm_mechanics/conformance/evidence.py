@@ -9,19 +9,11 @@ import numpy as np
 
 from batchnorm_mechanics import reference
 from batchnorm_mechanics._difference import difference, elementwise_error
-from batchnorm_mechanics.conformance.record import (
-    DBETA,
-    DGAMMA,
-    DX,
-    INFERENCE_OUTPUT,
-    MOVING_MEAN,
-    MOVING_VARIANCE,
-    TRAINING_OUTPUT,
-    Check,
-)
+from batchnorm_mechanics.conformance import record
+from batchnorm_mechanics.conformance.record import Check
 from batchnorm_mechanics.conformance.subject import Setting
 
-_SLOPES = {DX: "d_x", DGAMMA: "d_gamma", DBETA: "d_beta"}
+_SLOPES = {record.DX: "d_x", record.DGAMMA: "d_gamma", record.DBETA: "d_beta"}
 _NUMBERS = {np.dtype(ml_dtypes.bfloat16)} | {np.dtype(name) for name in ("f2", "f4", "f8")}
 
 
@@ -82,12 +74,12 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
     setting, x, mask = evidence.setting, evidence.batches[0], evidence.masks[0]
     # NaN and infinity are data here, and the cases that hold them say so.
     with np.errstate(all="ignore"):
-        if what in (MOVING_MEAN, MOVING_VARIANCE):
-            return moving_statistics(evidence)[what == MOVING_VARIANCE]
+        if what in record.STATISTICS:
+            return moving_statistics(evidence)[what == record.MOVING_VARIANCE]
         settings = (evidence.axes, epsilon(evidence))
-        if what == TRAINING_OUTPUT:
+        if what == record.TRAINING_OUTPUT:
             return reference.forward(x, setting.gamma, setting.beta, *settings, mask)[0]
-        if what == INFERENCE_OUTPUT:
+        if what == record.INFERENCE_OUTPUT:
             used = inference_statistics(evidence)
             return reference.infer(evidence.probe, *used, setting.gamma, setting.beta, *settings)
         slopes = reference.gradients(evidence.dy, x, setting.gamma, *settings, mask)
@@ -126,8 +118,8 @@ def epsilon(evidence: Evidence) -> float:
 def inference_statistics(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and variance by which the subject should infer: its own where it has them."""
     given = evidence.setting
-    mean = evidence.actual.get(MOVING_MEAN, given.moving_mean)
-    variance = evidence.actual.get(MOVING_VARIANCE, given.moving_variance)
+    mean = evidence.actual.get(record.MOVING_MEAN, given.moving_mean)
+    variance = evidence.actual.get(record.MOVING_VARIANCE, given.moving_variance)
     return np.asarray(mean).astype(np.float64), np.asarray(variance).astype(np.float64)
 
 

@@ -19,7 +19,6 @@ from batchnorm_mechanics.conformance.evidence import Evidence
 from batchnorm_mechanics.conformance.mistakes import Axes, Moments, Pair, Steps
 from batchnorm_mechanics.conformance.prediction import Material, Prediction
 
-_STATISTICS = (record.MOVING_MEAN, record.MOVING_VARIANCE)
 _HALF = ("float16", "bfloat16")
 
 
@@ -108,7 +107,7 @@ class ImpreciseStatistics:
     def _given(
         self, evidence: Evidence, what: str, actual: np.ndarray, unit: float
     ) -> np.ndarray | None:
-        if what in _STATISTICS:
+        if what in record.STATISTICS:
             return self._moving(evidence, what, actual, unit)
         if what == record.INFERENCE_OUTPUT:
             return None
@@ -125,7 +124,7 @@ class ImpreciseStatistics:
     ) -> np.ndarray | None:
         """Return the moving statistic itself if it is no further off than all batches may be."""
         each = [
-            _bounds(evidence, number, unit, one_pass=self.one_pass)[_STATISTICS.index(what)]
+            _bounds(evidence, number, unit, one_pass=self.one_pass)[record.STATISTICS.index(what)]
             for number in range(len(evidence.batches))
         ]
         expected = np.asarray(evidence.expected[what])
@@ -236,7 +235,7 @@ class ImpreciseOutput:
         """
         asked = what if what == record.INFERENCE_OUTPUT else record.TRAINING_OUTPUT
         shown = evidence.actual.get(asked)
-        if what in _STATISTICS or shown is None or evidence.setting.dtype in _HALF:
+        if what in record.STATISTICS or shown is None or evidence.setting.dtype in _HALF:
             return None
         values = np.asarray(shown).astype(np.float64)
         for name in _HALF:

@@ -152,7 +152,7 @@ class Prediction:
             return self.output.numpy()
         if base == record.INFERENCE_OUTPUT:
             return self._inferred(when).numpy()
-        if base in (record.MOVING_MEAN, record.MOVING_VARIANCE):
+        if base in record.STATISTICS:
             moving = self._moving(when)
             value = moving.mean if base == record.MOVING_MEAN else moving.variance
             return np.reshape(value.numpy(), self.material.kept)

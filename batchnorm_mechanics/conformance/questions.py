@@ -6,18 +6,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.cases import Case, Data, FollowUp
 from batchnorm_mechanics.conformance.evidence import wrong_kind
-from batchnorm_mechanics.conformance.record import (
-    DBETA,
-    DGAMMA,
-    DX,
-    INFERENCE_OUTPUT,
-    MOVING_MEAN,
-    MOVING_VARIANCE,
-    TRAINING_OUTPUT,
-    Check,
-)
+from batchnorm_mechanics.conformance.record import Check
 from batchnorm_mechanics.conformance.subject import (
     Ability,
     Session,
@@ -28,7 +20,6 @@ from batchnorm_mechanics.conformance.subject import (
 
 Answer = TypeVar("Answer")
 
-_STATISTICS = (MOVING_MEAN, MOVING_VARIANCE)
 _REASON_LENGTH = 160
 # How a subject may say that it will not normalize a batch; by name, for TensorFlow and ONNX Runtime
 # need not be there.
@@ -110,51 +101,51 @@ class Answers:
         before = self.statistics(session) if self.may_refuse else None
         for x, mask in zip(self.data.batches, self.data.masks, strict=True):
             y = self.ask(
-                TRAINING_OUTPUT,
+                record.TRAINING_OUTPUT,
                 lambda x=x, mask=mask: copied_output(session.train, x, mask),
                 in_training=True,
             )
             if y is None:
                 self._claim_unmoved(session, before)
                 return False
-            self.actual.setdefault(TRAINING_OUTPUT, y)
+            self.actual.setdefault(record.TRAINING_OUTPUT, y)
         return True
 
     def statistics(self, session: Session) -> Statistics | None:
         """Return the moving statistics as they are now, if the subject has any."""
         if not self.can(Ability.STATISTICS):
             return None
-        return self.ask(MOVING_MEAN, lambda: _copied_statistics(session))
+        return self.ask(record.MOVING_MEAN, lambda: _copied_statistics(session))
 
     def keep_statistics(self, session: Session) -> None:
         """Keep the moving statistics as they are now, for judging."""
         now = self.statistics(session)
         if now is not None:
-            self.actual[MOVING_MEAN], self.actual[MOVING_VARIANCE] = now
+            self.actual[record.MOVING_MEAN], self.actual[record.MOVING_VARIANCE] = now
 
     def _claim_unmoved(self, session: Session, before: Statistics | None) -> None:
         """Hold a subject that refused a batch to having left its statistics alone."""
         after = None if before is None else self.statistics(session)
         if before is not None and after is not None:
-            for what, new, old in zip((MOVING_MEAN, MOVING_VARIANCE), after, before, strict=True):
+            for what, new, old in zip(record.STATISTICS, after, before, strict=True):
                 self.claims.append(Claim(f"{what} after a refusal", new, old))
 
     def infer(self, session: Session) -> None:
         """Keep the inference output."""
-        y = self.ask(INFERENCE_OUTPUT, lambda: copied_output(session.infer, self.data.probe))
+        y = self.ask(record.INFERENCE_OUTPUT, lambda: copied_output(session.infer, self.data.probe))
         if y is not None:
-            self.actual[INFERENCE_OUTPUT] = y
+            self.actual[record.INFERENCE_OUTPUT] = y
 
     def gradients(self, session: Session) -> None:
         """Keep the gradients."""
         x, dy, mask = self.data.batches[0].copy(), self.data.dy.copy(), self.data.masks[0]
         slopes = self.ask(
-            DX,
+            record.DX,
             lambda: session.gradients(x, dy, *([] if mask is None else [mask])),
             in_training=True,
         )
         if slopes is not None:
-            for what, value in zip((DX, DGAMMA, DBETA), slopes, strict=True):
+            for what, value in zip(record.GRADIENTS, slopes, strict=True):
                 if value is not None:
                     self.actual[what] = np.array(value)
 
@@ -205,14 +196,14 @@ def ask_all(answers: Answers, case: Case) -> None:
         answers: keeps the answers.
         case: which one.
     """
-    first = TRAINING_OUTPUT if answers.can(Ability.TRAIN) else INFERENCE_OUTPUT
+    first = record.TRAINING_OUTPUT if answers.can(Ability.TRAIN) else record.INFERENCE_OUTPUT
     session = answers.open(first)
     if session is None:
         return
     _QUESTIONS[case.follow_up](answers, session)
     # Without samples nothing depends on the batch, and each has its own idea of a gradient then.
     if case.follow_up is None and case.mask != "all out" and answers.can(Ability.GRADIENTS):
-        fresh = answers.open(DX)
+        fresh = answers.open(record.DX)
         if fresh is not None:
             answers.gradients(fresh)
 
@@ -224,7 +215,7 @@ def _usual(answers: Answers, session: Session) -> None:
             answers.keep_statistics(session)
         if not answers.can(Ability.STATISTICS) and answers.can(Ability.INFER):
             # What moved in training cannot be read: ask one that has only what it was given.
-            fresh = answers.open(INFERENCE_OUTPUT)
+            fresh = answers.open(record.INFERENCE_OUTPUT)
             if fresh is None:
                 return
             session = fresh
@@ -244,10 +235,10 @@ def _saving(answers: Answers, session: Session) -> None:
     x, probe = answers.data.batches[0], answers.data.probe
     both = (session, loaded)
     if answers.can(Ability.INFER):
-        _agree(answers, INFERENCE_OUTPUT, [one.infer for one in both], probe)
+        _agree(answers, record.INFERENCE_OUTPUT, [one.infer for one in both], probe)
     _statistics_agree(answers, session, loaded, "after loading", like_a_step=False)
     if answers.can(Ability.TRAIN):
-        _agree(answers, TRAINING_OUTPUT, [one.train for one in both], x)
+        _agree(answers, record.TRAINING_OUTPUT, [one.train for one in both], x)
         _statistics_agree(answers, session, loaded, "one step after loading", like_a_step=True)
 
 
@@ -268,7 +259,7 @@ def _statistics_agree(
     original, restored = answers.statistics(session), answers.statistics(loaded)
     if original is None or restored is None:
         return
-    for what, old, new in zip(_STATISTICS, original, restored, strict=True):
+    for what, old, new in zip(record.STATISTICS, original, restored, strict=True):
         # What is only stored must come back as it was.
         like = what if like_a_step else None
         answers.claims.append(Claim(f"{what} {when}", new, old, like=like, times=2))
@@ -277,33 +268,33 @@ def _statistics_agree(
 def _repeating(answers: Answers, session: Session) -> None:
     """Infer again; the answer must be the same, and the statistics must stay."""
     _usual(answers, session)
-    again = f"{INFERENCE_OUTPUT} asked again"
-    first = answers.actual.get(INFERENCE_OUTPUT)
+    again = f"{record.INFERENCE_OUTPUT} asked again"
+    first = answers.actual.get(record.INFERENCE_OUTPUT)
     second = answers.ask(again, lambda: copied_output(session.infer, answers.data.probe))
     if first is not None and second is not None:
         answers.claims.append(Claim(again, second, first))
     after = answers.statistics(session)
-    if after is not None and MOVING_MEAN in answers.actual:
-        for what, now in zip(_STATISTICS, after, strict=True):
+    if after is not None and record.MOVING_MEAN in answers.actual:
+        for what, now in zip(record.STATISTICS, after, strict=True):
             answers.claims.append(Claim(f"{what} after inference", now, answers.actual[what]))
 
 
 def _one_alone(answers: Answers, session: Session) -> None:
     """Infer for one sample alone, which must come out as it does among others."""
     _usual(answers, session)
-    what = f"{INFERENCE_OUTPUT} of one sample alone"
+    what = f"{record.INFERENCE_OUTPUT} of one sample alone"
     y = answers.ask(what, lambda: copied_output(session.infer, answers.data.probe[:1]))
     if y is not None:
-        answers.claims.append(Claim(what, y, None, like=INFERENCE_OUTPUT, first=1))
+        answers.claims.append(Claim(what, y, None, like=record.INFERENCE_OUTPUT, first=1))
 
 
 def _inputs(answers: Answers, session: Session) -> None:
     """Hold the subject to leaving the arrays that it is given as they are."""
     x, dy, probe = answers.data.batches[0], answers.data.dy, answers.data.probe
     questions: list[tuple[str, Ability, Callable[..., object], tuple[np.ndarray, ...]]] = [
-        (TRAINING_OUTPUT, Ability.TRAIN, session.train, (x,)),
-        (INFERENCE_OUTPUT, Ability.INFER, session.infer, (probe,)),
-        (DX, Ability.GRADIENTS, session.gradients, (x, dy)),
+        (record.TRAINING_OUTPUT, Ability.TRAIN, session.train, (x,)),
+        (record.INFERENCE_OUTPUT, Ability.INFER, session.infer, (probe,)),
+        (record.DX, Ability.GRADIENTS, session.gradients, (x, dy)),
     ]
     for what, ability, question, given in questions:
         if not answers.can(ability):
@@ -326,54 +317,44 @@ _QUESTIONS: dict[FollowUp | None, Callable[[Answers, Session], None]] = {
 }
 
 
-def ask_empty(answers: Answers) -> list[Check]:
-    """Ask for training and inference on an empty batch.
+def ask_empty(answers: Answers) -> None:
+    """Ask for training and inference on an empty batch, and decide on the answers.
+
+    In training, an error with a message passes as well as an output of the right shape; either must
+    leave the moving statistics alone. Inference has nothing to compute, and must give an output of
+    the right shape.
 
     Args:
         answers: with empty batches as its data.
-
-    Returns:
-        The checks. In training, an error with a message passes as well as an output of the right
-        shape; either must leave the moving statistics alone. Inference has nothing to compute, and
-        must give an output of the right shape.
     """
+    data = answers.data
     if answers.can(Ability.TRAIN):
-        session = answers.open(TRAINING_OUTPUT)
+        session = answers.open(record.TRAINING_OUTPUT)
         if session is not None:
             before = answers.statistics(session)
-            answers.checks.append(_train_on_nothing(session, answers.data.batches[0]))
+            _ask_for_shape(answers, record.TRAINING_OUTPUT, session.train, data.batches[0])
             after = answers.statistics(session)
             if before is not None and after is not None:
                 answers.checks += _unmoved(before, after)
     if answers.can(Ability.INFER):
-        session = answers.open(INFERENCE_OUTPUT)
-        probe = answers.data.probe
+        session = answers.open(record.INFERENCE_OUTPUT)
         if session is not None:
-            y = answers.ask(INFERENCE_OUTPUT, lambda: copied_output(session.infer, probe))
-            if y is not None:
-                answers.checks.append(_shaped(INFERENCE_OUTPUT, y, probe.shape))
-    return answers.checks
+            _ask_for_shape(answers, record.INFERENCE_OUTPUT, session.infer, data.probe)
 
 
-def _train_on_nothing(session: Session, x: np.ndarray) -> Check:
-    try:
-        with np.errstate(all="ignore"):
-            y = copied_output(session.train, x)
-    except Exception as error:  # A subject may raise anything; here it may even be right to.
-        refused = is_refusal(error)
-        reason = in_one_line(error)
-        return Check(TRAINING_OUTPUT, refused, reason=f"refused: {reason}" if refused else reason)
-    return _shaped(TRAINING_OUTPUT, y, x.shape)
-
-
-def _shaped(what: str, y: np.ndarray, shape: tuple[int, ...]) -> Check:
-    reason = wrong_kind(y, shape)
-    return Check(what, reason is None, reason=reason)
+def _ask_for_shape(
+    answers: Answers, what: str, ask: Callable[..., np.ndarray], x: np.ndarray
+) -> None:
+    in_training = what == record.TRAINING_OUTPUT
+    y = answers.ask(what, lambda: copied_output(ask, x), in_training=in_training)
+    if y is not None:
+        reason = wrong_kind(y, x.shape)
+        answers.checks.append(Check(what, reason is None, reason=reason))
 
 
 def _unmoved(before: Statistics, after: Statistics) -> list[Check]:
     checks = []
-    for what, old, new in zip((MOVING_MEAN, MOVING_VARIANCE), before, after, strict=True):
+    for what, old, new in zip(record.STATISTICS, before, after, strict=True):
         reason = None
         if not np.array_equal(old, new):
             became = "moved" if np.all(np.isfinite(new.astype(np.float64))) else "NaN or infinite"

@@ -16,6 +16,9 @@ MOVING_VARIANCE = "moving variance"
 DX = "dx"
 DGAMMA = "dgamma"
 DBETA = "dbeta"
+STATISTICS = (MOVING_MEAN, MOVING_VARIANCE)
+GRADIENTS = (DX, DGAMMA, DBETA)
+OUTPUTS = (TRAINING_OUTPUT, INFERENCE_OUTPUT, *STATISTICS, *GRADIENTS)
 
 _OF_FAILURES = ("what", "error", "tolerance", "diagnosis", "reason")
 

@@ -19,7 +19,6 @@ from batchnorm_mechanics.conformance.prediction import (
     parts,
 )
 
-GRADIENTS = (record.DX, record.DGAMMA, record.DBETA)
 # The steps that an output depends on: a mistake in no other can change it.
 _BATCH = {"axes", "place", "mask", "moments", "stored"}
 _OUTPUT = {*_BATCH, "use", "epsilon", "normalize", "affine", "training"}
@@ -29,16 +28,9 @@ _DEPENDS = {
     record.INFERENCE_OUTPUT: {*_OUTPUT, *_UPDATE, "inference"},
     record.MOVING_MEAN: {*_BATCH, *_UPDATE},
     record.MOVING_VARIANCE: {*_BATCH, *_UPDATE},
-    **{name: {*_OUTPUT, *_UPDATE, "slopes"} for name in GRADIENTS},
+    **{name: {*_OUTPUT, *_UPDATE, "slopes"} for name in record.GRADIENTS},
 }
 _PARAMETERS = (record.DGAMMA, record.DBETA)
-# Without the gradients: to try one on them costs ten times as much.
-_PLAIN = (
-    record.TRAINING_OUTPUT,
-    record.INFERENCE_OUTPUT,
-    record.MOVING_MEAN,
-    record.MOVING_VARIANCE,
-)
 
 
 class Trial:
@@ -80,7 +72,7 @@ class Trial:
             return self._within(what, given) and self._mends(what, given)
         if not self._concerned(mistake, what) or not self._key(mistake, what):
             return False
-        if what in GRADIENTS and record.TRAINING_OUTPUT in self.judged:
+        if what in record.GRADIENTS and record.TRAINING_OUTPUT in self.judged:
             return self.agrees(mistake, record.TRAINING_OUTPUT) and self._gives(mistake, what)
         return self._gives(mistake, what)
 
@@ -107,7 +99,8 @@ class Trial:
         if isinstance(mistake, Imprecision):
             # It changes nothing that it can be sure of.
             return []
-        asked = (*_PLAIN, *GRADIENTS) if gradients else _PLAIN
+        # To try one on the gradients costs ten times as much.
+        asked = [what for what in record.OUTPUTS if gradients or what not in record.GRADIENTS]
         return [
             what
             for what in self.passing
@@ -139,7 +132,7 @@ class Trial:
         changes = mistake.changes
         # Moving statistics bear on outputs only where these are made by them.
         plain = not changes.keys() & {"training", "moves_in_inference"}
-        if plain and parts(what)[0] not in (record.MOVING_MEAN, record.MOVING_VARIANCE):
+        if plain and parts(what)[0] not in record.STATISTICS:
             depends = depends - _UPDATE
         return frozenset((step, id(change)) for step, change in changes.items() if step in depends)
 
@@ -173,7 +166,7 @@ class Trial:
         the right tolerance covers them, and a mistake may blow them up to anything. If all
         channels are so, they are left as they are.
         """
-        of_batch = what == record.TRAINING_OUTPUT or what in GRADIENTS
+        of_batch = what == record.TRAINING_OUTPUT or what in record.GRADIENTS
         if not of_batch or np.all(self._dull) or not np.any(self._dull):
             return values
         kept = values.ndim == self._dull.ndim

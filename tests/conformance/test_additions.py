@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from batchnorm_mechanics.cli import app
 from batchnorm_mechanics.conformance import diagnosis, subjects
 from batchnorm_mechanics.conformance.cases import select
+from batchnorm_mechanics.conformance.judge import conform
 from batchnorm_mechanics.conformance.mistakes import Mistake
-from batchnorm_mechanics.conformance.runner import conform
 
 STEPS = select("one step")
 

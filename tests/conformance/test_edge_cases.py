@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics.conformance import subjects
 from batchnorm_mechanics.conformance.cases import CASES, judged, select
-from batchnorm_mechanics.conformance.runner import conform
+from batchnorm_mechanics.conformance.judge import conform
 
 EDGE = select("edge cases")
 PUBLISHED = ("tf.nn", "tf.fused", "keras", "torch", "flax", "onnxruntime")

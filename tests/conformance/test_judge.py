@@ -310,8 +310,8 @@ def test_a_refusal_is_shown():
             TRAINING_OUTPUT,
             "shape (1, 3), expected (0, 3)",
         ),
-        (fail_with(KeyError("x")), TRAINING_OUTPUT, "KeyError: 'x'"),
-        (fail_with(ValueError()), TRAINING_OUTPUT, "ValueError"),
+        (fail_with(KeyError("x")), TRAINING_OUTPUT, "raised KeyError: 'x'"),
+        (fail_with(ValueError()), TRAINING_OUTPUT, "raised ValueError"),
     ],
 )
 def test_an_empty_batch_must_poison_nothing(does, what, reason):
