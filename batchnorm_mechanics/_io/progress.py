@@ -75,13 +75,12 @@ class Display(contextlib.AbstractContextManager["Display"]):
         """Note that so much of the whole is done."""
         self._progress.update(self._whole, advance=by, description=what)
 
-    def part(
-        self, key: Hashable, what: str, *, done: float = 0, total: float | None = None
-    ) -> None:
+    def part(self, key: Hashable, what: str, *, done: int = 0, total: float | None = None) -> None:
         """Show how far a part is; it gets its bar when it is first named."""
-        if key not in self._parts:
-            self._parts[key] = self._progress.add_task("", total=total)
-        self._progress.update(self._parts[key], completed=done, description=what)
+        if key in self._parts:
+            self._progress.update(self._parts[key], completed=done, description=what)
+        else:
+            self._parts[key] = self._progress.add_task(what, completed=done, total=total)
 
     def end(self, key: Hashable) -> None:
         """Take a part's bar away, if it has one."""
