@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import tensorflow as tf
 
@@ -89,7 +90,7 @@ def _axes_mistake(choose: Callable[[int, Axes], Axes], *, along: bool) -> Mistak
         chosen = tuple(sorted(choose(rank, axes)))
         return chosen if chosen and chosen != tuple(sorted(axes)) else None
 
-    place = {"place": wrong} if along else {}
+    place: dict[str, Any] = {"place": wrong} if along else {}
     return _forward("reduced over the wrong axes", axes=wrong, **place)
 
 

@@ -116,7 +116,7 @@ class CoreSession(Session):
 
         sources = (tf.constant(x), self._gamma, self._beta)
         if self._autodiff:
-            return _taped(lambda *given: forward(*given)[0], sources, dy)
+            return Slopes(*_taped(lambda *given: forward(*given)[0], sources, dy))
         slopes = core.backward(tf.constant(dy), forward(*sources)[1])
         return Slopes(*(slope.numpy() for slope in slopes))
 
@@ -184,8 +184,8 @@ class TfNnSession(Session):
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return TensorFlow's gradients."""
-        slopes = _taped(self._trained, (tf.constant(x), self._gamma, self._beta), dy)
-        return Slopes(slopes.dx, *(np.reshape(each, self._statistics_shape) for each in slopes[1:]))
+        dx, *others = _taped(self._trained, (tf.constant(x), self._gamma, self._beta), dy)
+        return Slopes(dx, *(each.reshape(self._statistics_shape) for each in others))
 
 
 class TfFused(Subject):
@@ -269,7 +269,7 @@ class TfFusedSession(Session):
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return what the gradient that is registered for the operation gives."""
         sources = (tf.constant(x), self._gamma, self._beta)
-        return _taped(lambda x, *_: self._run(x, training=True)[0], sources, dy)
+        return Slopes(*_taped(lambda x, *_: self._run(x, training=True)[0], sources, dy))
 
     def statistics(self) -> Statistics:
         """Return the moving statistics as the operation gave them back last."""
@@ -292,13 +292,13 @@ def _four_axes(shape: list[int]) -> list[int]:
 
 def _taped(
     forward: Callable[..., tf.Tensor], sources: tuple[tf.Tensor, ...], dy: np.ndarray
-) -> Slopes:
+) -> list[np.ndarray]:
     """Return the gradients that TensorFlow derives from a function of x, gamma and beta."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(sources)
         y = forward(*sources)
     slopes: Any = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
-    return Slopes(*(slope.numpy() for slope in slopes))
+    return [slope.numpy() for slope in slopes]
 
 
 def _version() -> str:
