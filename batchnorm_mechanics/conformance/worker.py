@@ -12,10 +12,9 @@ from batchnorm_mechanics._processes import behave_as_worker
 from batchnorm_mechanics.conformance.cases import Case
 from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.hearing import in_one_line
-from batchnorm_mechanics.conformance.judge import judge
+from batchnorm_mechanics.conformance.judge import explain, judge, telling
+from batchnorm_mechanics.conformance.questions import in_one_line
 from batchnorm_mechanics.conformance.record import CaseResult, Conventions
-from batchnorm_mechanics.conformance.runner import explain, telling
 from batchnorm_mechanics.conformance.subject import Subject
 
 Judged = tuple[CaseResult, Evidence | None]

@@ -23,7 +23,7 @@ _START_LIMIT = 180.0
 _PATIENCE = 3
 # They compile for each shape; begun last, they would keep one core busy while the others wait.
 _LONG = ("bnm.layer-compiled", "flax")
-_REGISTRY = "batchnorm_mechanics.conformance.subjects.registry:resolve"
+_REGISTRY = "batchnorm_mechanics.conformance.subjects:resolve"
 
 
 @dataclass(frozen=True)

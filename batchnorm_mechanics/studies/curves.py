@@ -81,7 +81,7 @@ def learning_curves(studies: Sequence[Mapping[str, Any]], place: int) -> Chart:
         for study in studies
         for row in _curve_rows(study, list(_SERIES))
     ]
-    values = [row["value"] for row in rows if row["value"] is not None] or [0.0]
+    values = [row["value"] for row in rows if isinstance(row["value"], float)] or [0.0]
     # The first study, and beside it the first that differs in the length of its epochs alone.
     first = studies[0]
     length = len(first["runs"][0]["history"].get("accuracy", ()))
@@ -178,7 +178,7 @@ def percentiles(study: Mapping[str, Any], paper: Sequence[Mapping[str, Any]]) ->
     """
     keys = [f"percentile_{p}" for p in (15, 50, 85)]
     every = [row["value"] for s in paper for row in _curve_rows(_first_seed(s), keys)]
-    shown = [value for value in every if value is not None] or [0.0]
+    shown = [value for value in every if isinstance(value, float)] or [0.0]
     rows = [
         {**row, "series": row["series"].removeprefix("percentile_")}
         for row in _curve_rows(_first_seed(study), keys)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._files import write_atomically
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.studies.config import Run, Study
 
 _CONDITIONS = "conditions.json"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics.studies.conclusion import conclusion, reasoning
 from batchnorm_mechanics.studies.config import Run, Settings, Study
 from batchnorm_mechanics.studies.dataset import steps_in_epoch
@@ -202,8 +203,8 @@ def results(
 
     Returns:
         environment, data, finished, planned_runs, studies (in the registry's order), effects,
-        misses, reasoning (the parts of the conclusion) and conclusion. A number that is not finite
-        is None: JSON has no word for it.
+        misses, reasoning (the parts of the conclusion) and conclusion, as JSON gives them back; see
+        `_io.json.plain`.
     """
     order = {name: place for place, name in enumerate(STUDIES)}
     names = sorted(
@@ -218,7 +219,7 @@ def results(
     found = effects(ran, studies=studies, train_rows=data["train"])
     done = sum(len(runs) for runs in ran.values())
     planned = done if planned_runs is None else planned_runs
-    return _plain(
+    return plain(
         {
             "environment": environment,
             "data": data,
@@ -243,7 +244,8 @@ def results(
             "misses": misses(summaries, ran, studies, margin=MARGIN),
             "reasoning": reasoning(found, caveat=caveat),
             "conclusion": conclusion(found, caveat=caveat),
-        }
+        },
+        digits=6,
     )
 
 
@@ -293,18 +295,3 @@ def effect_groups(effects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list
     order = {title: place for place, title in reversed([*enumerate(map(change, effects))])}
     for title, group in groupby(sorted(effects, key=lambda e: order[change(e)]), key=change):
         yield title, list(group)
-
-
-def _plain(value: Any) -> Any:
-    """Return the value as JSON gives it back, floats rounded to 6 digits."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), 6) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import FailureError
-from batchnorm_mechanics._files import is_out_of_space
+from batchnorm_mechanics._io.files import is_out_of_space
 from batchnorm_mechanics._processes import behave_as_worker, cores, stop
 from batchnorm_mechanics.studies.config import DEFAULT_ENGINE, Engine, Run, Settings, Study, network
 
