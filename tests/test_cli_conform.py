@@ -12,26 +12,31 @@ from processes import group_is_alive, start
 
 BNM = [sys.executable, "-m", "batchnorm_mechanics", "conform"]
 
-# A user's own file: a function that is right, one that is not, and one that hangs.
+# A user's own file: a function that is right, one that does not think of empty batches, one that is
+# wrong, and one that hangs.
 MINE = """
 import time
 
 import numpy as np
 
 
-def right(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training):
+def textbook(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training):
     x, gamma, beta, mean, variance = map(np.asarray, (x, gamma, beta, moving_mean, moving_variance))
     kept = axis % x.ndim
     axes = tuple(a for a in range(x.ndim) if a != kept)
     if training:
-        if not x.size:
-            raise ValueError("an empty batch has no mean")
-        mean, variance = used = x.mean(axes), x.var(axes)
+        mean, variance = x.mean(axes), x.var(axes)
         moving_mean = momentum * moving_mean + (1 - momentum) * mean
         moving_variance = momentum * moving_variance + (1 - momentum) * variance
     spread = lambda value: np.expand_dims(value, axes)
     y = spread(gamma) * (x - spread(mean)) / np.sqrt(spread(variance) + epsilon) + spread(beta)
     return y.astype(x.dtype), moving_mean, moving_variance
+
+
+def right(x, *values, training, **settings):
+    if training and not np.asarray(x).size:
+        raise ValueError("an empty batch has no mean")
+    return textbook(x, *values, training=training, **settings)
 
 
 def doubled(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training):
@@ -124,6 +129,16 @@ def test_functions_of_ones_own_are_judged_and_the_mistake_is_named(folder):
     assert [case["case"] for case in right["cases"]] == ["one step rank 2", "one step rank 4"]
     assert {failure["diagnosis"] for failure in doubled["failures"]} == {"epsilon added twice"}
     assert {"case", "what", "error", "tolerance", "diagnosis"} <= set(doubled["failures"][0])
+
+
+def test_an_edge_case_is_shown_and_ends_with_1_only_if_it_is_to_be_judged(folder):
+    arguments = ["mine.py:textbook", "--cases", "edge cases"]
+    shown, judged = bnm(folder, *arguments), bnm(folder, *arguments, "--strict")
+    assert (shown.returncode, judged.returncode) == (0, 1), shown.stderr + judged.stderr
+    reason = "moving mean: NaN or infinite after a training batch without samples"
+    for done, heading in ((shown, "Edge cases: "), (judged, "Failures")):
+        assert f"\n{heading}" in done.stdout
+        assert f"    {reason}\n" in done.stdout
 
 
 def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(folder):

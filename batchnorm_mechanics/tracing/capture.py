@@ -34,7 +34,7 @@ class Call:
         mask: likewise.
         output: what the layer returned.
         gamma, beta: as they were, or None.
-        before, after: the running statistics, as the state of `policy_of(layer)`.
+        before, after: the moving statistics, as the state of `policy_of(layer)`.
     """
 
     inputs: tf.Tensor
@@ -48,14 +48,14 @@ class Call:
 
 
 def policy_of(layer: Any) -> Policy:
-    """Return the policy by which a layer's running statistics move."""
+    """Return the policy by which a layer's moving statistics move."""
     if isinstance(layer, BatchNormalization):
         return layer.policy
     return ExponentialMovingAverage(decay=layer.momentum)
 
 
 def state_of(layer: Any) -> Any:
-    """Return copies of a layer's running statistics, as the state of its policy."""
+    """Return copies of a layer's moving statistics, as the state of its policy."""
     if isinstance(layer, BatchNormalization):
         return layer._state_type(*(_copy(weight) for weight in layer._state_weights))
     return AverageState(_copy(layer.moving_mean), _copy(layer.moving_variance))

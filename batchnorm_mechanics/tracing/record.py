@@ -193,10 +193,10 @@ class Trace:
 
     Attributes:
         title: what was traced.
-        mode: "training" (batch statistics) or "inference" (given or running statistics).
+        mode: "training" (batch statistics) or "inference" (given or moving statistics).
         why: sentences on which statistics were used, and why.
         steps: in the order of the computation.
-        statistics: the running statistics before and after the call, if there are any.
+        statistics: the moving statistics before and after the call, if there are any.
         notes: sentences on what is special about these data.
         checks: for a layer, whether what it really gave agrees with the steps.
         backward: the backward pass, if `dy` was given.

@@ -58,7 +58,7 @@ def trace(
     Args:
         subject: floating tensor of rank 2 or more (integers become float32), or the layer or model.
         x: the layer's or model's input; left out where `subject` is the data.
-        training: True normalizes by the batch's statistics, False by running ones. Left out, the
+        training: True normalizes by the batch's statistics, False by moving ones. Left out, the
             functions take True and a layer does what it does when the argument is left out.
         mask: boolean tensor over the leading axes of `x`, True where a sample counts.
         dy: gradient of the loss with respect to y, in the shape of y, to trace the backward pass of
@@ -70,7 +70,7 @@ def trace(
             (default 0); `gamma` and `beta`, scalars or in the shape of the kept axes, or None;
             `epsilon` (default 0.001); `statistics`, in inference a pair (mean, variance), by
             default the initial 0 and 1; in training a `Policy` or a pair that starts a moving
-            average, to show the running statistics before and after this batch.
+            average, to show the moving statistics before and after this batch.
 
     Returns:
         A frozen `Trace`.
