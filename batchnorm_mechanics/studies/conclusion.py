@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchnorm_mechanics.studies.config import Study
-from batchnorm_mechanics.studies.registry import BAKED, LAYER, STATISTICS, STEPS, STUDIES
+from batchnorm_mechanics.studies.registry import BAKED, LAYER, STATISTICS, STEPS, STUDIES, Study
 from batchnorm_mechanics.studies.wording import capital, join, signed
 
 # A factor is a reason for a gap if it alone makes at least this share of it, and is ruled out as

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from batchnorm_mechanics.studies.config import Run, Settings, Study
+from batchnorm_mechanics.studies.registry import Settings, Study
+from batchnorm_mechanics.studies.runs import Run
 from batchnorm_mechanics.studies.wording import count
 
 # Training accuracies closer than this, in points, print as the same number.

@@ -15,8 +15,8 @@ from rich.progress import (
 )
 
 from batchnorm_mechanics.studies.reproduce import Plan
+from batchnorm_mechanics.studies.runs import EpochEnded, RunEnded, Task
 from batchnorm_mechanics.studies.summary import steps_per_epoch
-from batchnorm_mechanics.studies.workers import EpochEnded, RunEnded, Task
 
 
 class Display(contextlib.AbstractContextManager["Display"]):

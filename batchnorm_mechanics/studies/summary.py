@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from batchnorm_mechanics.studies.conclusion import conclusion, reasoning
-from batchnorm_mechanics.studies.config import Run, Settings, Study
 from batchnorm_mechanics.studies.dataset import steps_in_epoch
 from batchnorm_mechanics.studies.misses import misses
-from batchnorm_mechanics.studies.registry import EPOCHS, FACTORS, STEPS, STUDIES
+from batchnorm_mechanics.studies.registry import EPOCHS, FACTORS, STEPS, STUDIES, Settings, Study
+from batchnorm_mechanics.studies.runs import Run
 from batchnorm_mechanics.studies.wording import capital, count
 
 METRICS = ("train", "val", "test")

@@ -10,22 +10,14 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics.layers import ResetStatistics
-from batchnorm_mechanics.studies.config import DEFAULT_ENGINE, Engine, Run, Settings, Study, network
-from batchnorm_mechanics.studies.dataset import (
-    Arrays,
-    evaluation_batches,
-    steps_in_epoch,
-    training_batches,
-)
-from batchnorm_mechanics.studies.models import LAST_PRE_ACTIVATION, StudyModel, build
-from batchnorm_mechanics.training.fit import evaluate_compiled, fit_compiled
+from batchnorm_mechanics.studies.dataset import Arrays, evaluation_rows, training_epochs
+from batchnorm_mechanics.studies.network import LAST_PRE_ACTIVATION, StudyModel, build
+from batchnorm_mechanics.studies.registry import Settings, Study, network_settings
+from batchnorm_mechanics.studies.runs import Run
 
 # Any unit serves; the paper shows "a typical sigmoid".
 TRACKED_UNIT = 0
 PERCENTILES = (15, 50, 85)
-
-# Steps that TensorFlow takes between two returns to Python: a step is 0.2 ms of arithmetic.
-_MOST_STEPS_AT_ONCE = 128
 
 # The histograms of an epoch take as long as 200 steps of training.
 _HISTOGRAM_EPOCHS = 3
@@ -107,7 +99,6 @@ def train(
     arrays: Arrays,
     folder: Path,
     progress: Progress = lambda epoch, logs: None,
-    engine: Engine = DEFAULT_ENGINE,
     networks: Networks | None = None,
 ) -> Run:
     """Train the study's network once.
@@ -119,9 +110,8 @@ def train(
         folder: where `history.csv`, `best.keras` (lowest validation loss) and the TensorBoard logs
             go; it exists.
         progress: called after each epoch with its number, from 1, and its logs.
-        engine: `compiled` trains by `fit_compiled`, `fit` by Keras's `fit`.
-        networks: models of earlier runs. The compiled engine takes one from there that fits, begun
-            anew, and so compiles once for all of them; it puts there what it builds.
+        networks: models of earlier runs. One that fits is taken from there, begun anew, so that XLA
+            compiles once for all of them; what is built is put there.
 
     Returns:
         The `Run`, with accuracies in percent.
@@ -129,35 +119,21 @@ def train(
     started = time.perf_counter()
     settings = study.settings
     keras.utils.set_random_seed(seed)
-    if engine == "fit":
-        keras.backend.clear_session()
-        networks = None
     model = _begin(settings, arrays.x_train.shape[1], seed, networks)
-    steps = steps_in_epoch(len(arrays.x_train), settings)
-    training = training_batches(arrays, settings, seed)
-    validation = evaluation_batches(
-        arrays.x_val, arrays.y_val, settings, batches=settings.validation_batches
-    )
-    test = evaluation_batches(arrays.x_test, arrays.y_test, settings)
-    common: dict[str, Any] = {
-        "epochs": settings.epochs,
-        "steps_per_epoch": steps if settings.stream == "continue" else None,
-        "callbacks": _callbacks(model, arrays, settings, folder, progress),
-    }
-    if engine == "fit":
-        model.steps_per_execution = _steps_at_once(steps, settings)
-        # The dataset shuffles.
-        history = model.fit(
-            training.as_dataset(),
-            validation_data=validation.as_dataset(),
-            shuffle=False,
-            verbose=0,
-            **common,
-        ).history
-        tested = model.evaluate(test.as_dataset(), verbose=0, return_dict=True)
-    else:
-        history = fit_compiled(model, training, validation_data=validation, **common).history
-        tested = evaluate_compiled(model, test)
+    history = model.fit(
+        training_epochs(arrays, settings, seed),
+        epochs=settings.epochs,
+        steps_per_epoch=1 if settings.stream == "continue" else None,
+        validation_data=evaluation_rows(
+            arrays.x_val, arrays.y_val, settings, batches=settings.validation_batches
+        ),
+        callbacks=_callbacks(model, arrays, settings, folder, progress),
+        # The data are shuffled.
+        shuffle=False,
+        verbose=0,
+    ).history
+    test = evaluation_rows(arrays.x_test, arrays.y_test, settings)
+    tested = model.evaluate(test, verbose=0, return_dict=True)
     return Run(
         seed=seed,
         train=100 * history["accuracy"][-1],
@@ -173,11 +149,10 @@ def _begin(settings: Settings, pixels: int, seed: int, networks: Networks | None
     new = build(settings, pixels=pixels, seed=seed)
     if networks is None:
         return new
-    kept = networks.setdefault((network(settings), pixels), new)
+    kept = networks.setdefault((network_settings(settings), pixels), new)
     if kept is not new:
         # Building takes a tenth of a second, compiling several: values from the new model make
         # sure that an old one begins exactly as it would.
-        new.optimizer.build(new.trainable_variables)
         _assign(kept, _snapshot(new))
     return kept
 
@@ -215,14 +190,3 @@ def _callbacks(
         ),
         _Report(progress),
     ]
-
-
-def _steps_at_once(steps: int, settings: Settings) -> int:
-    """Return how many steps to run between two returns to Python.
-
-    An endless stream has no end to stop at, so there it must divide the epoch.
-    """
-    most = min(steps, _MOST_STEPS_AT_ONCE)
-    if settings.stream == "restart":
-        return most
-    return next(divisor for divisor in range(most, 0, -1) if steps % divisor == 0)

@@ -8,7 +8,7 @@ import pytest
 
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.statistics import AverageOfBatches, ExponentialMovingAverage
-from batchnorm_mechanics.studies.models import build
+from batchnorm_mechanics.studies.network import build
 from batchnorm_mechanics.studies.registry import STUDIES
 
 
