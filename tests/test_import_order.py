@@ -14,7 +14,6 @@ ORDER = (
     ("core",),
     ("statistics",),
     ("layers",),
-    ("training",),
     ("tracing", "conformance", "studies", "doctor", "distribute"),
     ("bench", "explorer"),
     ("cli",),

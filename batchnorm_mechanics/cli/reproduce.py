@@ -79,10 +79,9 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
 
     from batchnorm_mechanics._files import is_out_of_space
     from batchnorm_mechanics.studies import reproduce as job
-    from batchnorm_mechanics.studies.progress import Display
     from batchnorm_mechanics.studies.report import write_report
     from batchnorm_mechanics.studies.runs import disk_full
-    from batchnorm_mechanics.studies.tables import print_results
+    from batchnorm_mechanics.studies.terminal import Display, print_results
 
     # Progress goes to standard error, so that standard output holds the results alone.
     log = Console(stderr=True)

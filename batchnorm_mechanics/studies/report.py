@@ -6,7 +6,7 @@ start fast, and most commands write no report.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchnorm_mechanics._files import write_atomically
 from batchnorm_mechanics.studies.summary import (
@@ -14,12 +14,9 @@ from batchnorm_mechanics.studies.summary import (
     METRICS,
     agreement,
     caveats,
+    count,
     effect_groups,
 )
-from batchnorm_mechanics.studies.wording import count, signed
-
-if TYPE_CHECKING:
-    from batchnorm_mechanics.studies.charts import Chart
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -47,8 +44,10 @@ def render(results: Mapping[str, Any]) -> str:
     """
     import jinja2
 
+    from batchnorm_mechanics.studies import charts
+
     by_section: dict[str, list[Any]] = {}
-    for number, chart in enumerate(_charts(results)):
+    for number, chart in enumerate(charts.draw(results)):
         by_section.setdefault(chart.section, []).append({"id": f"chart-{number}", "chart": chart})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -58,7 +57,7 @@ def render(results: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: "–" if value is None else f"{value:.2f}"
-    environment.filters["signed"] = lambda value: signed(value).replace("-", "−")
+    environment.filters["signed"] = lambda value: f"{value:+z.2f}".replace("-", "−")
     environment.filters["setting"] = _setting
     environment.globals["count"] = count
     return environment.get_template("report.html.jinja").render(
@@ -68,37 +67,12 @@ def render(results: Mapping[str, Any]) -> str:
         margin=MARGIN,
         caveats=caveats(results),
         agreement=agreement(results),
-        groups=list(effect_groups(results["effects"])),
+        groups=effect_groups(results["effects"]),
         runs=sum(len(study["runs"]) for study in results["studies"]),
         seconds=sum(run["seconds"] for study in results["studies"] for run in study["runs"]),
         shared=_shared_settings(results["studies"]),
         bundle=_bundle() if by_section else "",
     )
-
-
-def _charts(results: Mapping[str, Any]) -> "list[Chart]":
-    """Draw what there is to draw of the results."""
-    from batchnorm_mechanics.studies import curves, figures
-
-    studies = results["studies"]
-    mnist = [study for study in studies if not study["settings"]["track_inputs"]]
-    paper = [study for study in studies if study["settings"]["track_inputs"]]
-    found = []
-    if mnist:
-        found += [figures.accuracies(mnist, metric) for metric in METRICS]
-    if any(of["within"] is not None for study in studies for of in study["summary"].values()):
-        found.append(figures.distances(studies))
-    if results["effects"]:
-        found.append(figures.effect_sizes(results["effects"]))
-    if mnist:
-        found.append(curves.by_step(mnist))
-    # The paper's runs have a chart of their own, and would stretch the scale of the others.
-    shown = mnist or paper
-    found += [curves.learning_curves(shown, place) for place in range(min(2, len(shown)))]
-    if paper:
-        found.append(curves.paper_accuracy(paper))
-        found += [curves.percentiles(study, paper) for study in paper]
-    return found
 
 
 def _bundle() -> str:

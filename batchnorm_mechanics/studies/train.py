@@ -80,18 +80,6 @@ class _Best(keras.callbacks.Callback):
         _assign(self.model, last)
 
 
-class _Report(keras.callbacks.Callback):
-    """Tell how far the run is."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Pass the epoch's number, from 1, and its logs on."""
-        self._progress(epoch + 1, logs or {})
-
-
 def train(
     study: Study,
     *,
@@ -188,5 +176,5 @@ def _callbacks(
         keras.callbacks.TensorBoard(
             folder / "tensorboard", histogram_freq=_HISTOGRAM_EPOCHS, write_graph=False
         ),
-        _Report(progress),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: progress(epoch + 1, logs)),
     ]

@@ -5,16 +5,32 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.statistics import AverageOfBatches, ExponentialMovingAverage
-from batchnorm_mechanics.studies.network import build
+from batchnorm_mechanics.studies.network import StudyModel, build
 from batchnorm_mechanics.studies.registry import STUDIES
 
 
 @pytest.fixture(scope="module")
 def images():
     return np.random.default_rng(0).normal(1.0, 3.0, (60, 784)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.eye(10, dtype=np.float32)[np.arange(60) % 10]
+
+
+def epoch(images, labels, numbers, count):
+    """An epoch as `StudyModel` is trained on."""
+    return tf.data.Dataset.from_tensors((images, labels, np.array(numbers), count))
+
+
+class BatchByBatch(StudyModel):
+    train_step = keras.Model.train_step
+    test_step = keras.Model.test_step
 
 
 def normalizations(model):
@@ -94,9 +110,45 @@ def test_training_uses_batch_statistics_with_or_without_the_flag(images):
     np.testing.assert_array_equal(*outputs)
 
 
-def test_a_saved_keras_study_loads_as_a_plain_model_with_the_flag_in_it(images, tmp_path):
+@pytest.mark.parametrize("name", ["algorithm2-100", "keras-916-baked"])
+def test_an_epoch_at_a_time_is_what_keras_does_batch_by_batch(name, images, labels):
+    settings = replace(STUDIES[name].settings, batch_size=20)
+    rows = [np.arange(20) * 3, np.arange(20) + 7]
+    numbers = [*rows, np.zeros(20, int)]
+    model, by_batches = (build(settings, pixels=784, seed=100) for _ in range(2))
+    by_batches.__class__ = BatchByBatch
+    found = model.fit(epoch(images, labels, numbers, 2), epochs=2, shuffle=False, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((images[rows], labels[rows]))
+    expected = by_batches.fit(batches, epochs=2, shuffle=False, verbose=0)
+    assert list(found.history) == list(expected.history)
+    for key, values in expected.history.items():
+        np.testing.assert_allclose(found.history[key], values, rtol=1e-4, err_msg=key)
+    assert int(model.optimizer.iterations) == 4
+    for ours, theirs in zip(model.weights, by_batches.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4, err_msg=ours.path)
+
+
+@pytest.mark.parametrize("name", ["algorithm2-100", "keras-916-baked"])
+def test_evaluation_goes_batch_by_batch_to_the_last_row(name, images, labels):
+    settings = replace(STUDIES[name].settings, batch_size=25)
+    model, by_batches = (build(settings, pixels=784, seed=100) for _ in range(2))
+    found = model.evaluate(
+        tf.data.Dataset.from_tensors((images, labels)), verbose=0, return_dict=True
+    )
+    # Batch norm with the flag in it normalizes by the batch, and so depends on what is in one.
+    logits = np.concatenate(
+        [by_batches(images[rows], training=False) for rows in np.split(np.arange(60), [25, 50])]
+    )
+    loss = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
+    assert found["loss"] == pytest.approx(float(np.mean(loss)), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels.argmax(1)))
+    for ours, expected in zip(model.weights, by_batches.weights, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6, err_msg=ours.path)
+
+
+def test_a_saved_keras_study_loads_as_a_plain_model_with_the_flag_in_it(images, labels, tmp_path):
     model = build(STUDIES["keras-916-baked"].settings, pixels=784, seed=100)
-    model.train_on_batch(images, np.eye(10, dtype=np.float32)[np.arange(60) % 10])
+    model.fit(epoch(images, labels, [np.arange(60)], 1), verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is keras.Model or type(loaded).__name__ == "Functional"
