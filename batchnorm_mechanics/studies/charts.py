@@ -56,7 +56,7 @@ def draw(results: Mapping[str, Any]) -> list[Chart]:
     paper = [study for study in studies if study["settings"]["track_inputs"]]
     found = []
     if mnist:
-        found += [_accuracies(mnist, metric) for metric in METRICS]
+        found += [accuracies(mnist, metric) for metric in METRICS]
     if any(of["within"] is not None for study in studies for of in study["summary"].values()):
         found.append(_distances(studies))
     if results["effects"]:
@@ -113,7 +113,7 @@ def _row_axis(field: str, order: Sequence[str], *, width: int) -> alt.Y:
     )
 
 
-def _accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
+def accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     """Draw each seed's accuracy, the mean and the published figure, a row for each study."""
     seeds, means, published = [], [], []
     for study in studies:
