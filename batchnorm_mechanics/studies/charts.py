@@ -14,7 +14,7 @@ from typing import Any
 
 import altair as alt
 
-from batchnorm_mechanics.studies.summary import MARGIN, METRICS, count
+from batchnorm_mechanics.studies.summary import MARGIN, count
 
 BLUE, ORANGE, GREEN, GREY = "#3b8fd6", "#d55e00", "#009e73", "#8c8c8c"
 
@@ -47,29 +47,6 @@ class Chart:
     title: str
     description: str
     spec: dict[str, Any]
-
-
-def draw(results: Mapping[str, Any]) -> list[Chart]:
-    """Draw what there is to draw of the results."""
-    studies = results["studies"]
-    mnist = [study for study in studies if not study["settings"]["track_inputs"]]
-    paper = [study for study in studies if study["settings"]["track_inputs"]]
-    found = []
-    if mnist:
-        found += [accuracies(mnist, metric) for metric in METRICS]
-    if any(of["within"] is not None for study in studies for of in study["summary"].values()):
-        found.append(_distances(studies))
-    if results["effects"]:
-        found.append(_effects(results["effects"]))
-    if mnist:
-        found.append(_by_step(mnist))
-    # The paper's runs have a chart of their own, and would stretch the scale of the others.
-    shown = mnist or paper
-    found += [_learning_curves(shown, place) for place in range(min(2, len(shown)))]
-    if paper:
-        found.append(_paper_accuracy(paper))
-        found += [_percentiles(study, paper) for study in paper]
-    return found
 
 
 def _of(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
@@ -115,14 +92,16 @@ def _row_axis(field: str, order: Sequence[str], *, width: int) -> alt.Y:
 
 def accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     """Draw each seed's accuracy, the mean and the published figure, a row for each study."""
-    seeds, means, published = [], [], []
-    for study in studies:
-        summary = study["summary"][metric]
-        row = {"study": study["name"], "batches": str(study["steps"])}
-        means.append({**row, "mean": summary["mean"]})
-        seeds += [{**row, "seed": run["seed"], "accuracy": run[metric]} for run in study["runs"]]
-        if summary["published"] is not None:
-            published.append({**row, "published": summary["published"]})
+    rows = [
+        {"study": study["name"], "batches": str(study["steps"]), **study["summary"][metric]}
+        for study in studies
+    ]
+    seeds = [
+        {**row, "seed": run["seed"], "accuracy": run[metric]}
+        for row, study in zip(rows, studies, strict=True)
+        for run in study["runs"]
+    ]
+    published = [row for row in rows if row["published"] is not None]
     names = [study["name"] for study in studies]
     y = _row_axis("study", names, width=140)
     x = {
@@ -132,7 +111,7 @@ def accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     }
     color = _color_by_length(studies)
     layers = [
-        _of(means)
+        _of(rows)
         .mark_tick(thickness=3, size=20, opacity=1)
         .encode(y=y, x=alt.X("mean:Q", **x), color=color, tooltip=_tips("study", "mean")),
         _of(seeds)
@@ -140,13 +119,10 @@ def accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
         .encode(
             y=y, x=alt.X("accuracy:Q", **x), color=color, tooltip=_tips("study", "seed", "accuracy")
         ),
+        _of(published)
+        .mark_point(shape="diamond", size=110, style="ink")
+        .encode(y=y, x=alt.X("published:Q", **x), tooltip=_tips("study", "published")),
     ]
-    if published:
-        layers.append(
-            _of(published)
-            .mark_point(shape="diamond", size=110, style="ink")
-            .encode(y=y, x=alt.X("published:Q", **x), tooltip=_tips("study", "published"))
-        )
     name = _METRIC_NAMES[metric]
     return _one_view(
         "accuracies",
@@ -158,7 +134,7 @@ def accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     )
 
 
-def _distances(studies: Sequence[Mapping[str, Any]]) -> Chart:
+def distances(studies: Sequence[Mapping[str, Any]]) -> Chart:
     """Draw how far our seeds and their widened range are from each published figure."""
     rows, seeds = [], []
     for study in studies:
@@ -168,9 +144,8 @@ def _distances(studies: Sequence[Mapping[str, Any]]) -> Chart:
             label, published = f"{study['name']}, {metric}", summary["published"]
             rows.append(
                 {
+                    **summary,
                     "label": label,
-                    "published": published,
-                    "mean": summary["mean"],
                     "low": summary["min"] - MARGIN - published,
                     "high": summary["max"] + MARGIN - published,
                     "verdict": "inside" if summary["within"] else "outside",
@@ -208,7 +183,7 @@ def _distances(studies: Sequence[Mapping[str, Any]]) -> Chart:
     )
 
 
-def _effects(effects: Sequence[Mapping[str, Any]]) -> Chart:
+def effect_sizes(effects: Sequence[Mapping[str, Any]]) -> Chart:
     """Draw each effect with its interval, beside a mark at no effect.
 
     The labels stand above the rows: at the side of a narrow page they would leave no room.
@@ -295,134 +270,127 @@ def _share_axis(title: str, **scale: Any) -> alt.Y:
     )
 
 
-def _by_step(studies: Sequence[Mapping[str, Any]]) -> Chart:
+def _lines(
+    texts: tuple[str, str, str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    height: int,
+    points: bool = False,
+    choice: alt.Parameter | None = None,
+    **encoding: Any,
+) -> Chart:
+    """Draw a line for each `line` of the rows; a choice holds the name of the study to show."""
+    mark = {"point": {"size": 15, "opacity": 0.7}} if points else {}
+    lines = _of(rows).mark_line(strokeWidth=1.3, opacity=0.75, **mark)
+    lines = lines.encode(detail="line:N", **encoding)
+    if choice is not None:
+        lines = lines.add_params(choice).transform_filter(f"datum.study == {choice.name}")
+    return _one_view(*texts, [lines], height=height)
+
+
+def by_step(studies: Sequence[Mapping[str, Any]]) -> Chart:
     """Draw validation accuracy against steps, which an epoch's length does not change."""
-    lines = (
-        _of(_along_training(studies, ["val_accuracy"], "share"))
-        .mark_line(strokeWidth=1, opacity=0.6, point={"size": 14, "opacity": 0.6})
-        .encode(
-            x=alt.X("step:Q", title="training step", scale=alt.Scale(type="log", nice=False)),
-            y=_share_axis("validation accuracy"),
-            detail="line:N",
-            color=_color_by_length(studies),
-            tooltip=_tips("study", "seed", "epoch", "step", "share"),
-        )
-    )
-    return _one_view(
-        "by-step",
-        "Validation accuracy against the training step",
-        "Validation accuracy of every seed of every study against the number of training steps, "
-        "coloured by batches an epoch.",
-        [lines],
+    return _lines(
+        (
+            "by-step",
+            "Validation accuracy against the training step",
+            "Validation accuracy of every seed of every study against the number of training "
+            "steps, coloured by batches an epoch.",
+        ),
+        _along_training(studies, ["val_accuracy"], "share"),
         height=300,
+        points=True,
+        x=alt.X("step:Q", title="training step", scale=alt.Scale(type="log", nice=False)),
+        y=_share_axis("validation accuracy"),
+        color=_color_by_length(studies),
+        tooltip=_tips("study", "seed", "epoch", "step", "share"),
     )
 
 
-def _learning_curves(studies: Sequence[Mapping[str, Any]], place: int) -> Chart:
+def learning_curves(studies: Sequence[Mapping[str, Any]], place: int) -> Chart:
     """Draw the learning curves of a study to choose, a thin line for each seed."""
     names = [study["name"] for study in studies]
     rows = _along_training(studies, list(_SERIES), "share")
-    chosen = alt.param(
-        name=f"study{place}",
-        value=names[0] if place == 0 else _beside_the_first(studies),
-        bind=alt.binding_select(options=names, name="Study "),
-    )
-    color = alt.Color(
-        "series:N",
-        scale=alt.Scale(domain=list(_SERIES.values()), range=[BLUE, ORANGE]),
-        legend=alt.Legend(title=None, orient="top"),
-    )
-    lines = (
-        _of(rows)
-        .mark_line(strokeWidth=1.3, opacity=0.75, point={"size": 16, "opacity": 0.75})
-        .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=_share_axis("accuracy", domain=[_range(rows, "share")[0], 1], nice=True),
-            detail="line:N",
-            color=color,
-            tooltip=_tips("seed", "epoch", "series", "share"),
-        )
-        .transform_filter(f"datum.study == study{place}")
-    )
-    return _one_view(
-        "curves",
-        "One study" if place == 0 else "Beside another",
-        "Training and validation accuracy of each seed by epoch, for a study to choose from "
-        f"{len(names)}.",
-        [lines.add_params(chosen)],
+
+    def is_beside_the_first(study: Mapping[str, Any]) -> tuple[bool, bool]:
+        """Prefer one that differs from the first in the length of its epochs alone."""
+        steps, epochs = study["steps"], study["settings"]["epochs"]
+        differs = steps != studies[0]["steps"] and epochs == studies[0]["settings"]["epochs"]
+        return differs, study is not studies[0]
+
+    return _lines(
+        (
+            "curves",
+            "One study" if place == 0 else "Beside another",
+            "Training and validation accuracy of each seed by epoch, for a study to choose from "
+            f"{len(names)}.",
+        ),
+        rows,
         height=260,
+        points=True,
+        choice=alt.param(
+            name=f"study{place}",
+            value=names[0] if place == 0 else max(studies, key=is_beside_the_first)["name"],
+            bind=alt.binding_select(options=names, name="Study "),
+        ),
+        x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+        y=_share_axis("accuracy", domain=[_range(rows, "share")[0], 1], nice=True),
+        color=alt.Color(
+            "series:N",
+            scale=alt.Scale(domain=list(_SERIES.values()), range=[BLUE, ORANGE]),
+            legend=alt.Legend(title=None, orient="top"),
+        ),
+        tooltip=_tips("seed", "epoch", "series", "share"),
     )
 
 
-def _beside_the_first(studies: Sequence[Mapping[str, Any]]) -> str:
-    """Return the first study that differs from the first in the length of its epochs alone."""
-    first, *others = studies
-
-    def epochs(study: Mapping[str, Any]) -> int:
-        return len(study["runs"][0]["history"].get("accuracy", ()))
-
-    for other in others:
-        if other["steps"] != first["steps"] and epochs(other) == epochs(first):
-            return other["name"]
-    return studies[-1]["name"]
-
-
-def _paper_accuracy(studies: Sequence[Mapping[str, Any]]) -> Chart:
+def paper_accuracy(studies: Sequence[Mapping[str, Any]]) -> Chart:
     """Draw test accuracy along training, as the paper's figure 1(a)."""
     domain = ["with", "without"]
+    legend = alt.Legend(title="batch norm", orient="top")
     colors = alt.Scale(domain=domain, range=[BLUE, ORANGE])
     dashes = alt.Scale(domain=domain, range=[[1, 0], [6, 4]])
-    legend = alt.Legend(title="batch norm", orient="top")
-    lines = (
-        _of(_along_training(studies, ["test_accuracy"], "share"))
-        .mark_line(strokeWidth=1.3, opacity=0.8)
-        .encode(
-            x=_step_axis(),
-            y=_share_axis("test accuracy"),
-            detail="line:N",
-            color=alt.Color("batch norm:N", legend=legend, scale=colors),
-            strokeDash=alt.StrokeDash("batch norm:N", legend=legend, scale=dashes),
-            tooltip=_tips("study", "seed", "step", "share"),
-        )
-    )
-    return _one_view(
-        "paper",
-        "Test accuracy along training",
-        "Test accuracy of each seed against the training step, with and without batch norm.",
-        [lines],
+    return _lines(
+        (
+            "paper",
+            "Test accuracy along training",
+            "Test accuracy of each seed against the training step, with and without batch norm.",
+        ),
+        _along_training(studies, ["test_accuracy"], "share"),
         height=280,
+        x=_step_axis(),
+        y=_share_axis("test accuracy"),
+        color=alt.Color("batch norm:N", legend=legend, scale=colors),
+        strokeDash=alt.StrokeDash("batch norm:N", legend=legend, scale=dashes),
+        tooltip=_tips("study", "seed", "step", "share"),
     )
 
 
-def _percentiles(study: Mapping[str, Any], paper: Sequence[Mapping[str, Any]]) -> Chart:
+def percentiles(study: Mapping[str, Any], paper: Sequence[Mapping[str, Any]]) -> Chart:
     """Draw the percentiles of one sigmoid input of the first seed, as the paper's figure 1(b, c).
 
     Both panels share their axis, or the steadier one would look as restless as the other.
     """
     first_seeds = [{**each, "runs": each["runs"][:1]} for each in paper]
-    every = _along_training(first_seeds, _PERCENTILES, "percentile")
+    rows = _along_training(first_seeds, _PERCENTILES, "percentile")
+    scale = alt.Scale(domain=list(_range(rows, "percentile")), nice=True, zero=False)
     word = _with_or_without(study)
-    dashes = alt.StrokeDash(
-        "series:N",
-        scale=alt.Scale(domain=["15", "50", "85"], range=[[2, 3], [1, 0], [7, 4]]),
-        legend=alt.Legend(title="percentile", orient="top", symbolStrokeColor=GREY),
-    )
-    scale = alt.Scale(domain=list(_range(every, "percentile")), nice=True, zero=False)
-    lines = (
-        _of([row for row in every if row["study"] == study["name"]])
-        .mark_line(strokeWidth=2, color=BLUE if word == "with" else ORANGE)
-        .encode(
-            x=_step_axis(),
-            y=alt.Y("percentile:Q", title="input of one sigmoid", scale=scale),
-            strokeDash=dashes,
-            tooltip=_tips("step", "series", "percentile"),
-        )
-    )
-    return _one_view(
-        "percentiles",
-        f"{word.capitalize()} batch norm, seed {study['runs'][0]['seed']}",
-        f"The 15th, 50th and 85th percentile of one sigmoid input of the last hidden layer along "
-        f"training, {word} batch norm.",
-        [lines],
+    return _lines(
+        (
+            "percentiles",
+            f"{word.capitalize()} batch norm, seed {study['runs'][0]['seed']}",
+            "The 15th, 50th and 85th percentile of one sigmoid input of the last hidden layer "
+            f"along training, {word} batch norm.",
+        ),
+        [row for row in rows if row["study"] == study["name"]],
         height=220,
+        x=_step_axis(),
+        y=alt.Y("percentile:Q", title="input of one sigmoid", scale=scale),
+        color=alt.value(BLUE if word == "with" else ORANGE),
+        strokeDash=alt.StrokeDash(
+            "series:N",
+            scale=alt.Scale(domain=["15", "50", "85"], range=[[2, 3], [1, 0], [7, 4]]),
+            legend=alt.Legend(title="percentile", orient="top", symbolStrokeColor=GREY),
+        ),
+        tooltip=_tips("step", "series", "percentile"),
     )

@@ -116,15 +116,15 @@ class Study:
     Attributes:
         name: what `bnm reproduce NAME` takes.
         title: what it is, in a few words.
-        source: where the settings come from.
         settings: all of them.
+        source: where the settings come from.
         published: what the source reports, or None for our own comparisons.
     """
 
     name: str
     title: str
-    source: str
     settings: Settings
+    source: str = "comparison"
     published: Published | None = None
 
 
@@ -149,7 +149,6 @@ class Factor:
 
 _EXPERIMENTAL = "BatchNormCustom_experimental-v1"
 _FINAL = "BatchNormCustom_final-v1"
-_OURS = "comparison"
 _PAPER = "arXiv 1502.03167, sec. 4.1"
 
 _KERAS = Settings(statistics="keras-layer")
@@ -183,85 +182,65 @@ STUDIES: dict[str, Study] = {
         Study(
             "keras-916-baked",
             "Keras's layer, all 916 batches an epoch, two layers with training=True baked in",
-            "BatchNorm_experimental-v1",
             replace(_KERAS, baked_training=(False, True, True)),
+            "BatchNorm_experimental-v1",
             Published(98.84, 97.02, 97.11),
         ),
         Study(
             "algorithm2-100-short",
             "Algorithm 2, 100 of 916 batches an epoch, 2 epochs",
-            _EXPERIMENTAL,
             replace(_ALGORITHM_2, **_TAKE_100, epochs=2),
+            _EXPERIMENTAL,
             Published(89.73, 91.50, None),
         ),
         Study(
             "reversed-100-short",
             "reversed momentum, 100 of 916 batches an epoch, 2 epochs",
-            _EXPERIMENTAL,
             replace(_REVERSED, **_TAKE_100, epochs=2),
+            _EXPERIMENTAL,
             Published(89.58, 90.67, None),
         ),
         Study(
             "algorithm2-100",
             "Algorithm 2, 100 of 916 batches an epoch",
-            _FINAL,
             replace(_ALGORITHM_2, **_TAKE_100),
+            _FINAL,
             Published(94.95, 94.70, 94.59),
         ),
         Study(
             "reversed-100",
             "reversed momentum, 100 of 916 batches an epoch",
-            _FINAL,
             replace(_REVERSED, **_TAKE_100),
+            _FINAL,
             Published(93.87, 94.17, 93.71),
         ),
+        Study("keras-916", "Keras's layer, all 916 batches an epoch, no flag baked in", _KERAS),
         Study(
-            "keras-916",
-            "Keras's layer, all 916 batches an epoch, no flag baked in",
-            _OURS,
-            _KERAS,
-        ),
-        Study(
-            "keras-100",
-            "Keras's layer, 100 of 916 batches an epoch",
-            _OURS,
-            replace(_KERAS, **_TAKE_100),
+            "keras-100", "Keras's layer, 100 of 916 batches an epoch", replace(_KERAS, **_TAKE_100)
         ),
         Study(
             "average-916",
             "our layer with Keras's moving average, all 916 batches an epoch",
-            _OURS,
             _AVERAGE,
         ),
         Study(
             "average-100",
             "our layer with Keras's moving average, 100 of 916 batches an epoch",
-            _OURS,
             replace(_AVERAGE, **_TAKE_100),
         ),
-        Study(
-            "algorithm2-916",
-            "Algorithm 2, all 916 batches an epoch",
-            _OURS,
-            _ALGORITHM_2,
-        ),
-        Study(
-            "reversed-916",
-            "reversed momentum, all 916 batches an epoch",
-            _OURS,
-            _REVERSED,
-        ),
+        Study("algorithm2-916", "Algorithm 2, all 916 batches an epoch", _ALGORITHM_2),
+        Study("reversed-916", "reversed momentum, all 916 batches an epoch", _REVERSED),
         Study(
             "paper-with-bn",
             "the paper's sigmoid network with batch norm",
-            _PAPER,
             _SIGMOID,
+            _PAPER,
         ),
         Study(
             "paper-without-bn",
             "the paper's sigmoid network without batch norm",
-            _PAPER,
             replace(_SIGMOID, statistics="none"),
+            _PAPER,
         ),
     )
 }

@@ -6,7 +6,7 @@ start fast, and most commands write no report.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchnorm_mechanics._files import write_atomically
 from batchnorm_mechanics.studies.summary import (
@@ -17,6 +17,9 @@ from batchnorm_mechanics.studies.summary import (
     count,
     effect_groups,
 )
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.studies.charts import Chart
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -44,10 +47,8 @@ def render(results: Mapping[str, Any]) -> str:
     """
     import jinja2
 
-    from batchnorm_mechanics.studies import charts
-
     by_section: dict[str, list[Any]] = {}
-    for number, chart in enumerate(charts.draw(results)):
+    for number, chart in enumerate(_charts(results)):
         by_section.setdefault(chart.section, []).append({"id": f"chart-{number}", "chart": chart})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -73,6 +74,31 @@ def render(results: Mapping[str, Any]) -> str:
         shared=_shared_settings(results["studies"]),
         bundle=_bundle() if by_section else "",
     )
+
+
+def _charts(results: Mapping[str, Any]) -> "list[Chart]":
+    """Draw what there is to draw of the results."""
+    from batchnorm_mechanics.studies import charts
+
+    studies = results["studies"]
+    mnist = [study for study in studies if not study["settings"]["track_inputs"]]
+    paper = [study for study in studies if study["settings"]["track_inputs"]]
+    found = []
+    if mnist:
+        found += [charts.accuracies(mnist, metric) for metric in METRICS]
+    if any(of["within"] is not None for study in studies for of in study["summary"].values()):
+        found.append(charts.distances(studies))
+    if results["effects"]:
+        found.append(charts.effect_sizes(results["effects"]))
+    if mnist:
+        found.append(charts.by_step(mnist))
+    # The paper's runs have a chart of their own, and would stretch the scale of the others.
+    shown = mnist or paper
+    found += [charts.learning_curves(shown, place) for place in range(min(2, len(shown)))]
+    if paper:
+        found.append(charts.paper_accuracy(paper))
+        found += [charts.percentiles(study, paper) for study in paper]
+    return found
 
 
 def _bundle() -> str:

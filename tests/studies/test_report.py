@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from made_up_runs import DATA, ENVIRONMENT, made_up
 
-from batchnorm_mechanics.studies import charts, report
+from batchnorm_mechanics.studies import report
 from batchnorm_mechanics.studies.registry import STUDIES
 from batchnorm_mechanics.studies.report import render, write_report
 from batchnorm_mechanics.studies.summary import results
@@ -106,7 +106,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "new" / "report.html"
     write_report(made_up(("keras-100",)), path)
     before = path.read_bytes()
-    monkeypatch.setattr(charts, "draw", lambda results: 1 / 0)
+    monkeypatch.setattr(report, "_charts", lambda results: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(made_up(("keras-916",)), path)
     assert path.read_bytes() == before
