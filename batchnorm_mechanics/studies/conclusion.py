@@ -22,11 +22,9 @@ _SAME = 0.005
 class _Loss:
     """What a published run's value of a factor costs, in points, in one comparison."""
 
-    factor: str
     change: str
     size: float
-    low: float | None
-    high: float | None
+    interval: Sequence[float] | None
 
 
 def conclusion(
@@ -79,24 +77,18 @@ def _reasons(
     studies: Mapping[str, Study],
 ) -> Iterator[str]:
     """Say what the effects tell of one gap."""
-    differing = dict.fromkeys(
-        factor.name
-        for factor in FACTORS
-        if _side(factor.from_study, factor.to_study, run, keras, studies)
-    )
-    losses = list(_losses(effects, run, keras, studies))
     costs, innocent, undecided = {}, [], []
-    for name in differing:
-        mine = [loss for loss in losses if loss.factor == name]
-        if mine and all(loss.low is not None and loss.low > 0 for loss in mine):
-            size = sum(loss.size for loss in mine) / len(mine)
-            costs[f"{name} ({mine[0].change})"] = size
-        elif mine and all(
-            loss.high is not None and loss.high < REASON_SHARE * gap for loss in mine
-        ):
-            innocent.append(name)
+    for factor, losses in _losses(effects, run, keras, studies).items():
+        intervals = [loss.interval for loss in losses]
+        if not losses:
+            undecided.append(f"{factor} (not measured)")
+        elif all(interval and interval[0] > 0 for interval in intervals):
+            size = sum(loss.size for loss in losses) / len(losses)
+            costs[f"{factor} ({losses[0].change})"] = size
+        elif all(interval and interval[1] < REASON_SHARE * gap for interval in intervals):
+            innocent.append(factor)
         else:
-            undecided.append(name if mine else f"{name} (not measured)")
+            undecided.append(factor)
     if costs:
         largest_first = sorted(costs.items(), key=lambda item: -item[1])
         shares = [
@@ -117,26 +109,34 @@ def _losses(
     run: Study,
     keras: Study,
     studies: Mapping[str, Study],
-) -> Iterator[_Loss]:
-    """Turn the effects of what differs between two runs: above 0 means a loss with the first's."""
+) -> dict[str, list[_Loss]]:
+    """Return what is measured of each factor in which a run differs from the Keras run."""
+    found: dict[str, list[_Loss]] = {
+        factor.name: []
+        for factor in FACTORS
+        if _sign(factor.from_study, factor.to_study, run, keras, studies)
+    }
     for effect in effects:
-        side = _side(effect["from"], effect["to"], run, keras, studies)
-        size, low, high = effect["difference"], effect["low"], effect["high"]
-        mine, other = effect["from_value"], effect["to_value"]
-        if side == "to":
-            mine, other = other, mine
-            size, low, high = -size, None if high is None else -high, None if low is None else -low
-        if side is not None:
-            yield _Loss(effect["factor"], f"{mine} instead of {other}", size, low, high)
+        sign = _sign(effect["from"], effect["to"], run, keras, studies)
+        if sign == 0:
+            continue
+        mine, other = (effect["from_value"], effect["to_value"])[::sign]
+        interval = None
+        if effect["low"] is not None:
+            interval = sorted((sign * effect["low"], sign * effect["high"]))
+        loss = _Loss(f"{mine} instead of {other}", sign * effect["difference"], interval)
+        found.setdefault(effect["factor"], []).append(loss)
+    return found
 
 
-def _side(
+def _sign(
     from_study: str, to_study: str, run: Study, keras: Study, studies: Mapping[str, Study]
-) -> str | None:
-    """Say whose value of what two studies differ in a run has, when compared with the Keras run.
+) -> int:
+    """Say on which side of a comparison of two studies a run is, when the Keras run is opposite.
 
     Returns:
-        `from` or `to`; None if the comparison says nothing of a difference between those runs.
+        1 for the first, whose gain is the run's loss; -1 for the second; 0 if the two runs do not
+        differ in what the two studies differ in.
     """
     one, other = (asdict(studies[name].settings) for name in (from_study, to_study))
     changed = [key for key in one if one[key] != other[key]]
@@ -146,9 +146,7 @@ def _side(
 
     is_from = alike(one, run) or alike(other, keras)
     is_to = alike(other, run) or alike(one, keras)
-    if is_from == is_to:
-        return None
-    return "from" if is_from else "to"
+    return is_from - is_to
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -51,10 +51,6 @@ class Run:
     seconds: float
     history: dict[str, list[float]]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the run as `results.json` holds it."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True)
 class Task:
@@ -286,7 +282,7 @@ class OutputFolder:
     def finish(self, study: Study, run: Run) -> None:
         """Keep a finished run."""
         folder = self.run_folder(study.name, run.seed)
-        record = {"settings": dataclasses.asdict(study.settings), "run": run.as_json()}
+        record = {"settings": dataclasses.asdict(study.settings), "run": dataclasses.asdict(run)}
         write_atomically(folder / _RUN, json.dumps(record, indent=2) + "\n")
 
     def finished(self, studies: dict[str, Study]) -> dict[str, list[Run]]:

@@ -242,7 +242,7 @@ def results(
                     "published": asdict(published)
                     if (published := studies[name].published)
                     else None,
-                    "runs": [run.as_json() for run in ran[name]],
+                    "runs": [asdict(run) for run in ran[name]],
                     "summary": summaries[name],
                 }
                 for name in names

@@ -67,7 +67,7 @@ def test_a_study_that_is_added_to_the_registry_is_listed_run_and_compared(copy):
     )
     names = ("made-up", "keras-916")
     out = bnm("reproduce", *names, "--quick", "--data", "tiny.npz", cwd=copy)
-    lines = out.splitlines()
+    lines = [line.rstrip() for line in out.splitlines()]
     assert any(re.match(r"made-up +1 +\d+\.\d\d", line) for line in lines)
     at = lines.index("learning rate: 0.001 → 0.0001")
     assert lines[at + 1].split()[:3] == ["keras-916", "→", "made-up"]
