@@ -84,8 +84,8 @@ help: ## list the targets
 reproduce: $(RUN) ## run the MNIST studies and write the report
 	$(BIN)/bnm reproduce $(ARGS)
 
-bench: $(RUN) ## compare speed with Keras, and with the peers that are installed (ARGS="layer")
-	$(BIN)/bnm bench $(ARGS)
+bench: $(DEV) ## time ours beside Keras and the peers that are installed, for pyperf (ARGS="layer")
+	$(BIN)/python benchmarks $(ARGS)
 
 test: $(DEV) ## run the tests
 	@sh tests/ensure_chromium.sh

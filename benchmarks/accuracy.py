@@ -1,33 +1,42 @@
 """Largest error of the normalized output against float64, ours beside TensorFlow's and Keras's.
 
-Run as: python benchmarks/accuracy.py
+Run as: python benchmarks/accuracy.py, which writes benchmarks/records/accuracy.json
 """
 
-import keras
+import json
+from pathlib import Path
+
 import numpy as np
-import tensorflow as tf
+from hardware import describe, limit_process
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import reference
 
+RECORD = Path(__file__).parent / "records" / "accuracy.json"
 SHAPE, AXES, EPSILON = (64, 14, 14, 32), [0, 1, 2], 1e-3
-MEANS = (0.0, 1e2, 1e4, 1e6)
+MEANS = (0, 100, 10_000, 1_000_000)
 
 
 def composed(x):
     """TensorFlow's own two functions."""
+    import tensorflow as tf
+
     mean, variance = tf.nn.moments(x, AXES)
     return tf.nn.batch_normalization(x, mean, variance, None, None, EPSILON)
 
 
 def fused(x):
     """TensorFlow's fused operation."""
+    import tensorflow as tf
+
     ones, zeros = tf.ones(SHAPE[-1]), tf.zeros(SHAPE[-1])
     return tf.compat.v1.nn.fused_batch_norm(x, ones, zeros, epsilon=EPSILON)[0]
 
 
 def keras_layer(x):
     """Keras's layer in training mode."""
+    import keras
+
     return keras.layers.BatchNormalization(epsilon=EPSILON)(x, training=True)
 
 
@@ -37,10 +46,10 @@ def ours(x):
 
 
 IMPLEMENTATIONS = {
-    "ours": ours,
-    "tf.nn.moments + tf.nn.batch_normalization": composed,
-    "FusedBatchNormV3": fused,
-    "keras.layers.BatchNormalization": keras_layer,
+    "`bnm.forward`": ours,
+    "`tf.nn.moments` and `tf.nn.batch_normalization`": composed,
+    "`FusedBatchNormV3`": fused,
+    "`keras.layers.BatchNormalization`": keras_layer,
 }
 
 
@@ -51,17 +60,20 @@ def errors(mean):
     # The oracle takes the same rounded input: what is judged is the computation alone.
     expected = reference.forward(x, None, None, AXES, EPSILON)[0]
     return {
-        name: np.abs(implementation(tf.constant(x)).numpy() - expected).max()
+        name: float(np.abs(implementation(x).numpy() - expected).max())
         for name, implementation in IMPLEMENTATIONS.items()
     }
 
 
 def main():
-    """Print the table in Markdown."""
-    print(f"| mean of the input | {' | '.join(IMPLEMENTATIONS)} |")
-    print("| --- " * (1 + len(IMPLEMENTATIONS)) + "|")
-    for mean in MEANS:
-        print(f"| {mean:g} | {' | '.join(f'{error:.1e}' for error in errors(mean).values())} |")
+    """Measure, and write the record."""
+    limit_process()
+    record = {
+        "shape": SHAPE,
+        "machine": describe(),
+        "errors": [{"mean": mean, **errors(mean)} for mean in MEANS],
+    }
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 python benchmarks/worlds.py run       measure both worlds and write benchmarks/records/
 python benchmarks/worlds.py page      write benchmarks/worlds.md from the records
-python benchmarks/worlds.py readme    print the README's tables from the records
+python benchmarks/worlds.py readme    print the README's measured figures from all records
 """
 
 import argparse
 import ast
+import logging
 import os
 import subprocess
 import sys
@@ -15,13 +16,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import readme
 import worlds_record as records
 
 from batchnorm_mechanics._files import write_atomically
 
 PAGE = Path(__file__).parent / "worlds.md"
 README = Path(__file__).parents[1] / "README.md"
-MARKS = ("<!-- speed -->", "<!-- /speed -->")
 
 
 def main(arguments=None):
@@ -58,10 +59,10 @@ def parser():
         )
         one.set_defaults(command=command)
     page = subs.add_parser("page", help="write the page")
-    readme = subs.add_parser("readme", help="print the README's tables")
-    readme.add_argument("--write", action="store_true", help=f"put them between {MARKS[0]} there")
+    figures = subs.add_parser("readme", help="print the README's measured figures")
+    figures.add_argument("--write", action="store_true", help="put them between their marks there")
     page.add_argument("--to", type=Path, default=PAGE)
-    for one, command in ((page, write_page), (readme, write_readme)):
+    for one, command in ((page, write_page), (figures, write_readme)):
         one.add_argument("--records", type=Path, default=records.FOLDER)
         one.set_defaults(command=command)
     return top
@@ -119,8 +120,7 @@ def environment(world):
 
 def measure_world(options):
     """Measure the parts asked for, and write the record after every case."""
-    from batchnorm_mechanics.bench.machine import describe, limit_process
-    from batchnorm_mechanics.bench.run import without_advice_on_tracing
+    from hardware import describe, limit_process
 
     # Before TensorFlow, which counts the cores at its start.
     limit_process()
@@ -130,11 +130,11 @@ def measure_world(options):
             f"worlds: TensorFlow did not take TF_ENABLE_ONEDNN_OPTS for {options.world}"
         )
     parts = records.PARTS if options.part == "all" else (options.part,)
-    refused = 0
-    with without_advice_on_tracing():
-        for part in parts:
-            refused += _measure_part(part, options, machine)
-    return int(refused > 0)
+    # TensorFlow advises to trace less often, but here each shape is traced on purpose.
+    logging.getLogger("tensorflow").addFilter(
+        lambda record: "triggered tf.function retracing" not in record.getMessage()
+    )
+    return int(sum(_measure_part(part, options, machine) for part in parts) > 0)
 
 
 def _measure_part(part, options, machine):
@@ -170,7 +170,7 @@ def _cases(part, options, report):
 
         shapes = options.shapes or (layers.QUICK_SHAPES if options.quick else layers.SHAPES)
         return layers.measure(shapes, layers.QUICK_PLAN if options.quick else layers.PLAN, report)
-    import worlds_networks as networks
+    import networks
 
     chosen = networks.named(options.networks or (["dense"] if options.quick else [""]))
     plan = networks.QUICK_PLAN if options.quick else networks.PLAN
@@ -186,19 +186,12 @@ def write_page(options):
 
 
 def write_readme(options):
-    """Print the README's tables, or put them between its marks."""
-    from worlds_page import readme
-
-    text = readme(_all(options.records))
-    if not options.write:
-        print(text)
-        return 0
-    whole = README.read_text(encoding="utf-8")
-    if any(whole.count(mark) != 1 for mark in MARKS):
-        raise SystemExit(f"worlds: README.md must have {MARKS[0]} and {MARKS[1]} once each.")
-    before, _, rest = whole.partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    write_atomically(README, f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
+    """Print the README's measured figures, or put them between their marks."""
+    found = readme.texts(options.records)
+    if options.write:
+        write_atomically(README, readme.put(README.read_text(encoding="utf-8"), found))
+    else:
+        print("\n\n".join(found.values()))
     return 0
 
 

@@ -4,6 +4,9 @@ import gc
 import math
 
 import keras
+from contestants import entries
+from problem import inference_mistake, make_problem, mistake
+from turns import Job, Plan, timed
 from worlds_record import (
     ACCELERATED,
     BOTH,
@@ -16,13 +19,6 @@ from worlds_record import (
     TORCH,
     microseconds,
 )
-from worlds_timing import Plan, timed
-
-import batchnorm_mechanics as bnm
-from batchnorm_mechanics.bench.peers import missing_peers
-from batchnorm_mechanics.bench.problem import inference_mistake, make_problem, mistake
-from batchnorm_mechanics.bench.tensorflow_layer import TensorFlowLayer
-from batchnorm_mechanics.bench.timing import Job
 
 # Images of all sizes, sequences, rows and volumes; 1 to 2,048 channels; batches of one.
 SHAPES = (
@@ -68,26 +64,11 @@ def measure(shapes, plan, report):
 
 def contestants(problem):
     """Return the contestants whose library is installed."""
-    theirs = keras.layers.BatchNormalization
-    found = [
-        TensorFlowLayer(OURS, bnm.BatchNormalization, problem),
-        TensorFlowLayer(ACCELERATED, theirs, problem, prepare=_accelerate),
-        TensorFlowLayer(KERAS, theirs, problem),
+    return [
+        enter()
+        for name, enter in entries(problem).items()
+        if name in (OURS, ACCELERATED, KERAS) or name.startswith(TORCH)
     ]
-    if "torch" not in missing_peers():
-        from batchnorm_mechanics.bench.torch_layer import TorchLayer
-
-        layouts = {TORCH: True}
-        if problem.x.ndim > 2:
-            layouts = {f"{TORCH}, channels last": True, f"{TORCH}, channels first": False}
-        found += [TorchLayer(name, problem, channels_last=last) for name, last in layouts.items()]
-    return found
-
-
-def _accelerate(layer):
-    done = bnm.accelerate(layer)
-    if done.count != 1:
-        raise RuntimeError(f"accelerate: the layer was left as it is. Received: {done!r}.")
 
 
 def measure_shape(problem, contestants, plan, report):

@@ -3,6 +3,7 @@
 import math
 from datetime import datetime
 
+from hardware import facts
 from worlds_record import (
     ACCELERATED,
     BOTH,
@@ -22,11 +23,9 @@ from worlds_record import (
     layer_ratio,
     samples,
     share,
+    spread,
     step_ratio,
 )
-
-from batchnorm_mechanics.bench.record import spread
-from batchnorm_mechanics.bench.wording import amount, machine_facts
 
 # From so many elements on a layer's work outweighs TensorFlow's own for starting it.
 LARGE = 2**17
@@ -90,7 +89,7 @@ def page(records):
 
 def _machine_lines(record):
     parts = [record[part] for part in (LAYERS, NETWORKS) if part in record]
-    lines = [f"- {fact}" for fact in machine_facts(parts[0]["machine"])] if parts else []
+    lines = [f"- {fact}" for fact in facts(parts[0]["machine"])] if parts else []
     for name in (LAYERS, NETWORKS):
         if name not in record:
             continue
@@ -99,7 +98,7 @@ def _machine_lines(record):
         finished = "" if part["finished"] else "; **interrupted, some are missing**"
         lines.append(f"- {name}: {date}, in {part['seconds']} s{finished}")
         if part["machine"] != parts[0]["machine"] | {"load": part["machine"]["load"]}:
-            lines += [f"  - {fact}" for fact in machine_facts(part["machine"])]
+            lines += [f"  - {fact}" for fact in facts(part["machine"])]
         if (part["machine"]["load"] or 0) > 0.5:
             lines.append(f"  - The machine was busy (load {part['machine']['load']}).")
     return lines
@@ -113,7 +112,7 @@ def _summary_table(record):
             if row is not None:
                 rows.append([f"{theirs} / {ours}", measure, *row])
     header = ["", "", f"median from {LARGE:,} elements", "worst of those", "worst of all", "at"]
-    return _grid(header, rows)
+    return grid(header, rows)
 
 
 def _summary_row(record, theirs, ours, measure):
@@ -137,7 +136,7 @@ def _ratio_table(record, theirs, ours):
         rows.append(
             [_shape(case["shape"]), f"{math.prod(case['shape']):,}", *map(_interval, ratios)]
         )
-    return _grid(["shape", "elements", *MEASURES], rows)
+    return grid(["shape", "elements", *MEASURES], rows)
 
 
 def _time_table(record):
@@ -146,7 +145,7 @@ def _time_table(record):
     for case in _by_size(record):
         times = [samples(case, name, measure) for measure in measures for name in names]
         rows.append([_shape(case["shape"]), *map(_time, times)])
-    return _grid(["shape", *(f"{m}: {n}" for m in measures for n in names)], rows)
+    return grid(["shape", *(f"{m}: {n}" for m in measures for n in names)], rows)
 
 
 def _network_notes():
@@ -176,7 +175,7 @@ def _network_table(record):
                 ]
             )
     header = ["", "", "batch norms", "Keras", "share of batch norm", "possible gain", "gain"]
-    return _grid(header, rows)
+    return grid(header, rows)
 
 
 def _refusals(record):
@@ -210,7 +209,7 @@ def readme(records):
         rows.append(row)
     kinds = ("Keras, training", "torch, training", "Keras, inference")
     header = ["shape", *(f"{kind}, {_NAMES[world]}" for world in WORLDS for kind in kinds)]
-    return "\n".join([*_grid(header, rows), "", *_readme_networks(records)])
+    return "\n".join([*grid(header, rows), "", *_readme_networks(records)])
 
 
 def _readme_networks(records):
@@ -228,7 +227,7 @@ def _readme_networks(records):
                 row.append(_number(None if one is None else one.median))
         rows.append(row)
     header = ["network", *(f"{kind}, {_NAMES[world]}" for world in WORLDS for kind in STEPS)]
-    return _grid(header, rows)
+    return grid(header, rows)
 
 
 def summary(record):
@@ -274,9 +273,19 @@ def _interval(one):
 
 
 def _time(found):
-    return NONE if found is None else amount(1e-6 * spread(found).median, "seconds")
+    return NONE if found is None else amount(1e-6 * spread(found).median)
 
 
-def _grid(header, rows):
+def amount(seconds):
+    """Return seconds in a unit in which they are easy to read, such as 31.4 ms."""
+    scale, unit = next(
+        (one for one in ((1.0, "s"), (1e-3, "ms")) if abs(seconds) >= one[0]), (1e-6, "us")
+    )
+    value = seconds / scale
+    return f"{value:.3g} {unit}" if abs(value) < 999.5 else f"{value:.0f} {unit}"
+
+
+def grid(header, rows):
+    """Return a table in Markdown as lines; all columns but the first stand to the right."""
     separator = ["---", *["---:"] * (len(header) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (header, separator, *rows)]

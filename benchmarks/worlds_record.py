@@ -6,10 +6,11 @@ machine, so that one can be measured anew without the other.
 
 import json
 import re
+import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 from batchnorm_mechanics._files import write_atomically
-from batchnorm_mechanics.bench.record import Spread, spread
 
 FOLDER = Path(__file__).parent / "records"
 # By world: the value of TF_ENABLE_ONEDNN_OPTS.
@@ -67,6 +68,37 @@ def microseconds(samples):
 def _rounded(value):
     short = float(f"{value:.{_DIGITS}g}")
     return int(short) if short >= 10 ** (_DIGITS - 1) else short
+
+
+class Spread(NamedTuple):
+    """The quartiles of samples; half of the samples lie from `low` to `high`."""
+
+    low: float
+    median: float
+    high: float
+
+
+def spread(samples):
+    """Return the quartiles of samples.
+
+    Args:
+        samples: one or more numbers.
+
+    Returns:
+        The quartiles, the least and the greatest sample included in what they are taken over, as
+        NumPy's percentiles are. All three are the sample where there is but one.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    if not samples:
+        raise ValueError(
+            "spread: `samples` must have one number or more. "
+            f"Received: samples={samples!r}. Measure at least once."
+        )
+    if len(samples) == 1:
+        return Spread(samples[0], samples[0], samples[0])
+    return Spread(*statistics.quantiles(samples, n=4, method="inclusive"))
 
 
 def ratio(theirs, ours):

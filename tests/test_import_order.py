@@ -15,7 +15,7 @@ ORDER = (
     ("statistics",),
     ("layers",),
     ("tracing", "conformance", "studies", "doctor", "distribute"),
-    ("bench", "explorer"),
+    ("explorer",),
     ("cli",),
 )
 RANK = {part: rank for rank, row in enumerate(ORDER) for part in row}

@@ -69,7 +69,9 @@ def test_the_locks_hold_every_declared_dependency():
         "requirements.lock": project["project"]["dependencies"],
         "requirements-build.lock": groups["build"],
         "requirements-peers.lock": groups["peers"],
-        "requirements-dev.lock": [item for item in groups["dev"] if isinstance(item, str)],
+        "requirements-dev.lock": [
+            item for item in (*groups["dev"], *groups["bench"]) if isinstance(item, str)
+        ],
     }
     for name, requirements in wanted.items():
         locked = {canonical(pin) for pin in pins(read(name))}

@@ -9,7 +9,6 @@ import typer
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._version import __version__
-from batchnorm_mechanics.cli.bench import bench
 from batchnorm_mechanics.cli.conform import conform
 from batchnorm_mechanics.cli.doctor import doctor
 from batchnorm_mechanics.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
@@ -68,7 +67,7 @@ def _stoppable(command: Callable[..., None], code: int) -> Callable[..., None]:
 
 
 # One module for each command; a command imports what it needs when it runs.
-for command in (reproduce, trace, conform, bench):
+for command in (reproduce, trace, conform):
     app.command()(_stoppable(command, INTERRUPTED))
 # To a script it is all one why there is no verdict and no file: bad input, or an end halfway.
 for command in (doctor, repair, fold):

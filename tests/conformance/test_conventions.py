@@ -64,13 +64,20 @@ def test_every_convention_of_a_subject_that_does_as_keras_does_is_found():
 )
 def test_a_convention_that_differs_from_keras_is_found(choices, field, found):
     value = getattr(find_conventions(NumpySubject(**choices)), field)
-    assert value == found if not isinstance(found, float) else value == pytest.approx(found)
+    assert (
+        value == found
+        if not isinstance(found, float)
+        else value == pytest.approx(found, rel=1e-6, abs=0)
+    )
 
 
 @pytest.mark.parametrize("default", [1e-3, 1e-5, 1e-12])
 def test_a_default_epsilon_is_found_in_training_where_statistics_cannot_be_set(default):
     found = find_conventions(NumpySubject(epsilon=default, takes_statistics=False))
-    assert (found.epsilon_place, found.default_epsilon) == ("inside", pytest.approx(default))
+    assert (found.epsilon_place, found.default_epsilon) == (
+        "inside",
+        pytest.approx(default, rel=1e-6, abs=0),
+    )
 
 
 def test_an_epsilon_that_cannot_be_set_is_found_all_the_same():

@@ -1,0 +1,77 @@
+"""What the doctor costs beside `model.predict` over the same data, and what folding gives back."""
+
+import functools
+import time
+from importlib import resources
+
+import numpy as np
+from runner import Runner
+
+BATCH = 64
+DIGITS, MOBILE_NET = "3 layers, 20,000 digits", "MobileNetV2, 1,024 of 64x64"
+CALLS = ("predict", "diagnose", "recalibrate")
+FOLDED = "predict, folded"
+
+
+def calls(loops, case, call):
+    """Return the seconds of as many calls, traced before."""
+    import batchnorm_mechanics as bnm
+
+    model, x = _set_up(case, folded=call == FOLDED)
+    run = {
+        "diagnose": lambda: bnm.diagnose(model, x, batch_size=BATCH),
+        "recalibrate": lambda: bnm.recalibrate(model, x, batch_size=BATCH),
+    }.get(call, lambda: model.predict(x, batch_size=BATCH, verbose=0))
+    start = time.perf_counter()
+    for _ in range(loops):
+        run()
+    return time.perf_counter() - start
+
+
+@functools.cache
+def _set_up(case, *, folded):
+    import keras
+
+    import batchnorm_mechanics as bnm
+
+    keras.utils.set_random_seed(0)
+    if case == DIGITS:
+        model, x = _convolutional(keras), _digits(20_000)
+    else:
+        make = keras.applications.MobileNetV2
+        model = make(weights=None, input_shape=(64, 64, 3), classes=10, classifier_activation=None)
+        x = np.random.default_rng(0).standard_normal((1024, 64, 64, 3), np.float32)
+    if folded:
+        model = bnm.fold(model, x[:BATCH]).model
+    return model, x
+
+
+def _digits(rows):
+    file = resources.files("batchnorm_mechanics") / "studies" / "data" / "mnist.npz"
+    with file.open("rb") as stream, np.load(stream) as arrays:
+        return (arrays["x_train"][:rows, ..., None] / 255).astype("float32")
+
+
+def _convolutional(keras):
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((28, 28, 1))])
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        model.add(layers.Conv2D(filters, 3, strides, padding="same", use_bias=False))
+        model.add(layers.BatchNormalization())
+        model.add(layers.ReLU())
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(10))
+    return model
+
+
+def main():
+    """Time every call on every model."""
+    runner = Runner(processes=2, values=3)
+    for case in (DIGITS, MOBILE_NET):
+        for call in (*CALLS, FOLDED):
+            runner.time(f"doctor, {case}: {call}", calls, case, call)
+    runner.finish()
+
+
+if __name__ == "__main__":
+    main()

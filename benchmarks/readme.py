@@ -1,0 +1,153 @@
+"""The README's measured figures, each between marks, from the records that they were measured in.
+
+| mark | record |
+| --- | --- |
+| speed | `onednn-off.json` and `onednn-on.json`, which `worlds.py run` writes |
+| studies | `studies.json`, which is `results.json` of `bnm reproduce` |
+| accuracy | `accuracy.json`, which `accuracy.py` writes |
+"""
+
+import json
+
+import worlds_page
+import worlds_record
+
+STUDIES, ACCURACY = "studies.json", "accuracy.json"
+# By what the README calls them: the study of 100 steps an epoch, and the one of 916.
+_STATISTICS = {
+    "Keras's layer": ("keras-100", "keras-916"),
+    "our layer, the same moving average": ("average-100", "average-916"),
+    "Algorithm 2 of the paper": ("algorithm2-100", "algorithm2-916"),
+    "momentum reversed": ("reversed-100", "reversed-916"),
+    "Keras's layer, two called with `training=True`": (None, "keras-916-baked"),
+}
+
+
+def texts(folder):
+    """Return what stands in the README, by mark.
+
+    Args:
+        folder: of the records.
+
+    Returns:
+        For each mark its text in Markdown, without a line break at the end.
+
+    Raises:
+        SystemExit: a record is missing.
+    """
+    files = [worlds_record.path(folder, world) for world in worlds_record.WORLDS]
+    missing = [file for file in (*files, folder / STUDIES, folder / ACCURACY) if not file.exists()]
+    if missing:
+        raise SystemExit(
+            f"worlds: no {' and no '.join(map(str, missing))}. `readme.py` says what writes it."
+        )
+    worlds = {world: worlds_record.read(folder, world) for world in worlds_record.WORLDS}
+    return {
+        "speed": worlds_page.readme(worlds),
+        "studies": studies(_json(folder / STUDIES)),
+        "accuracy": accuracy(_json(folder / ACCURACY)),
+    }
+
+
+def _json(file):
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def marks(name):
+    """Return the two lines that a text stands between."""
+    return f"<!-- {name} -->", f"<!-- /{name} -->"
+
+
+def put(whole, found):
+    """Return the README with each text between its marks.
+
+    Args:
+        whole: the README as it is.
+        found: texts by mark.
+
+    Raises:
+        SystemExit: a mark is not there exactly once.
+    """
+    for name, text in found.items():
+        first, last = marks(name)
+        if whole.count(first) != 1 or whole.count(last) != 1:
+            raise SystemExit(f"worlds: README.md must have {first} and {last} once each.")
+        before, _, rest = whole.partition(first)
+        whole = f"{before}{first}\n{text}\n{last}{rest.partition(last)[2]}"
+    return whole
+
+
+def studies(results):
+    """Return what the studies gave: a table, and what follows from it.
+
+    Args:
+        results: as `bnm reproduce` writes them.
+    """
+    by_name = {study["name"]: study for study in results["studies"]}
+    rows = [
+        [name, *("" if one is None else _accuracy(by_name[one]) for one in pair)]
+        for name, pair in _STATISTICS.items()
+    ]
+    header = ["statistics of inference", "100 steps an epoch", "916 steps an epoch"]
+    effects = results["effects"]
+    steps = [one for one in effects if one["factor"] == "steps an epoch"]
+    least, most = _range(one["difference"] for one in steps)
+    low, high = min(one["low"] for one in steps), max(one["high"] for one in steps)
+    published = {name: study["summary"]["test"]["published"] for name, study in by_name.items()}
+    gap = published["keras-916-baked"] - published["algorithm2-100"]
+    averages = [one for one in effects if one["from"].startswith("average-")]
+    algorithm = _range(abs(one["difference"]) for one in averages if "algorithm2" in one["to"])
+    reverse = _range(-one["difference"] for one in averages if "reversed" in one["to"])
+    within = [
+        metric["within"]
+        for study in results["studies"]
+        for metric in study["summary"].values()
+        if metric["within"] is not None
+    ]
+    environment, seeds = results["environment"], len(results["studies"][0]["runs"])
+    return "\n".join(
+        [
+            f"Test accuracy in percent, mean and standard deviation over {seeds} seeds "
+            f"(TensorFlow {environment['tensorflow']}, Keras {environment['keras']}, "
+            f"{environment['processor']}):",
+            "",
+            *worlds_page.grid(header, rows),
+            "",
+            "The notebooks' custom runs saw only `take(100)` of an epoch's 916 batches. That alone "
+            f"costs {least:.1f} to {most:.1f} points, with 95% intervals from {low:.1f} to "
+            f"{high:.1f} over paired seeds; the published runs with Algorithm 2 (`algorithm2-100`) "
+            f"and with Keras (`keras-916-baked`) are {gap:.1f} apart. Algorithm 2 in place of the "
+            f"moving average changes {algorithm[0]:.2f} to {algorithm[1]:.2f} points, and the "
+            f"reversed momentum costs {reverse[0]:.1f} to {reverse[1]:.1f}. {sum(within)} of the "
+            f"{len(within)} published accuracies lie within our seeds' range widened by half a "
+            "point; the report says of the rest what our runs show.",
+        ]
+    )
+
+
+def _accuracy(study):
+    test = study["summary"]["test"]
+    published = "" if test["published"] is None else f" (published {test['published']:.2f})"
+    return f"{test['mean']:.2f} ± {test['std']:.2f}{published}"
+
+
+def _range(values):
+    values = sorted(values)
+    return values[0], values[-1]
+
+
+def accuracy(record):
+    """Return the largest errors as a table.
+
+    Args:
+        record: as `accuracy.py` writes it.
+    """
+    names = [name for name in record["errors"][0] if name != "mean"]
+    rows = [
+        [f"{one['mean']:,}", *(_error(one[name]) for name in names)] for one in record["errors"]
+    ]
+    return "\n".join(worlds_page.grid(["mean of the input", *names], rows))
+
+
+def _error(value):
+    return f"{value:.1e}" if value < 0.1 else f"{value:.1f}"
