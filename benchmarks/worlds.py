@@ -19,7 +19,7 @@ from pathlib import Path
 import readme
 import worlds_record as records
 
-from batchnorm_mechanics._files import write_atomically
+from batchnorm_mechanics._io.files import write_atomically
 
 PAGE = Path(__file__).parent / "worlds.md"
 README = Path(__file__).parents[1] / "README.md"

@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-from batchnorm_mechanics._files import write_atomically
+from batchnorm_mechanics._io.files import write_atomically
 
 FOLDER = Path(__file__).parent / "records"
 # By world: the value of TF_ENABLE_ONEDNN_OPTS.

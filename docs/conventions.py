@@ -11,16 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchnorm_mechanics.conformance.subjects import libraries
+
 PAGE = Path(__file__).with_name("conventions.md")
-SUBJECTS = ("tf.nn", "tf.fused", "keras", "torch", "flax", "onnxruntime")
-HEADINGS = {
-    "tf.nn": "`tf.nn`",
-    "tf.fused": "`FusedBatchNormV3`",
-    "keras": "Keras 3",
-    "torch": "PyTorch",
-    "flax": "flax",
-    "onnxruntime": "ONNX Runtime",
-}
+HEADINGS = libraries()
+SUBJECTS = tuple(HEADINGS)
 
 Conventions = Mapping[str, Any]
 
@@ -76,20 +71,47 @@ def table(conventions: Mapping[str, Conventions]) -> list[str]:
 
 def _judged(subject: Mapping[str, Any]) -> str:
     counts = Counter(case["status"] for case in subject["cases"])
+    edges = len(_edge_cases(subject))
+    measured = counts["measured"] - edges
     said = [f"{counts['pass']} of {counts['pass'] + counts['fail']} cases passed"]
-    said += [f"{counts['measured']} only measured"] if counts["measured"] else []
+    said += [f"{measured} only measured"] if measured else []
+    said += [f"{edges} edge case{'s' if edges > 1 else ''} shown"] if edges else []
     return ", ".join(said) + f", {counts['skipped']} do not apply"
 
 
+def _edge_cases(subject: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the cases without samples of which a subject made what no other need make."""
+    return [
+        case
+        for case in subject["cases"]
+        if case["group"] == "edge cases" and case["status"] == "measured"
+    ]
+
+
 def _failures(subject: Mapping[str, Any]) -> list[str]:
-    """Return one line for each way in which a subject failed, with the cases where it did."""
+    """Return one line for each way in which a subject failed, and each that is only shown."""
+    lines = _ways([(failure["case"], failure) for failure in subject["failures"]])
+    shown = [
+        (case["case"], check)
+        for case in _edge_cases(subject)
+        for check in case["checks"]
+        if not check["passed"]
+    ]
+    if shown:
+        lines.append("  - edge cases, which nobody defines and which are not judged:")
+        lines += [f"  {line}" for line in _ways(shown)]
+    return lines
+
+
+def _ways(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return one line for each way of being off, with the cases where it was."""
     ways: dict[str, dict[str, None]] = {}
     largest: dict[str, float] = {}
-    for failure in subject["failures"]:
-        why = failure["diagnosis"] or failure["reason"] or f"{failure['what']} off"
-        if failure["error"] is not None and why.endswith(" off"):
-            largest[why] = max(failure["error"], largest.get(why, 0.0))
-        ways.setdefault(why, {})[failure["case"]] = None
+    for case, check in found:
+        why = check["diagnosis"] or check["reason"] or f"{check['what']} off"
+        if check["error"] is not None and why.endswith(" off"):
+            largest[why] = max(float(check["error"]), largest.get(why, 0.0))
+        ways.setdefault(why, {})[case] = None
     return [
         f"  - {why}{f' by up to {largest[why]:.2g}' if why in largest else ''}: "
         f"{', '.join(list(cases)[:3])}{' and more' if len(cases) > 3 else ''}"

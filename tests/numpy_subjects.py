@@ -12,9 +12,9 @@ import numpy as np
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Slopes,
+    Statistics,
     Subject,
 )
 
@@ -134,8 +134,8 @@ class RightSession(Session):
             d_x.astype(x.dtype), np.squeeze(d_gamma, self.axes), np.squeeze(d_beta, self.axes)
         )
 
-    def running(self):
-        return Running(self.moving_mean, self.moving_variance)
+    def statistics(self):
+        return Statistics(self.moving_mean, self.moving_variance)
 
     def reload(self):
         loaded = type(self)(self.setting, self.changes)

@@ -75,7 +75,7 @@ def check_moving_statistics(subject, layout, rng, *, unbiased=False):
         initial_mean=setting.moving_mean,
         initial_variance=setting.moving_variance,
     )
-    for actual, right in zip(session.running(), expected, strict=True):
+    for actual, right in zip(session.statistics(), expected, strict=True):
         assert_close(actual, right, statistics_dtype(actual))
 
 
@@ -113,7 +113,7 @@ def check_reloading(subject, layout, rng):
     np.testing.assert_array_equal(loaded.infer(x), session.infer(x))
     session.train(x)
     loaded.train(x)
-    for actual, right in zip(loaded.running(), session.running(), strict=True):
+    for actual, right in zip(loaded.statistics(), session.statistics(), strict=True):
         np.testing.assert_array_equal(actual, right)
 
 

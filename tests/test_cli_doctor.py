@@ -221,7 +221,7 @@ def test_json_is_one_object_and_nothing_else(found, folder):
     first = document["findings"][0]
     assert (first["code"], first["layer"], first["channels"]) == ("BN101", "bn_1", [3, 17])
     # The loss of such a model is no number, which JSON cannot say.
-    assert document["measures"]["loss"] == "nan"
+    assert document["measures"]["loss"] == "NaN"
     assert document["measures"]["accuracy"] < 0.5
     page = (folder / "page.html").read_text()
     assert "BN101 non-finite-statistics" in page

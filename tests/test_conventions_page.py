@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from batchnorm_mechanics.conformance import subjects
 from batchnorm_mechanics.conformance.conventions import find_conventions
-from batchnorm_mechanics.conformance.subjects import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "conventions.md").read_text(encoding="utf-8")
@@ -31,9 +31,9 @@ def column(lines, number):
 def test_the_table_says_what_the_probe_finds_now(place):
     made = generator()
     name = made.SUBJECTS[place]
-    if name not in registry.default_names():
+    if name not in subjects.default_names():
         pytest.skip(f"{name} is not installed")
-    now = made.table({name: asdict(find_conventions(registry.resolve(name)))})
+    now = made.table({name: asdict(find_conventions(subjects.resolve(name)))})
     written = [line for line in PAGE.splitlines() if line.startswith("|")][: len(now)]
     assert column(written, 1) == column(now, 1)
     assert column(written, place + 2) == column(now, 2)

@@ -1,6 +1,7 @@
 """The package's parts import one another in one direction only (see CONTRIBUTING.md)."""
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -89,6 +90,30 @@ def refusal(importer: str, imported: str) -> str | None:
     return f"{importer} stands before or beside {target}"
 
 
+def module_of(path: str) -> tuple[str, bool]:
+    """Return the dotted name of a source by its path, and whether it is a package's own."""
+    names = [PACKAGE, *Path(path).with_suffix("").parts]
+    is_package = names[-1] == "__init__"
+    return ".".join(names[:-1] if is_package else names), is_package
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """Return modules that import one another in a circle, wherever the imports stand, or none."""
+    modules = {module_of(path)[0] for path in sources}
+    imports: dict[str, set[str]] = {}
+    for path, source in sources.items():
+        module, is_package = module_of(path)
+        names = [name for _, name in imported_names(source, module, is_package=is_package)]
+        # Of `from a import b`, the module b where there is one, else a.
+        found = {name if name in modules else name.rpartition(".")[0] for name in names}
+        imports[module] = found & modules - {module}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
 def violations(sources: dict[str, str]) -> list[str]:
     """Check sources, given by their paths relative to the package, and list what is wrong."""
     found = []
@@ -122,6 +147,27 @@ def test_the_package_keeps_the_order():
     }
     assert sources
     assert violations(sources) == []
+    assert circle(sources) == []
+
+
+def test_a_circle_of_modules_is_found_wherever_its_imports_stand():
+    sources = {
+        "tracing/__init__.py": "from batchnorm_mechanics.tracing.record import Trace",
+        "tracing/record.py": "def show():\n    from batchnorm_mechanics.tracing import text",
+        "tracing/text.py": "from batchnorm_mechanics.tracing.figures import shown",
+        "tracing/figures.py": "import batchnorm_mechanics.tracing.record",
+    }
+    names = [name.rpartition(".")[2] for name in circle(sources)]
+    assert sorted(set(names)) == ["figures", "record", "text"]
+
+
+def test_what_is_imported_twice_is_no_circle():
+    sources = {
+        "core/__init__.py": "from batchnorm_mechanics.core import axes, moments",
+        "core/axes.py": "",
+        "core/moments.py": "from batchnorm_mechanics.core import axes",
+    }
+    assert circle(sources) == []
 
 
 @pytest.mark.parametrize(
@@ -180,7 +226,7 @@ def test_a_violation_is_found(path, source):
         ("statistics/policy.py", "from ..core import axes\nimport keras"),
         ("layers/layer.py", "from batchnorm_mechanics import core, statistics"),
         ("tracing/tracer.py", "from batchnorm_mechanics.layers import BatchNormalization"),
-        ("conformance/runner.py", "from batchnorm_mechanics import reference"),
+        ("conformance/judge.py", "from batchnorm_mechanics import reference"),
         ("explorer/page.py", "from batchnorm_mechanics import tracing, doctor"),
         ("cli/trace.py", "from batchnorm_mechanics import __version__, explorer, studies"),
         ("reference.py", "from __future__ import annotations\nimport math\nimport numpy as np"),

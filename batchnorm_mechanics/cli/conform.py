@@ -1,6 +1,5 @@
 """`bnm conform`: whether implementations of batch normalization are right."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from batchnorm_mechanics.cli.exit_codes import FAILED, INTERRUPTED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchnorm_mechanics._io.progress import Display
     from batchnorm_mechanics.conformance.record import CaseResult, Report
     from batchnorm_mechanics.conformance.workers import Event
 
@@ -33,6 +33,10 @@ def conform(
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="Print every case, as for subjects that are named."),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Judge edge cases too, of which nobody defines what is due."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
@@ -58,21 +62,23 @@ def conform(
     \b
     pass      within a tolerance that follows from the dtype's rounding alone
     FAIL      beyond it, or raised, hung for 60 s, crashed, gave a wrong shape
-    measured  shown, not judged: the dtype has no digit left there
+    measured  shown, not judged: the dtype has no digit left there, or nobody defines
+              what is due (edge cases; --strict judges them)
     skipped   the subject is not made for it
 
     Exit code: 0 if nothing failed, 1 if a subject failed, 2 on bad usage.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    from batchnorm_mechanics.conformance.cases import CASES, select
-    from batchnorm_mechanics.conformance.subjects import registry
+    from batchnorm_mechanics.conformance import subjects as known
+    from batchnorm_mechanics.conformance.cases import CASES, judged, select
 
     if list_subjects:
         _list()
         return
-    specs = list(dict.fromkeys(subjects or registry.default_names()))
+    specs = list(dict.fromkeys(subjects or known.default_names()))
     for spec in specs:
         _check(spec)
     chosen = CASES if cases is None else select(cases)
+    chosen = judged(chosen) if strict else chosen
     from batchnorm_mechanics.conformance.workers import conform_all
 
     detailed = verbose or bool(subjects)
@@ -80,12 +86,12 @@ def conform(
 
 
 def _list() -> None:
+    from batchnorm_mechanics.conformance import subjects
     from batchnorm_mechanics.conformance.cases import CASES
-    from batchnorm_mechanics.conformance.subjects import registry
 
-    here = registry.default_names()
+    here = subjects.default_names()
     print("Subjects")
-    for name in registry.all_names():
+    for name in subjects.all_names():
         print(f"  {name}" if name in here else f"  {name:<24}not installed")
     print("Groups of cases")
     groups = [case.group for case in CASES]
@@ -95,15 +101,15 @@ def _list() -> None:
 
 def _check(spec: str) -> None:
     """Refuse what cannot name a subject before any work starts, without importing anything."""
-    from batchnorm_mechanics.conformance.subjects import registry
+    from batchnorm_mechanics.conformance import subjects
 
-    if spec in registry.default_names():
+    if spec in subjects.default_names():
         return
     where, _, name = spec.rpartition(":")
     of_form = bool(where) and name.isidentifier()
     if not of_form or (where.endswith(".py") and not Path(where).is_file()):
-        # It cannot be one, and the registry has the words for each way in which it is not.
-        registry.resolve(spec)
+        # It cannot be one, and `resolve` has the words for each way in which it is not.
+        subjects.resolve(spec)
 
 
 class _Collected:
@@ -115,14 +121,20 @@ class _Collected:
         self._cases: dict[str, list[CaseResult]] = {spec: [] for spec in specs}
         self.troubles: list[str] = []
 
-    def add(self, event: "Event") -> None:
-        from batchnorm_mechanics.conformance.workers import CaseJudged, Ended
+    def add(self, event: "Event", display: "Display") -> None:
+        """Keep what an event says, and show how far things are."""
+        from batchnorm_mechanics.conformance.workers import Begun, CaseJudged, Ended
 
-        if isinstance(event, CaseJudged):
+        if isinstance(event, Begun):
+            display.part(event.spec, f"  {event.spec}", total=event.total)
+        elif isinstance(event, CaseJudged):
             self._cases[event.spec].append(event.result)
+            display.part(event.spec, f"  {event.spec}", done=len(self._cases[event.spec]))
         elif isinstance(event, Ended):
             self._ended[event.spec] = event.report
             self.troubles += [event.trouble] if event.trouble else []
+            display.end(event.spec)
+            display.advance()
 
     def reports(self) -> "Iterator[Report]":
         """Yield the reports in the order asked for, the unfinished ones without explanations."""
@@ -138,24 +150,24 @@ class _Collected:
 def _conform(specs: list[str], events: "Iterator[Event]", *, as_json: bool, verbose: bool) -> None:
     from rich.console import Console
 
-    from batchnorm_mechanics.conformance.as_json import document
-    from batchnorm_mechanics.conformance.progress import Display
-    from batchnorm_mechanics.conformance.tables import print_report, print_summary
+    from batchnorm_mechanics._io import json
+    from batchnorm_mechanics._io.progress import Display
+    from batchnorm_mechanics.conformance.record import document
+    from batchnorm_mechanics.conformance.show import print_report, print_summary
 
     collected = _Collected(specs)
     interrupted = False
     # Progress goes to standard error, so that standard output holds the results alone.
     log = Console(stderr=True, quiet=as_json)
     try:
-        with Display(log, len(specs)) as display:
+        with Display(log, "All subjects", len(specs)) as display:
             for event in events:
-                display(event)
-                collected.add(event)
+                collected.add(event, display)
     except KeyboardInterrupt:
         interrupted = True
     reports = list(collected.reports())
     if as_json:
-        print(json.dumps(document(reports, finished=not interrupted), indent=2, allow_nan=False))
+        print(json.text(document(reports, finished=not interrupted)))
     else:
         console = Console(highlight=False)
         for report in reports:

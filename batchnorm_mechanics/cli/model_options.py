@@ -1,8 +1,6 @@
 """What the commands that take a model and data have in common: options, loading, output."""
 
 import contextlib
-import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +113,7 @@ def write_page(page: Path, html: str, *, caller: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    from batchnorm_mechanics._files import write_atomically
+    from batchnorm_mechanics._io.files import write_atomically
 
     try:
         write_atomically(page, html)
@@ -161,15 +159,7 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON object; a number that is not finite, which JSON has not, as a word."""
-    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+    """Print one JSON object."""
+    from batchnorm_mechanics._io import json
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    print(json.text(document))

@@ -1,6 +1,5 @@
 """`bnm reproduce`: the MNIST studies."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +76,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
 def _reproduce(request: "Request", *, as_json: bool) -> None:
     from rich.console import Console
 
-    from batchnorm_mechanics._files import is_out_of_space
+    from batchnorm_mechanics._io.files import is_out_of_space
     from batchnorm_mechanics.studies import reproduce as job
     from batchnorm_mechanics.studies.report import write_report
     from batchnorm_mechanics.studies.runs import disk_full
@@ -101,7 +100,9 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
             raise disk_full(plan.folder.path) from error
         raise
     if as_json:
-        print(json.dumps(results, indent=2))
+        from batchnorm_mechanics._io import json
+
+        print(json.text(results))
     else:
         print_results(results, Console(), report=report)
     if interrupted:

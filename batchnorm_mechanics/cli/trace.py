@@ -91,9 +91,9 @@ def trace(  # noqa: PLR0913 - each is an option
     from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
-    from batchnorm_mechanics.tracing.order import Order, carry_out
+    from batchnorm_mechanics.tracing.command import Options, trace_with
 
-    order = Order(
+    options = Options(
         input_file=input_file,
         key=key,
         axes=axes,
@@ -106,7 +106,7 @@ def trace(  # noqa: PLR0913 - each is an option
         dy=dy,
         compare=compare,
     )
-    found = carry_out(order)
+    found = trace_with(options)
     if html is not None:
         _write_page(found, html)
     if as_json:
@@ -117,7 +117,7 @@ def trace(  # noqa: PLR0913 - each is an option
 
 def _write_page(found: "Trace", path: Path) -> None:
     from batchnorm_mechanics._exceptions import InputError
-    from batchnorm_mechanics._files import write_atomically
+    from batchnorm_mechanics._io.files import write_atomically
 
     try:
         write_atomically(path, found.to_html())
@@ -131,7 +131,7 @@ def _write_page(found: "Trace", path: Path) -> None:
 def _print(found: "Trace", html: Path | None) -> None:
     from rich.console import Console
 
-    from batchnorm_mechanics.tracing.text import plain_text, print_trace
+    from batchnorm_mechanics.tracing.show import plain_text, print_trace
 
     console = Console()
     if console.is_terminal:

@@ -1,13 +1,17 @@
-"""The table of cases: what every subject is asked, each line with a readable name."""
+"""The table of cases, each line with a readable name, and the numbers drawn from that name."""
 
 import difflib
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
+import numpy as np
+
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.conformance.subject import as_type
 
 Special = Literal["one channel constant", "all channels constant", "nan", "inf"]
 Mask = Literal["some out", "one left", "all out"]
@@ -16,7 +20,7 @@ FollowUp = Literal["saving", "repeating", "one alone", "inputs"]
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table; with its name as seed, `data.draw` makes the numbers.
+    """One line of the table; with its name as seed, `draw` makes the numbers.
 
     Attributes:
         name: unique; it also seeds the random numbers, so that a case is the same everywhere.
@@ -31,6 +35,7 @@ class Case:
         special: what is odd about the data.
         mask: which samples count.
         follow_up: what is asked besides the usual outputs.
+        undefined: whether nobody defines what is due; what comes of it is shown, and not judged.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Case:
     special: Special | None = None
     mask: Mask | None = None
     follow_up: FollowUp | None = None
+    undefined: bool = False
 
     @property
     def samples(self) -> int:
@@ -59,6 +65,8 @@ class Case:
 _SHAPES = {2: (5, 3), 3: (4, 5, 3), 4: (4, 5, 6, 3), 5: (3, 4, 5, 6, 7)}
 _WIDE = "float64", "float32"
 _HALF = "bfloat16", "float16"
+# Another number of samples than in training, where the batch axis is not kept.
+_PROBE_SIZE = 4
 
 
 def _axes() -> Iterator[Case]:
@@ -79,7 +87,7 @@ def _dtypes() -> Iterator[Case]:
 
 
 def _batch_sizes() -> Iterator[Case]:
-    for size in (0, 1, 2, 60, 61):
+    for size in (1, 2, 60, 61):
         yield Case(f"batch of {size} rank 2", "batch", (size, 3), (1,))
         yield Case(f"batch of {size} rank 4", "batch", (size, 2, 3, 4), (3,))
 
@@ -114,7 +122,7 @@ def _not_finite() -> Iterator[Case]:
 
 
 def _masks() -> Iterator[Case]:
-    for mask in ("some out", "one left", "all out"):
+    for mask in ("some out", "one left"):
         yield Case(f"mask over batch, {mask}", "mask", (12, 3), (1,), mask=mask)
         yield Case(f"mask over batch and time, {mask}", "mask", (4, 6, 3), (2,), mask=mask)
 
@@ -146,6 +154,16 @@ def _behaviours() -> Iterator[Case]:
         )
 
 
+def _edge_cases() -> Iterator[Case]:
+    """Batches without samples, whose mean is 0/0: each library has its own idea of them."""
+    empty: dict = {"group": "edge cases", "undefined": True}
+    yield Case("batch of 0 rank 2", shape=(0, 3), kept=(1,), **empty)
+    yield Case("batch of 0 rank 4", shape=(0, 2, 3, 4), kept=(3,), **empty)
+    masked: dict = {"mask": "all out", **empty}
+    yield Case("mask over batch, all out", shape=(12, 3), kept=(1,), **masked)
+    yield Case("mask over batch and time, all out", shape=(4, 6, 3), kept=(2,), **masked)
+
+
 CASES: tuple[Case, ...] = (
     *_axes(),
     *_dtypes(),
@@ -157,7 +175,18 @@ CASES: tuple[Case, ...] = (
     *_masks(),
     *_steps(),
     *_behaviours(),
+    *_edge_cases(),
 )
+
+
+def judged(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Return the cases with edge cases among them judged as all others are.
+
+    Example:
+        >>> [case.undefined for case in judged(select("edge cases"))]
+        [False, False, False, False]
+    """
+    return tuple(replace(case, undefined=False) for case in cases)
 
 
 def select(wanted: str, cases: Sequence[Case] = CASES) -> tuple[Case, ...]:
@@ -187,3 +216,111 @@ def select(wanted: str, cases: Sequence[Case] = CASES) -> tuple[Case, ...]:
             f"Received: cases={wanted!r}. {hint}"
         )
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a subject is given in one case.
+
+    Attributes:
+        batches: for training, in the case's dtype.
+        masks: None or a boolean mask for each batch, over all axes but the last.
+        dy: gradient with respect to the output of the first batch, in its shape and dtype.
+        probe: for inference.
+        gamma, beta, moving_mean, moving_variance: float64 in the shape of the kept axes.
+            They are numbers of the case's dtype.
+    """
+
+    batches: tuple[np.ndarray, ...]
+    masks: tuple[np.ndarray | None, ...]
+    dy: np.ndarray
+    probe: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray
+    moving_mean: np.ndarray
+    moving_variance: np.ndarray
+
+
+def draw(case: Case) -> Data:
+    """Draw the numbers of a case; the same name always gives the same numbers.
+
+    Each channel has its own mean and its own spread. gamma is negative in places, beta is never
+    near gamma, and the moving statistics start near the data, away from 0 and 1: inference at a
+    large offset would otherwise say nothing of the digits that matter.
+
+    Args:
+        case: which one.
+
+    Returns:
+        The data. A sample that a mask takes out is far from the others, so that taking it in shows,
+        and its dy is 0: whether it is normalized is its own affair.
+
+    Example:
+        >>> draw(select("offset 100 float32")[0]).batches[0].mean(0).round()
+        array([100., 101., 101.], dtype=float32)
+    """
+    rng = np.random.default_rng(list(hashlib.sha256(case.name.encode()).digest()))
+    kept = tuple(case.shape[axis] for axis in case.kept)
+    middle = case.offset + case.scale * _apart(rng, -1, 1, kept)
+    spread = case.scale * _apart(rng, 0.5, 1.5, kept)
+
+    def batch(size: int) -> np.ndarray:
+        shape = case.shape if 0 in case.kept else (size, *case.shape[1:])
+        aligned = [1 if axis not in case.kept else n for axis, n in enumerate(case.shape)]
+        return middle.reshape(aligned) + spread.reshape(aligned) * rng.normal(size=shape)
+
+    sizes = (case.shape[0], *case.later)
+    batches = [batch(size) for size in sizes]
+    masks: list[np.ndarray | None] = [None] * len(batches)
+    dy = rng.normal(0.3, 1, case.shape)
+    if case.mask is not None:
+        masks[0] = _drawn_mask(rng, case)
+        batches[0] = np.where(masks[0][..., None], batches[0], batches[0] + 5 * case.scale)
+        dy = np.where(masks[0][..., None], dy, 0.0)
+    _make_special(batches[0], case)
+    sign = np.where(rng.random(kept) < 0.3, -1, 1)
+
+    def exact(value: np.ndarray) -> np.ndarray:
+        # Whatever type a subject keeps it in, it is not rounded once more.
+        return np.asarray(as_type(value, case.dtype).astype(np.float64))
+
+    return Data(
+        batches=tuple(as_type(x, case.dtype) for x in batches),
+        masks=tuple(masks),
+        dy=as_type(dy, case.dtype),
+        probe=as_type(batch(_PROBE_SIZE if case.shape[0] else 0), case.dtype),
+        gamma=exact(sign * _apart(rng, 0.5, 1.25, kept)),
+        beta=exact(_apart(rng, 1.5, 2.5, kept)),
+        moving_mean=exact(case.offset + case.scale * _apart(rng, -1, 1, kept)),
+        moving_variance=exact(case.scale**2 * _apart(rng, 0.3, 0.8, kept)),
+    )
+
+
+def _apart(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw numbers that differ by a share of the range: no channel can stand in for another."""
+    count = math.prod(shape)
+    places = (rng.permutation(count) + rng.uniform(0.25, 0.75, count)) / max(1, count)
+    return (low + (high - low) * places).reshape(shape)
+
+
+def _drawn_mask(rng: np.random.Generator, case: Case) -> np.ndarray:
+    shape = case.shape[:-1]
+    mask = np.zeros(shape, bool)
+    if case.mask == "some out":
+        mask = rng.random(shape) < 0.7
+        mask.flat[0], mask.flat[1], mask.flat[-1] = True, True, False
+    elif case.mask == "one left":
+        mask.flat[1] = True
+    return mask
+
+
+def _make_special(x: np.ndarray, case: Case) -> None:
+    """Change a batch, in place, into the odd one that the case is about."""
+    channels = np.moveaxis(x, case.kept[0], 0) if len(case.kept) == 1 else x
+    if case.special == "one channel constant":
+        channels[0] = 3.7
+    elif case.special == "all channels constant":
+        for number, channel in enumerate(channels):
+            channel[...] = 3.7 - 2.1 * number
+    elif case.special is not None:
+        channels[1].flat[2] = np.nan if case.special == "nan" else np.inf

@@ -11,24 +11,36 @@ from typing import Literal
 
 import numpy as np
 
-from batchnorm_mechanics.conformance.asking import (
-    as_type,
+from batchnorm_mechanics import reference
+from batchnorm_mechanics.conformance.probes import (
+    OLD_MEAN,
+    OLD_VARIANCE,
+    SHAPE,
     attempt,
-    output,
-    running,
+    find_epsilon,
+    moving_average,
+    output_of,
     start,
     start_at_first,
+    statistics_of,
     varied,
 )
-from batchnorm_mechanics.conformance.large_mean import error_growth
-from batchnorm_mechanics.conformance.probe_average import moving_average
-from batchnorm_mechanics.conformance.probe_epsilon import find_epsilon
 from batchnorm_mechanics.conformance.record import Conventions
-from batchnorm_mechanics.conformance.subject import Ability, Running, Setting, Subject
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Setting,
+    Statistics,
+    Subject,
+    as_type,
+)
 
-_SHAPE = (5, 4)
-_OLD_MEAN = np.array([-1.0, 2.0, 0.5, 3.0])
-_OLD_VARIANCE = np.array([0.5, 2.0, 4.0, 1.0])
+Growth = Literal["exact", "proportional", "quadratic"]
+
+# Half decades: an error that grows with the square passes through its whole range, from rounding
+# noise to nonsense, within two decades, and three measured points are wanted in it.
+OFFSETS = tuple(float(f"{10 ** (step / 2):.3g}") for step in range(2, 11))
+_SAMPLES = (32, 8)
+_EPSILON = 1e-3
 # Conventions that are a default, by what a subject may have no default for.
 _DEFAULTS = {
     "axis": ("axis_kept",),
@@ -48,8 +60,8 @@ def find_conventions(subject: Subject) -> Conventions:
         The conventions, with None for each that could not be told.
 
     Example:
-        >>> from batchnorm_mechanics.conformance.subjects import registry
-        >>> find_conventions(registry.resolve("keras")).moving_variance
+        >>> from batchnorm_mechanics.conformance import subjects
+        >>> find_conventions(subjects.resolve("keras")).moving_variance
         'biased'
     """
     dtype = _dtype(subject)
@@ -79,7 +91,7 @@ def find_conventions(subject: Subject) -> Conventions:
 def _dtype(subject: Subject) -> str:
     """Return the first dtype that the subject takes; float32 if it refuses them all."""
     for dtype in ("float32", "float64", "bfloat16", "float16"):
-        setting = Setting(shape=_SHAPE, kept=(1,), dtype=dtype)
+        setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
         if attempt(lambda setting=setting: subject.refusal(setting) is None):
             return dtype
     return "float32"
@@ -87,9 +99,9 @@ def _dtype(subject: Subject) -> str:
 
 def _initial(subject: Subject, dtype: str) -> tuple[float | None, float | None]:
     """Return mean and variance before any batch, None where channels differ."""
-    setting = Setting(shape=_SHAPE, kept=(1,), dtype=dtype)
+    setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
     session = start(subject, setting, Ability.STATISTICS)
-    found = None if session is None else running(session)
+    found = None if session is None else statistics_of(session)
     if found is None:
         return None, None
     mean, variance = (
@@ -107,13 +119,13 @@ def _axis_kept(subject: Subject, dtype: str) -> int | None:
         return None
     kept = {(shape[-1],): -1, (shape[1],): 1}
     if Ability.STATISTICS in subject.abilities:
-        found = running(session)
+        found = statistics_of(session)
         if found is not None and found.mean.shape in kept:
             return kept[found.mean.shape]
     if Ability.TRAIN not in subject.abilities:
         return None
     x = varied(shape, dtype)
-    y = output(lambda: session.train(x), shape)
+    y = output_of(lambda: session.train(x), shape)
     if y is None:
         return None
     centred = [
@@ -127,9 +139,9 @@ def _axis_kept(subject: Subject, dtype: str) -> int | None:
 def _default_mode(subject: Subject, dtype: str) -> Literal["training", "inference"] | None:
     """Compare a call without a mode with both modes, each asked of a fresh session."""
     setting = Setting(
-        shape=_SHAPE, kept=(1,), dtype=dtype, moving_mean=_OLD_MEAN, moving_variance=_OLD_VARIANCE
+        shape=SHAPE, kept=(1,), dtype=dtype, moving_mean=OLD_MEAN, moving_variance=OLD_VARIANCE
     )
-    x = varied(_SHAPE, dtype)
+    x = varied(SHAPE, dtype)
     sessions = [
         start(subject, setting, Ability.CALL, Ability.TRAIN, Ability.INFER) for _ in range(3)
     ]
@@ -137,9 +149,9 @@ def _default_mode(subject: Subject, dtype: str) -> Literal["training", "inferenc
     one, two, three = sessions
     if one is None or two is None or three is None:
         return None
-    called = output(lambda: one.call(x), _SHAPE)
-    trained = output(lambda: two.train(x), _SHAPE)
-    inferred = output(lambda: three.infer(x), _SHAPE)
+    called = output_of(lambda: one.call(x), SHAPE)
+    trained = output_of(lambda: two.train(x), SHAPE)
+    inferred = output_of(lambda: three.infer(x), SHAPE)
     if called is None:
         return None
     like_training = trained is not None and np.allclose(called, trained, rtol=1e-5, atol=1e-5)
@@ -150,20 +162,20 @@ def _default_mode(subject: Subject, dtype: str) -> Literal["training", "inferenc
 
 
 def _moves_in_inference(subject: Subject, dtype: str) -> bool | None:
-    setting = Setting(shape=_SHAPE, kept=(1,), dtype=dtype)
+    setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
     session = start(subject, setting, Ability.INFER, Ability.STATISTICS)
     if session is None:
         return None
-    x = varied(_SHAPE, dtype)
-    before = running(session)
+    x = varied(SHAPE, dtype)
+    before = statistics_of(session)
     inferred = attempt(lambda: session.infer(x))
-    after = running(session)
+    after = statistics_of(session)
     if before is None or inferred is None or after is None:
         return None
     return not _same(before, after)
 
 
-def _same(before: Running, after: Running) -> bool:
+def _same(before: Statistics, after: Statistics) -> bool:
     return all(
         np.array_equal(old, new, equal_nan=True) for old, new in zip(before, after, strict=True)
     )
@@ -172,13 +184,13 @@ def _same(before: Running, after: Running) -> bool:
 def _one_sample(subject: Subject, dtype: str) -> Literal["normalizes", "refuses"] | None:
     """Train on a single sample: x_hat is 0, so that the output is beta."""
     beta = np.array([0.5, -1.0, 2.0, 0.25])
-    common = {"shape": _SHAPE, "kept": (1,), "dtype": dtype}
+    common = {"shape": SHAPE, "kept": (1,), "dtype": dtype}
     session, setting = start_at_first(
         subject, (Setting(**common, beta=beta), Setting(**common)), Ability.TRAIN
     )
     if session is None or setting is None:
         return None
-    x = varied((1, _SHAPE[1]), dtype)
+    x = varied((1, SHAPE[1]), dtype)
     y = attempt(lambda: np.asarray(session.train(x)).astype(np.float64))
     if y is None:
         return "refuses"
@@ -189,13 +201,91 @@ def _one_sample(subject: Subject, dtype: str) -> Literal["normalizes", "refuses"
 
 def _empty_batch(subject: Subject, dtype: str) -> Literal["refuses", "ignores", "poisons"] | None:
     """Train on no samples at all and look what became of the moving statistics."""
-    setting = Setting(shape=_SHAPE, kept=(1,), dtype=dtype)
+    setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
     session = start(subject, setting, Ability.TRAIN, Ability.STATISTICS)
-    before = None if session is None else running(session)
+    before = None if session is None else statistics_of(session)
     if session is None or before is None:
         return None
-    empty = as_type(np.zeros((0, _SHAPE[1])), dtype)
+    empty = as_type(np.zeros((0, SHAPE[1])), dtype)
     if attempt(lambda: session.train(empty)) is None:
         return "refuses"
-    after = running(session)
+    after = statistics_of(session)
     return "ignores" if after is not None and _same(before, after) else "poisons"
+
+
+def error_growth(subject: Subject, epsilon: float | None) -> Growth | None:
+    """Tell how the error of the float32 training output grows with mean/std.
+
+    The input has standard deviation 1 and means from 10 to 1e5. Rounding a mean that large costs
+    one digit for each digit of mean/std ("proportional"), computing the variance as
+    E[x^2] - E[x]^2 costs two ("quadratic"), and taking a sample away first costs nothing ("exact").
+
+    Args:
+        subject: whom to ask.
+        epsilon: what it has by itself, for a subject whose epsilon cannot be set.
+
+    Returns:
+        The growth, or None if the subject does not train in float32 or is wrong already where the
+        mean is 0.
+
+    Numerics:
+        The rule is the slope of log(error) over log(mean/std), between errors that stand eight
+        times above the error at mean 0 and errors of 0.05, past which a wrong result cannot get
+        much more wrong: 1.5 or more is quadratic. Without two such errors it is exact.
+    """
+    setting = Setting(
+        shape=_SAMPLES, kept=(1,), epsilon=_EPSILON if subject.takes_epsilon else None
+    )
+    used = setting.epsilon if subject.takes_epsilon else epsilon
+    if used is None:
+        return None
+    errors = [_error(subject, setting, used, offset) for offset in (0.0, *OFFSETS)]
+    if errors[0] is None or errors[0] > 1e-4:
+        return None
+    return growth(errors[0], OFFSETS, errors[1:])
+
+
+def growth(floor: float, offsets: tuple[float, ...], errors: list[float | None]) -> Growth | None:
+    """Return the rule's verdict on measured errors.
+
+    Args:
+        floor: error at mean 0.
+        offsets: mean/std, ascending.
+        errors: at each offset; None where the subject gave none.
+
+    Returns:
+        The growth; None if an error is missing.
+
+    Example:
+        >>> growth(1e-7, (10.0, 100.0, 1000.0), [1e-6, 1e-5, 1e-4])
+        'proportional'
+        >>> growth(1e-7, (10.0, 100.0, 1000.0), [6e-6, 6e-4, 6e-2])
+        'quadratic'
+        >>> growth(1e-7, (10.0, 100.0, 1000.0), [1e-7, 2e-7, 2e-7])
+        'exact'
+    """
+    if any(error is None for error in errors):
+        return None
+    measured = [
+        (offset, error)
+        for offset, error in zip(offsets, errors, strict=True)
+        if error is not None and 8 * max(floor, np.finfo(np.float32).eps / 2) < error < 0.05
+    ]
+    if len(measured) < 2:
+        return "exact" if max(error or 0.0 for error in errors) < 0.05 else None
+    distances, sizes = np.log(np.array(measured).T)
+    slope = np.polyfit(distances, sizes, 1)[0]
+    return "quadratic" if slope >= 1.5 else "proportional"
+
+
+def _error(subject: Subject, setting: Setting, epsilon: float, offset: float) -> float | None:
+    """Return the largest error of the training output at this mean, infinite for NaN."""
+    samples = np.random.default_rng(7).normal(size=_SAMPLES)
+    # Not a whole number: means that float32 holds exactly would flatter the subject.
+    x = as_type(samples + 1.0371 * offset, setting.dtype)
+    session = start(subject, setting, Ability.TRAIN)
+    y = None if session is None else output_of(lambda: session.train(x), _SAMPLES)
+    if y is None:
+        return None
+    error = np.abs(y - reference.forward(x, None, None, 0, epsilon)[0])
+    return float(np.max(np.where(np.isnan(error), np.inf, error)))

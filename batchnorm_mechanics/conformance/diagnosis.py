@@ -6,14 +6,27 @@ import numpy as np
 
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.hypotheses import CATALOGUE
-from batchnorm_mechanics.conformance.mistakes.forward import FORWARD
-from batchnorm_mechanics.conformance.mistakes.gradients import GRADIENT
-from batchnorm_mechanics.conformance.mistakes.hypothesis import Hypothesis, together
-from batchnorm_mechanics.conformance.mistakes.statistics import STATISTICS
-from batchnorm_mechanics.conformance.model import parts
+from batchnorm_mechanics.conformance.mistakes import Mistake, together
+from batchnorm_mechanics.conformance.mistakes.batch import FORWARD, GRADIENT
+from batchnorm_mechanics.conformance.mistakes.statistics import (
+    EXCHANGED,
+    INFERENCE,
+    RELOADED,
+    STATISTICS,
+)
 from batchnorm_mechanics.conformance.precision import IMPRECISIONS, Imprecision
-from batchnorm_mechanics.conformance.trial import GRADIENTS, Trial
+from batchnorm_mechanics.conformance.prediction import parts
+from batchnorm_mechanics.conformance.trial import Trial
+
+# In the order in which one is tried; those of saving and loading last.
+CATALOGUE: tuple[Mistake, ...] = (
+    *FORWARD,
+    EXCHANGED,
+    *GRADIENT,
+    *STATISTICS,
+    *INFERENCE,
+    *RELOADED,
+)
 
 # So many failures are looked at to find candidates, which are then tried on all the others.
 _SAMPLE = 6
@@ -28,7 +41,7 @@ _MODES = {
 }
 
 Failure = tuple[Trial, str]
-Mistake = Hypothesis | Imprecision
+Cause = Mistake | Imprecision
 
 
 def diagnose(
@@ -105,14 +118,14 @@ def _spread(left: list[int]) -> list[int]:
 
 def _candidates(
     sample: list[Failure], imprecisions: Iterable[Imprecision], *, pairs: bool
-) -> list[Mistake]:
-    """Return the hypotheses that explain at least one failure of the sample."""
+) -> list[Cause]:
+    """Return the mistakes that explain at least one failure of the sample."""
     singles = _explaining(CATALOGUE, sample)
     if singles:
         return singles
     if pairs:
         # Pairs are many: one gradient and one moving statistic must do to find them.
-        kinds = [[f for f in sample if f[1] in GRADIENTS], _moving(sample)]
+        kinds = [[f for f in sample if f[1] in record.GRADIENTS], _moving(sample)]
         few = [min(kind, key=lambda f: len(f[0].material.xs)) for kind in kinds if kind]
         found = _explaining(_pairs(few), few)
         if found:
@@ -124,11 +137,11 @@ def _moving(sample: list[Failure]) -> list[Failure]:
     return [failure for failure in sample if _mode(failure[1]) == "statistics"]
 
 
-def _explaining(hypotheses: Iterable[Mistake], sample: list[Failure]) -> list[Mistake]:
-    return [h for h in hypotheses if any(trial.explains(h, what) for trial, what in sample)]
+def _explaining(causes: Iterable[Cause], sample: list[Failure]) -> list[Cause]:
+    return [cause for cause in causes if any(trial.explains(cause, what) for trial, what in sample)]
 
 
-def _pairs(sample: list[Failure]) -> list[Hypothesis]:
+def _pairs(sample: list[Failure]) -> list[Mistake]:
     """Return a forward mistake with one of the gradient, or of the statistics, where they meet.
 
     The forward mistake must give the output that the subject gave, for a gradient; for the moving
@@ -137,7 +150,7 @@ def _pairs(sample: list[Failure]) -> list[Hypothesis]:
     outputs = [
         trial
         for trial, what in sample
-        if what in GRADIENTS and record.TRAINING_OUTPUT in trial.judged
+        if what in record.GRADIENTS and record.TRAINING_OUTPUT in trial.judged
     ]
     forward = [
         h for h in FORWARD if any(trial.agrees(h, record.TRAINING_OUTPUT) for trial in outputs)
@@ -155,56 +168,57 @@ def _pairs(sample: list[Failure]) -> list[Hypothesis]:
 
 
 def _best(
-    candidates: list[Mistake], asked: list[Failure], left: list[int], passed: Sequence[Trial]
-) -> tuple[tuple[Mistake, ...], list[int]] | None:
+    candidates: list[Cause], asked: list[Failure], left: list[int], passed: Sequence[Trial]
+) -> tuple[tuple[Cause, ...], list[int]] | None:
     """Return the candidates that explain most of what is left, and what that is.
 
     One that would spoil more right outputs, of the kind that it explains, than it explains wrong
     ones is none; of two that explain as much, the one that would spoil fewer is taken.
     """
     ranked = []
-    for hypothesis in candidates:
-        explained = [i for i in left if asked[i][0].explains(hypothesis, asked[i][1])]
-        spoiled, apart = _spoiled(hypothesis, asked, explained, passed)
+    for cause in candidates:
+        explained = [i for i in left if asked[i][0].explains(cause, asked[i][1])]
+        spoiled, apart = _spoiled(cause, asked, explained, passed)
         if explained and spoiled < len(explained):
             # What only saving can have done is likelier than what would have shown without it.
-            anywhere = not getattr(hypothesis, "reloaded", False)
-            ranked.append(((-len(explained), spoiled + apart, anywhere), hypothesis, explained))
+            anywhere = not getattr(cause, "reloaded", False)
+            ranked.append(((-len(explained), spoiled + apart, anywhere), cause, explained))
     if not ranked:
         return None
     score, _, explained = min(ranked, key=lambda entry: entry[0])
-    equal = tuple(h for other, h, same in ranked if other == score and same == explained)
+    equal = tuple(cause for other, cause, same in ranked if other == score and same == explained)
     # One imprecision is preferred to another: a smaller one also fits what is said of a larger.
     return equal[: 1 if isinstance(equal[0], Imprecision) else None], explained
 
 
 def _spoiled(
-    hypothesis: Mistake, asked: list[Failure], explained: list[int], passed: Sequence[Trial]
+    cause: Cause, asked: list[Failure], explained: list[int], passed: Sequence[Trial]
 ) -> tuple[int, int]:
     """Count the right outputs that the mistake would spoil, in the modes it explains and others."""
     modes = {_mode(asked[index][1]) for index in explained}
-    gradients = any(asked[index][1] in GRADIENTS for index in explained)
+    gradients = any(asked[index][1] in record.GRADIENTS for index in explained)
     trials = {id(trial): trial for trial, _ in asked}.values()
     refuted = [
         _mode(what)
         for trial in (*trials, *passed)
-        for what in trial.refuted(hypothesis, gradients=gradients)
+        for what in trial.refuted(cause, gradients=gradients)
     ]
     within = sum(mode in modes for mode in refuted)
     return within, len(refuted) - within
 
 
 def _label(
-    hypotheses: Sequence[Mistake],
+    causes: Sequence[Cause],
     asked: list[Failure],
     explained: list[int],
     failure: Failure,
 ) -> str:
     """Return the mistakes' names as this case has them, and the mode if it is in one alone."""
-    labels = dict.fromkeys(h.label(failure[0].material) for h in hypotheses)
+    material = failure[0].material
+    labels = dict.fromkeys(cause.label(material.rank, material.axes) for cause in causes)
     name = " or ".join(labels)
     modes = {_mode(asked[index][1]) for index in explained}
-    first, *others = hypotheses
+    first, *others = causes
     if others or first.kind != "forward" or len(modes) != 1:
         return name
     mode = modes.pop()

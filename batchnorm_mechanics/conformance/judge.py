@@ -1,38 +1,144 @@
-"""Put one case to one subject: ask, compare with the oracle, and keep the evidence."""
+"""Judge one subject in this process: conventions, all cases, and what explains the failures."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from batchnorm_mechanics import reference
-from batchnorm_mechanics.conformance.cases import Case
-from batchnorm_mechanics.conformance.comparison import Due, compare, wrong_kind
-from batchnorm_mechanics.conformance.data import Data, draw
-from batchnorm_mechanics.conformance.empty import judge_empty
-from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.expected import expected
-from batchnorm_mechanics.conformance.hearing import Claim, Hearing, in_one_line
-from batchnorm_mechanics.conformance.questions import ask_all
-from batchnorm_mechanics.conformance.record import (
-    DBETA,
-    DGAMMA,
-    DX,
-    INFERENCE_OUTPUT,
-    MOVING_MEAN,
-    MOVING_VARIANCE,
-    TRAINING_OUTPUT,
-    CaseResult,
-    Check,
-    Conventions,
+from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
+from batchnorm_mechanics.conformance import record
+from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged
+from batchnorm_mechanics.conformance.conventions import find_conventions
+from batchnorm_mechanics.conformance.evidence import Due, Evidence, compare, expected, wrong_kind
+from batchnorm_mechanics.conformance.questions import (
+    Answers,
+    Claim,
+    ask_all,
+    ask_empty,
+    in_one_line,
 )
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
 from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject
+from batchnorm_mechanics.conformance.subjects import as_subject, resolve
 from batchnorm_mechanics.conformance.tolerance import bound
 
-_OUTPUTS = (TRAINING_OUTPUT, INFERENCE_OUTPUT, MOVING_MEAN, MOVING_VARIANCE, DX, DGAMMA, DBETA)
 # More than any variance, and less than infinity, which comes of no computation that went well.
 _ANYTHING_FINITE = float(np.finfo(np.float64).max)
-_OF_X = (TRAINING_OUTPUT, INFERENCE_OUTPUT, DX)
+_UNDEFINED = "nobody defines what is due without samples"
+_OF_X = (record.TRAINING_OUTPUT, record.INFERENCE_OUTPUT, record.DX)
+
+
+def conform(
+    subject: Any,
+    *,
+    name: str | None = None,
+    cases: Sequence[Case] = CASES,
+    strict: bool = False,
+    progress: Callable[[CaseResult], None] | None = None,
+) -> Report:
+    """Say whether an implementation of batch normalization is right, and what conventions it has.
+
+    It runs in this process: a subject that hangs or crashes takes the process along. The command
+    `bnm conform` guards against that.
+
+    Args:
+        subject: the name of a built-in one such as "keras", `path/to/file.py:Name` or
+            `package.module:Name`; or a Keras layer class, an instance of one, or a function
+            `f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training)
+            -> (y, new_moving_mean, new_moving_variance)`.
+        name: what the report calls it; its own name by default.
+        cases: what to ask it; `batchnorm_mechanics.conformance.cases.select` picks some.
+        strict: whether to judge edge cases too, of which nobody defines what is due.
+        progress: called with each result as it comes.
+
+    Returns:
+        The report. `passed` says whether all is well, `print` shows it as a table, and `to_dict`
+        gives what JSON has.
+
+    Raises:
+        InputError: there is no such subject, or it is nothing that can be judged.
+
+    Example:
+        >>> import keras
+        >>> from batchnorm_mechanics.conformance.cases import select
+        >>> report = conform(keras.layers.BatchNormalization, cases=select("one step rank 2"))
+        >>> report.passed, report.conventions.moving_variance
+        (True, 'biased')
+    """
+    begun = time.perf_counter()
+    asked = resolve(subject) if isinstance(subject, str) else as_subject(subject, name)
+    conventions = find_conventions(asked)
+    results, evidence = [], []
+    for case in judged(cases) if strict else cases:
+        result, found = judge(asked, case, conventions)
+        results.append(result)
+        evidence.append(found if telling(result, found) else None)
+        if progress is not None:
+            progress(result)
+    return Report(
+        name=asked.name if name is None else name,
+        description=asked.description,
+        conventions=conventions,
+        cases=explain(results, evidence),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def telling(result: CaseResult, evidence: Evidence | None) -> bool:
+    """Return whether a case's evidence helps to explain failures.
+
+    A failure's does, and so do right answers under a mask: where all is masked out, many mistakes
+    look alike, and most of them would show where only some is. Other evidence would cost more time
+    than it tells.
+    """
+    return evidence is not None and (
+        result.status == "fail" or any(mask is not None for mask in evidence.masks)
+    )
+
+
+def explain(
+    results: Sequence[CaseResult], evidence: Sequence[Evidence | None]
+) -> tuple[CaseResult, ...]:
+    """Return the results with the mistakes that explain the failures, all of them seen together.
+
+    Args:
+        results: of one subject.
+        evidence: for each of them, None where there is none, or none that is `telling`.
+
+    Returns:
+        The results; each failed check of which a mistake gives the very numbers has its name.
+    """
+    failures = [
+        (found, check.what)
+        for result, found in zip(results, evidence, strict=True)
+        for check in result.checks
+        if found is not None and not check.passed and check.what in found.actual
+    ]
+    if not failures:
+        return tuple(results)
+    # It computes with TensorFlow, which takes seconds to import, and not every subject needs it.
+    import_tensorflow_quietly()
+    from batchnorm_mechanics.conformance.diagnosis import diagnose
+
+    passed = [
+        found
+        for result, found in zip(results, evidence, strict=True)
+        if found is not None and result.status == "pass"
+    ]
+    names = iter(diagnose(failures, passed))
+    explained = []
+    for result, found in zip(results, evidence, strict=True):
+        checks = tuple(
+            replace(check, diagnosis=next(names))
+            if found is not None and not check.passed and check.what in found.actual
+            else check
+            for check in result.checks
+        )
+        explained.append(replace(result, checks=checks))
+    return tuple(explained)
 
 
 def judge(
@@ -52,9 +158,9 @@ def judge(
 
     Example:
         >>> from batchnorm_mechanics.conformance.cases import select
-        >>> from batchnorm_mechanics.conformance.subjects import registry
+        >>> from batchnorm_mechanics.conformance import subjects
         >>> [case] = select("one step rank 2")
-        >>> judge(registry.resolve("keras"), case, Conventions("biased", "old"))[0].status
+        >>> judge(subjects.resolve("keras"), case, Conventions("biased", "old"))[0].status
         'pass'
     """
     begun = time.perf_counter()
@@ -67,15 +173,16 @@ def judge(
     reason = reason or _missing(subject, case, conventions)
     if setting is None or reason is not None:
         return CaseResult(case.name, case.group, "skipped", reason=reason), None
-    hearing = Hearing(subject, setting, data, may_refuse=_samples(case, data) <= 1)
+    answers = Answers(subject, setting, data, may_refuse=_samples(case, data) <= 1)
     evidence = None
     if case.samples == 0:
-        result = _result(case, judge_empty(hearing), [])
+        ask_empty(answers)
+        result = _result(case, answers.checks, [])
     else:
-        ask_all(hearing, case)
-        evidence, beyond = _with_due(_evidence(hearing, conventions), case)
-        evidence = _with_claims(evidence, hearing.claims)
-        result = _result(case, _compare(hearing, evidence, case, beyond), beyond)
+        ask_all(answers, case)
+        evidence, beyond = _with_due(_evidence(answers, conventions), case)
+        evidence = _with_claims(evidence, answers.claims)
+        result = _result(case, _compare(answers, evidence, case, beyond), beyond)
     return replace(result, seconds=time.perf_counter() - begun), evidence
 
 
@@ -128,9 +235,9 @@ def _samples(case: Case, data: Data | Evidence) -> int:
     return int(max(np.max(count) for count in counts))
 
 
-def _evidence(hearing: Hearing, conventions: Conventions) -> Evidence:
+def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
     """Return what was given and what came back, with what the subject has where it was not set."""
-    setting, data = hearing.setting, hearing.data
+    setting, data = answers.setting, answers.data
     kept = tuple(setting.shape[axis] for axis in setting.kept or ())
 
     def filled(value: np.ndarray | None, otherwise: float | None) -> np.ndarray | None:
@@ -148,13 +255,13 @@ def _evidence(hearing: Hearing, conventions: Conventions) -> Evidence:
     )
     return Evidence(
         setting=setting,
-        momentum_weighs=hearing.subject.declared_momentum or conventions.momentum_weighs,
+        momentum_weighs=answers.subject.declared_momentum or conventions.momentum_weighs,
         unbiased=conventions.moving_variance == "unbiased",
         batches=data.batches,
         masks=data.masks,
         dy=data.dy,
         probe=data.probe,
-        actual=hearing.actual,
+        actual=answers.actual,
     )
 
 
@@ -165,15 +272,15 @@ def _with_due(evidence: Evidence, case: Case) -> tuple[Evidence, list[str]]:
         The evidence, and the names of the outputs that the dtype leaves nothing to judge by.
     """
     values, tolerances, beyond = {}, {}, []
-    for what in _OUTPUTS:
+    for what in record.OUTPUTS:
         if not _can_be_judged(evidence, what):
             continue
         allowed = bound(evidence, what)
         tolerance = np.array(allowed.tolerance)
-        if what == TRAINING_OUTPUT and evidence.masks[0] is not None:
+        if what == record.TRAINING_OUTPUT and evidence.masks[0] is not None:
             # What becomes of a sample that does not count is its own affair.
             tolerance[~evidence.masks[0]] = np.inf
-        if what == MOVING_VARIANCE and evidence.unbiased and _samples(case, evidence) == 1:
+        if what == record.MOVING_VARIANCE and evidence.unbiased and _samples(case, evidence) == 1:
             # One sample has no unbiased variance: anything finite is as good as any other.
             tolerance[...] = _ANYTHING_FINITE
         if np.all(np.isposinf(tolerance)):
@@ -189,16 +296,16 @@ def _can_be_judged(evidence: Evidence, what: str) -> bool:
     if what not in evidence.actual:
         return False
     setting = evidence.setting
-    if what in (MOVING_MEAN, MOVING_VARIANCE):
+    if what in record.STATISTICS:
         return setting.momentum is not None and setting.moving_mean is not None
-    if what == INFERENCE_OUTPUT:
+    if what == record.INFERENCE_OUTPUT:
         # Statistics of the wrong shape fail by themselves; nothing can be inferred by them.
         kept = tuple(setting.shape[axis] for axis in setting.kept or ())
         return all(
             part is not None and wrong_kind(part, kept) is None
             for part in (
-                evidence.actual.get(MOVING_MEAN, setting.moving_mean),
-                evidence.actual.get(MOVING_VARIANCE, setting.moving_variance),
+                evidence.actual.get(record.MOVING_MEAN, setting.moving_mean),
+                evidence.actual.get(record.MOVING_VARIANCE, setting.moving_variance),
             )
         )
     return True
@@ -223,17 +330,17 @@ def _with_claims(evidence: Evidence, claims: list[Claim]) -> Evidence:
     return replace(evidence, actual=actual, expected=values, tolerance=tolerances)
 
 
-def _compare(hearing: Hearing, evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
+def _compare(answers: Answers, evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
     """Return all checks; what is beyond judging passes if it is at all what it should be."""
-    checks = list(hearing.checks)
+    checks = list(answers.checks)
     for what, value in evidence.expected.items():
         due = Due(value, evidence.tolerance[what], _dtype(what, case))
         check = compare(what, evidence.actual[what], due)
         if what in beyond and check.absolute is not None:
             check = replace(check, passed=True, reason=f"measured, not judged: {case.dtype}")
         checks.append(check)
-    if case.group == "dtype" and TRAINING_OUTPUT in evidence.actual:
-        checks.append(_output_dtype(evidence.actual[TRAINING_OUTPUT], case))
+    if case.group == "dtype" and record.TRAINING_OUTPUT in evidence.actual:
+        checks.append(_output_dtype(evidence.actual[record.TRAINING_OUTPUT], case))
     return checks
 
 
@@ -251,7 +358,7 @@ def _dtype(what: str, case: Case) -> str:
 def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:
     status, reason = "pass", None
     if any(not check.passed for check in checks):
-        status = "fail"
+        status, reason = ("measured", _UNDEFINED) if case.undefined else ("fail", None)
     elif not checks:
         status, reason = "skipped", "nothing of what it is about can be asked"
     elif beyond:

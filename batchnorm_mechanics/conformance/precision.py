@@ -16,10 +16,9 @@ import tensorflow as tf
 from batchnorm_mechanics import reference
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.model import Material, Prediction
-from batchnorm_mechanics.conformance.steps import Moments, Pair, Steps
+from batchnorm_mechanics.conformance.mistakes import Axes, Moments, Pair, Steps
+from batchnorm_mechanics.conformance.prediction import Material, Prediction
 
-_STATISTICS = (record.MOVING_MEAN, record.MOVING_VARIANCE)
 _HALF = ("float16", "bfloat16")
 
 
@@ -74,7 +73,7 @@ class ImpreciseStatistics:
     one_pass: bool
     kind: str = "precision"
 
-    def label(self, material: Material) -> str:
+    def label(self, rank: int, axes: Axes) -> str:
         """Return the name."""
         return self.name
 
@@ -108,7 +107,7 @@ class ImpreciseStatistics:
     def _given(
         self, evidence: Evidence, what: str, actual: np.ndarray, unit: float
     ) -> np.ndarray | None:
-        if what in _STATISTICS:
+        if what in record.STATISTICS:
             return self._moving(evidence, what, actual, unit)
         if what == record.INFERENCE_OUTPUT:
             return None
@@ -125,7 +124,7 @@ class ImpreciseStatistics:
     ) -> np.ndarray | None:
         """Return the moving statistic itself if it is no further off than all batches may be."""
         each = [
-            _bounds(evidence, number, unit, one_pass=self.one_pass)[_STATISTICS.index(what)]
+            _bounds(evidence, number, unit, one_pass=self.one_pass)[record.STATISTICS.index(what)]
             for number in range(len(evidence.batches))
         ]
         expected = np.asarray(evidence.expected[what])
@@ -219,7 +218,7 @@ class ImpreciseOutput:
     name: str
     kind: str = "precision"
 
-    def label(self, material: Material) -> str:
+    def label(self, rank: int, axes: Axes) -> str:
         """Return the name."""
         return self.name
 
@@ -236,7 +235,7 @@ class ImpreciseOutput:
         """
         asked = what if what == record.INFERENCE_OUTPUT else record.TRAINING_OUTPUT
         shown = evidence.actual.get(asked)
-        if what in _STATISTICS or shown is None or evidence.setting.dtype in _HALF:
+        if what in record.STATISTICS or shown is None or evidence.setting.dtype in _HALF:
             return None
         values = np.asarray(shown).astype(np.float64)
         for name in _HALF:

@@ -1,7 +1,10 @@
 """What conformance finds, as frozen data: checks, cases, conventions, mistakes, reports."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from batchnorm_mechanics._io.json import plain
 
 Status = Literal["pass", "fail", "measured", "skipped"]
 
@@ -13,6 +16,11 @@ MOVING_VARIANCE = "moving variance"
 DX = "dx"
 DGAMMA = "dgamma"
 DBETA = "dbeta"
+STATISTICS = (MOVING_MEAN, MOVING_VARIANCE)
+GRADIENTS = (DX, DGAMMA, DBETA)
+OUTPUTS = (TRAINING_OUTPUT, INFERENCE_OUTPUT, *STATISTICS, *GRADIENTS)
+
+_OF_FAILURES = ("what", "error", "tolerance", "diagnosis", "reason")
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,9 @@ class CaseResult:
     Attributes:
         case: the case's name.
         group: what the case is about, such as "axes" or "offset".
-        status: "pass"; "fail"; "measured" if the numbers are beyond what the dtype can promise, so
-            that they are shown and not judged; "skipped" if the subject is not made for it.
+        status: "pass"; "fail"; "measured" if what came is shown and not judged, since the dtype
+            has no digit left there or nobody defines what is due; "skipped" if the subject is not
+            made for it.
         checks: one for each output.
         reason: why it was skipped or only measured.
         seconds: how long it took.
@@ -102,6 +111,14 @@ class Conventions:
     large_mean: Literal["exact", "proportional", "quadratic"] | None = None
 
 
+class View(Protocol):
+    """How a report is shown. A record knows no more of it; `conformance` gives it one."""
+
+    def plain_text(self, report: "Report", /) -> str:
+        """Return it as a terminal of 80 columns has it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything about one subject.
@@ -111,7 +128,10 @@ class Report:
         conventions: found before judging.
         cases: in the order of the table of cases.
         seconds: how long it all took.
+        view: how all reports are shown.
     """
+
+    view: ClassVar[View]
 
     name: str
     description: str
@@ -125,12 +145,51 @@ class Report:
         return not any(case.status == "fail" for case in self.cases)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as `bnm conform --json` has it; see `as_json.report_as_json`."""
-        from batchnorm_mechanics.conformance.as_json import report_as_json
+        """Return the report as `bnm conform --json` has it, with nothing in it that JSON lacks.
 
-        return report_as_json(self)
+        Returns:
+            `name`, `description`, `passed`, `seconds`; `conventions`, as in `Conventions`; `cases`,
+            each with `case`, `group`, `status`, `reason`, `seconds` and `checks`, as in `Check`;
+            `failures`, one for each failed check, with `case`, `what`, `error`, `tolerance`,
+            `diagnosis` and `reason`. null stands for what there is no number for, since nothing
+            could be compared; `reason` then says why.
+
+        Example:
+            >>> Report("mine", "", Conventions(), ()).to_dict()["failures"]
+            []
+        """
+        return {
+            "name": self.name,
+            "description": self.description,
+            "passed": self.passed,
+            "seconds": round(self.seconds, 3),
+            "conventions": plain(asdict(self.conventions)),
+            "cases": [plain(asdict(case)) for case in self.cases],
+            "failures": [
+                {"case": case.case, **{name: plain(getattr(check, name)) for name in _OF_FAILURES}}
+                for case in self.cases
+                if case.status == "fail"
+                for check in case.checks
+                if not check.passed
+            ],
+        }
 
     def __str__(self) -> str:
-        from batchnorm_mechanics.conformance.tables import plain
+        return self.view.plain_text(self)
 
-        return plain(self)
+
+def document(reports: Sequence[Report], *, finished: bool = True) -> dict[str, Any]:
+    """Return what `bnm conform --json` prints.
+
+    Args:
+        reports: of all subjects.
+        finished: False if the run was interrupted, and reports may lack cases and diagnoses.
+
+    Returns:
+        `passed`, whether no subject failed; `finished`; `subjects`, as `Report.to_dict` has them.
+    """
+    return {
+        "passed": all(report.passed for report in reports),
+        "finished": finished,
+        "subjects": [report.to_dict() for report in reports],
+    }

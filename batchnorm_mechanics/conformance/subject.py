@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
+import ml_dtypes
 import numpy as np
 
 
@@ -54,38 +55,51 @@ class Slopes(NamedTuple):
     dbeta: np.ndarray | None
 
 
-class Running(NamedTuple):
+class Statistics(NamedTuple):
     """The subject's moving statistics, in the shape of the kept axes."""
 
     mean: np.ndarray
     variance: np.ndarray
 
 
-class Session(ABC):
+class Session:
     """A subject set up for one `Setting`.
 
     Inputs are NumPy arrays of the setting's dtype (bfloat16 as `ml_dtypes.bfloat16`). Outputs come
     back as NumPy arrays exactly as the subject gave them, in whatever dtype and shape. What the
-    subject raises comes through. A method whose ability the subject lacks is not called.
+    subject raises comes through. A method whose ability the subject lacks is not called, and
+    `output` is not where `train`, `infer` and `call` are the session's own.
     """
 
-    @abstractmethod
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Return the output in a mode; in that of training take the batch into account.
+
+        Args:
+            x: the input.
+            mask: in training, None or which samples count.
+            training: the mode; None tells the subject none.
+        """
+        raise NotImplementedError
+
     def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Return the output in training mode, and let the subject take the batch into account."""
+        return self.output(x, mask, training=True)
 
-    @abstractmethod
     def infer(self, x: np.ndarray) -> np.ndarray:
         """Return the output in inference mode, by the subject's moving statistics."""
+        return self.output(x, training=False)
 
     def call(self, x: np.ndarray) -> np.ndarray:
         """Return what the subject gives if it is not told which mode it is in."""
-        raise NotImplementedError
+        return self.output(x, training=None)
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return the gradients of sum(y * dy) in training mode."""
         raise NotImplementedError
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the moving statistics as they are now."""
         raise NotImplementedError
 
@@ -132,6 +146,85 @@ class Subject(ABC):
     def open(self, setting: Setting) -> Session:
         """Return the subject set up for a setting."""
 
-    def about(self) -> dict[str, Any]:
-        """Return name and description, as JSON has them."""
-        return {"name": self.name, "description": self.description}
+
+class Parameters(NamedTuple):
+    """What a subject without variables of its own is given; float64, in the kept axes' shape.
+
+    Attributes:
+        gamma, beta, mean, variance: as the setting has them, or else 1, 0, 0 and 1.
+    """
+
+    gamma: np.ndarray
+    beta: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def kept_shape(shape: tuple[int, ...], kept: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the statistics.
+
+    Example:
+        >>> kept_shape((2, 3, 4), (1, 2))
+        (3, 4)
+    """
+    return tuple(shape[axis] for axis in kept)
+
+
+def reduced_axes(rank: int, kept: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes that are not kept.
+
+    Example:
+        >>> reduced_axes(4, kept=(1,))
+        (0, 2, 3)
+    """
+    return tuple(axis for axis in range(rank) if axis not in kept)
+
+
+def parameters(setting: Setting, kept: tuple[int, ...]) -> Parameters:
+    """Return gamma, beta and the moving statistics to begin with.
+
+    Example:
+        >>> parameters(Setting((2, 3), gamma=np.full(3, 4.0)), kept=(1,)).gamma
+        array([4., 4., 4.])
+    """
+    shape = kept_shape(setting.shape, kept)
+    starts = (
+        (setting.gamma, 1.0),
+        (setting.beta, 0.0),
+        (setting.moving_mean, 0.0),
+        (setting.moving_variance, 1.0),
+    )
+    return Parameters(
+        *(np.full(shape, start) if value is None else np.asarray(value) for value, start in starts)
+    )
+
+
+def wide(dtype: str) -> str:
+    """Return the dtype of variables beside inputs of this dtype: float32 at least.
+
+    Example:
+        >>> wide("bfloat16"), wide("float64")
+        ('float32', 'float64')
+    """
+    return "float64" if dtype == "float64" else "float32"
+
+
+def in_shape(value: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    """Return a statistic without the axes of size 1 that broadcasting put there.
+
+    A value of another size stays as it is, so that its shape is found to be wrong.
+
+    Example:
+        >>> in_shape(np.zeros((1, 1, 3)), (3,)).shape, in_shape(np.zeros((2,)), (3,)).shape
+        ((3,), (2,))
+    """
+    if shape is None:
+        return np.squeeze(value)
+    squeezed = tuple(size for size in value.shape if size != 1)
+    expected = tuple(size for size in shape if size != 1)
+    return value.reshape(shape) if squeezed == expected else value
+
+
+def as_type(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return an array of a setting's dtype: NumPy does not know bfloat16 by its name."""
+    return np.asarray(values).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)

@@ -55,29 +55,22 @@ judge by.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from batchnorm_mechanics import reference
-from batchnorm_mechanics.conformance.asking import as_type
-from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.expected import (
+from batchnorm_mechanics.conformance import record
+from batchnorm_mechanics.conformance.evidence import (
+    Evidence,
     decay,
     epsilon,
     expected,
     inference_statistics,
 )
-from batchnorm_mechanics.conformance.record import (
-    DBETA,
-    DGAMMA,
-    DX,
-    INFERENCE_OUTPUT,
-    MOVING_MEAN,
-    MOVING_VARIANCE,
-    TRAINING_OUTPUT,
-)
+from batchnorm_mechanics.conformance.subject import as_type
 
 _Array = np.ndarray
 
@@ -229,7 +222,7 @@ def _inference_output(evidence: Evidence, rounding: _Roundings, y: _Array) -> Bo
     return _filled(tolerance, gamma, y.shape)
 
 
-def _moving(evidence: Evidence, rounding: _Roundings, *, of_variance: bool) -> Bound:
+def _moving(evidence: Evidence, rounding: _Roundings, _: _Array, *, of_variance: bool) -> Bound:
     """Follow the value and its error through all updates."""
     keep = decay(evidence)
     setting = evidence.setting
@@ -252,14 +245,6 @@ def _moving(evidence: Evidence, rounding: _Roundings, *, of_variance: bool) -> B
         error = np.where(taken, keep * error + (1 - keep) * new_error + roundings, error)
         value = np.where(taken, keep * value + (1 - keep) * new, value)
     return Bound(error, np.asarray(value if of_variance else np.sqrt(spread)))
-
-
-def _moving_mean(evidence: Evidence, rounding: _Roundings, _: _Array) -> Bound:
-    return _moving(evidence, rounding, of_variance=False)
-
-
-def _moving_variance(evidence: Evidence, rounding: _Roundings, _: _Array) -> Bound:
-    return _moving(evidence, rounding, of_variance=True)
 
 
 class _Gradient(NamedTuple):
@@ -322,11 +307,11 @@ def _summed(evidence: Evidence, error: _Array, storing: _Array, part: _Gradient)
 
 
 _BOUNDS: dict[str, Callable[[Evidence, _Roundings, _Array], Bound]] = {
-    TRAINING_OUTPUT: _training_output,
-    INFERENCE_OUTPUT: _inference_output,
-    MOVING_MEAN: _moving_mean,
-    MOVING_VARIANCE: _moving_variance,
-    DX: _dx,
-    DGAMMA: _dgamma,
-    DBETA: _dbeta,
+    record.TRAINING_OUTPUT: _training_output,
+    record.INFERENCE_OUTPUT: _inference_output,
+    record.MOVING_MEAN: partial(_moving, of_variance=False),
+    record.MOVING_VARIANCE: partial(_moving, of_variance=True),
+    record.DX: _dx,
+    record.DGAMMA: _dgamma,
+    record.DBETA: _dbeta,
 }

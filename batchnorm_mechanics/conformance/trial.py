@@ -1,4 +1,4 @@
-"""Hold a hypothesis against one case: does it give what the subject gave?"""
+"""Hold a mistake against one case: does it give what the subject gave?"""
 
 from collections.abc import Hashable
 from functools import cached_property
@@ -9,11 +9,16 @@ import numpy as np
 from batchnorm_mechanics._difference import elementwise_error
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.mistakes.hypothesis import Hypothesis
-from batchnorm_mechanics.conformance.model import LOADED, STEP_LATER, Material, Prediction, parts
+from batchnorm_mechanics.conformance.mistakes import Mistake
 from batchnorm_mechanics.conformance.precision import Imprecision
+from batchnorm_mechanics.conformance.prediction import (
+    LOADED,
+    STEP_LATER,
+    Material,
+    Prediction,
+    parts,
+)
 
-GRADIENTS = (record.DX, record.DGAMMA, record.DBETA)
 # The steps that an output depends on: a mistake in no other can change it.
 _BATCH = {"axes", "place", "mask", "moments", "stored"}
 _OUTPUT = {*_BATCH, "use", "epsilon", "normalize", "affine", "training"}
@@ -23,16 +28,9 @@ _DEPENDS = {
     record.INFERENCE_OUTPUT: {*_OUTPUT, *_UPDATE, "inference"},
     record.MOVING_MEAN: {*_BATCH, *_UPDATE},
     record.MOVING_VARIANCE: {*_BATCH, *_UPDATE},
-    **{name: {*_OUTPUT, *_UPDATE, "slopes"} for name in GRADIENTS},
+    **{name: {*_OUTPUT, *_UPDATE, "slopes"} for name in record.GRADIENTS},
 }
 _PARAMETERS = (record.DGAMMA, record.DBETA)
-# Without the gradients: to try one on them costs ten times as much.
-PLAIN = (
-    record.TRAINING_OUTPUT,
-    record.INFERENCE_OUTPUT,
-    record.MOVING_MEAN,
-    record.MOVING_VARIANCE,
-)
 
 
 class Trial:
@@ -53,15 +51,15 @@ class Trial:
         self.passing = frozenset(what for what in judged if self._passes(what))
         self.failing = self.judged - self.passing
 
-    def explains(self, hypothesis: Hypothesis | Imprecision, what: str) -> bool:
-        """Whether a hypothesis gives a failing output as the subject gave it.
+    def explains(self, mistake: Mistake | Imprecision, what: str) -> bool:
+        """Whether a mistake gives a failing output as the subject gave it.
 
         It must come within the tolerance, and take away at least half of what was wrong: a mistake
         that hardly changes anything explains nothing. A gradient is only explained together with
         the output that it belongs to.
 
         Args:
-            hypothesis: the mistake.
+            mistake: the mistake.
             what: the output.
 
         Returns:
@@ -69,78 +67,79 @@ class Trial:
         """
         if what not in self.failing:
             return False
-        if isinstance(hypothesis, Imprecision):
-            given = hypothesis.gives(self.evidence, what, self.actual(what))
+        if isinstance(mistake, Imprecision):
+            given = mistake.gives(self.evidence, what, self.actual(what))
             return self._within(what, given) and self._mends(what, given)
-        if not self._concerned(hypothesis, what) or not self._key(hypothesis, what):
+        if not self._concerned(mistake, what) or not self._key(mistake, what):
             return False
-        if what in GRADIENTS and record.TRAINING_OUTPUT in self.judged:
-            return self.agrees(hypothesis, record.TRAINING_OUTPUT) and self._gives(hypothesis, what)
-        return self._gives(hypothesis, what)
+        if what in record.GRADIENTS and record.TRAINING_OUTPUT in self.judged:
+            return self.agrees(mistake, record.TRAINING_OUTPUT) and self._gives(mistake, what)
+        return self._gives(mistake, what)
 
-    def _gives(self, hypothesis: Hypothesis, what: str) -> bool:
-        if not self.agrees(hypothesis, what):
+    def _gives(self, mistake: Mistake, what: str) -> bool:
+        if not self.agrees(mistake, what):
             return False
-        return self._mends(what, self._predicted(hypothesis, what))
+        return self._mends(what, self._predicted(mistake, what))
 
     def _mends(self, what: str, given: np.ndarray | None) -> bool:
         """Whether at most half of what was wrong is left beside this value."""
         wrong = self._distance(what, self._expected(what))
         return self._distance(what, given) <= 0.5 * wrong
 
-    def refuted(self, hypothesis: Hypothesis | Imprecision, *, gradients: bool) -> list[str]:
+    def refuted(self, mistake: Mistake | Imprecision, *, gradients: bool) -> list[str]:
         """Return the outputs that are right and would not be with this mistake.
 
         Args:
-            hypothesis: the mistake.
+            mistake: the mistake.
             gradients: whether to try the gradients too.
 
         Returns:
             Their names.
         """
-        if isinstance(hypothesis, Imprecision):
+        if isinstance(mistake, Imprecision):
             # It changes nothing that it can be sure of.
             return []
-        asked = (*PLAIN, *GRADIENTS) if gradients else PLAIN
+        # To try one on the gradients costs ten times as much.
+        asked = [what for what in record.OUTPUTS if gradients or what not in record.GRADIENTS]
         return [
             what
             for what in self.passing
             if (parts(what)[1] or what in asked)
-            and self._concerned(hypothesis, what)
-            and not self.agrees(hypothesis, what)
+            and self._concerned(mistake, what)
+            and not self.agrees(mistake, what)
         ]
 
-    def _concerned(self, hypothesis: Hypothesis, what: str) -> bool:
+    def _concerned(self, mistake: Mistake, what: str) -> bool:
         """Whether a mistake can show in an output: one of saving and loading only after that."""
         if self.material.loaded_later:
-            return hypothesis.reloaded == (parts(what)[1] in (LOADED, STEP_LATER))
-        return self.material.reloaded or not hypothesis.reloaded
+            return mistake.reloaded == (parts(what)[1] in (LOADED, STEP_LATER))
+        return self.material.reloaded or not mistake.reloaded
 
-    def agrees(self, hypothesis: Hypothesis, what: str) -> bool:
-        """Whether a hypothesis gives an output, right or wrong, as the subject gave it.
+    def agrees(self, mistake: Mistake, what: str) -> bool:
+        """Whether a mistake gives an output, right or wrong, as the subject gave it.
 
         The tolerance grows with the size of what is predicted: it was derived for the right value,
         and rounding errors grow with what they are errors of.
         """
-        key = self._key(hypothesis, what), what
+        key = self._key(mistake, what), what
         if key not in self._verdicts:
-            self._verdicts[key] = self._within(what, self._predicted(hypothesis, what))
+            self._verdicts[key] = self._within(what, self._predicted(mistake, what))
         return self._verdicts[key]
 
-    def _key(self, hypothesis: Hypothesis, what: str) -> Hashable:
+    def _key(self, mistake: Mistake, what: str) -> Hashable:
         """Return what of a mistake bears on an output; mistakes that agree in it give the same."""
         depends = _DEPENDS[parts(what)[0]]
-        changes = hypothesis.changes
+        changes = mistake.changes
         # Moving statistics bear on outputs only where these are made by them.
         plain = not changes.keys() & {"training", "moves_in_inference"}
-        if plain and parts(what)[0] not in (record.MOVING_MEAN, record.MOVING_VARIANCE):
+        if plain and parts(what)[0] not in record.STATISTICS:
             depends = depends - _UPDATE
         return frozenset((step, id(change)) for step, change in changes.items() if step in depends)
 
-    def _predicted(self, hypothesis: Hypothesis, what: str) -> np.ndarray | None:
-        key = self._key(hypothesis, what)
+    def _predicted(self, mistake: Mistake, what: str) -> np.ndarray | None:
+        key = self._key(mistake, what)
         if key not in self._predictions:
-            self._predictions[key] = Prediction(hypothesis.steps, self.material)
+            self._predictions[key] = Prediction(mistake.steps, self.material)
         return self._predictions[key].of(what)
 
     def _within(self, what: str, predicted: np.ndarray | None) -> bool:
@@ -167,7 +166,7 @@ class Trial:
         the right tolerance covers them, and a mistake may blow them up to anything. If all
         channels are so, they are left as they are.
         """
-        of_batch = what == record.TRAINING_OUTPUT or what in GRADIENTS
+        of_batch = what == record.TRAINING_OUTPUT or what in record.GRADIENTS
         if not of_batch or np.all(self._dull) or not np.any(self._dull):
             return values
         kept = values.ndim == self._dull.ndim

@@ -13,10 +13,9 @@ from batchnorm_mechanics._workers import Call, CallError, Course, LostError, cor
 from batchnorm_mechanics.conformance.cases import CASES, Case
 from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.hearing import in_one_line
-from batchnorm_mechanics.conformance.judge import judge
+from batchnorm_mechanics.conformance.judge import explain, judge, telling
+from batchnorm_mechanics.conformance.questions import in_one_line
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
-from batchnorm_mechanics.conformance.runner import explain, telling
 from batchnorm_mechanics.conformance.subject import Subject
 
 LIMIT = 60.0
@@ -26,7 +25,7 @@ _START_LIMIT = 180.0
 _PATIENCE = 3
 # They compile for each shape; begun last, they would keep one core busy while the others wait.
 _LONG = ("bnm.layer-compiled", "flax")
-_REGISTRY = "batchnorm_mechanics.conformance.subjects.registry:resolve"
+_REGISTRY = "batchnorm_mechanics.conformance.subjects:resolve"
 
 Judged = tuple[CaseResult, Evidence | None]
 

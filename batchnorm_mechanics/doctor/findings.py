@@ -1,10 +1,11 @@
 """What a diagnosis consists of: frozen records, no arithmetic."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
+
+from batchnorm_mechanics._io.json import plain
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -93,15 +94,10 @@ class Diagnosis:
             "model": self.model,
             "norms": list(self.norms),
             "samples": self.samples,
-            "measures": {name: _in_json(value) for name, value in self.measures.items()},
+            "measures": plain(self.measures),
             "unseen": dict(self.unseen),
             "findings": [finding.as_json() for finding in self.findings],
         }
-
-
-def _in_json(value: float) -> float | str:
-    """Return a number, or the word for one that JSON does not have, as in evidence."""
-    return value if math.isfinite(value) else str(value)
 
 
 def channels_in_words(channels: tuple[int, ...], of: int) -> str:

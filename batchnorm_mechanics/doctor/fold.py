@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.doctor.folding.compare import (
     explained_by,
@@ -71,10 +72,9 @@ class Folded:
             "model": self.model.name,
             "count": self.count,
             "left": dict(self.left),
-            # JSON has no infinity.
-            "difference": self.difference if self.difference < float("inf") else "infinite",
+            "difference": plain(self.difference),
             "tolerance": self.tolerance,
-            "rounding": self.rounding if self.rounding != float("inf") else "infinite",
+            "rounding": plain(self.rounding),
             "agrees": self.agrees,
             "samples": self.samples,
             "speed": self.speed,

@@ -253,7 +253,7 @@ def _with_or_without(study: Mapping[str, Any]) -> str:
 
 def _range(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
     """Return the lowest and the highest value, of those that are finite."""
-    values = [row[name] for row in rows if row[name] is not None] or [0.0]
+    values = [row[name] for row in rows if isinstance(row[name], float)] or [0.0]
     return min(values), max(values)
 
 

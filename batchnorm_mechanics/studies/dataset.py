@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.arrays import unpacked
 from batchnorm_mechanics.studies.registry import Settings
 
 if TYPE_CHECKING:
@@ -141,12 +142,7 @@ def _read(source: str, file: BufferedReader) -> tuple[str, dict[str, np.ndarray]
                 raise _refusal(source, f"hold {', '.join(MNIST_SHA256)}", hint)
             arrays = {}
             for what in MNIST_SHA256:
-                with archive.open(f"{what}.npy") as member:
-                    # Pickles stay forbidden: unpickling runs whatever code the file names.
-                    arrays[what] = np.lib.format.read_array(member, allow_pickle=False)
-                    # A member's checksum is compared at its end, which `numpy.load` may not reach.
-                    if member.read(1):
-                        raise ValueError("it is longer than its array")
+                arrays[what] = unpacked(archive, f"{what}.npy")
             return sha256, arrays
     except DataError:
         raise

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchnorm_mechanics._files import write_atomically
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.studies.summary import (
     MARGIN,
     METRICS,
@@ -45,18 +45,12 @@ def render(results: Mapping[str, Any]) -> str:
     Args:
         results: what `results` in `summary` returned, or `results.json` holds.
     """
-    import jinja2
+    from batchnorm_mechanics._io.html import templates
 
     by_section: dict[str, list[Any]] = {}
     for number, chart in enumerate(_charts(results)):
         by_section.setdefault(chart.section, []).append({"id": f"chart-{number}", "chart": chart})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(_TEMPLATES)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{value:.2f}"
     environment.filters["signed"] = lambda value: f"{value:+z.2f}".replace("-", "−")
     environment.filters["setting"] = _setting

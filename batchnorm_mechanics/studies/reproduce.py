@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import importlib.metadata
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._files import write_atomically
+from batchnorm_mechanics._io import json
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics._workers import cores
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
@@ -134,8 +134,7 @@ def collect(plan: Plan) -> dict[str, Any]:
         runs,
         planned_runs=len(plan.wanted | _keys(runs)),
     )
-    text = json.dumps(found, indent=2, allow_nan=False)
-    write_atomically(plan.folder.path / "results.json", text + "\n")
+    write_atomically(plan.folder.path / "results.json", json.text(found) + "\n")
     return found
 
 

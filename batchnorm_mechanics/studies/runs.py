@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
-from batchnorm_mechanics._files import is_out_of_space, write_atomically
+from batchnorm_mechanics._io.files import is_out_of_space, write_atomically
 from batchnorm_mechanics._workers import (
     Call,
     CallError,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics.studies.conclusion import conclusion, misses
 from batchnorm_mechanics.studies.dataset import steps_in_epoch
 from batchnorm_mechanics.studies.registry import (
@@ -210,8 +211,7 @@ def results(
 
     Returns:
         environment, data, finished, planned_runs, studies (in the registry's order), effects,
-        misses and conclusion. A number that is not finite
-        is None: JSON has no word for it.
+        misses and conclusion, as JSON gives them back; see `_io.json.plain`.
     """
     order = {name: place for place, name in enumerate(STUDIES)}
     names = sorted(
@@ -226,7 +226,7 @@ def results(
     found = effects(ran, studies=studies, train_rows=data["train"])
     done = sum(len(runs) for runs in ran.values())
     planned = done if planned_runs is None else planned_runs
-    return _plain(
+    return plain(
         {
             "environment": environment,
             "data": data,
@@ -250,7 +250,8 @@ def results(
             "effects": found,
             "misses": misses(summaries, ran, studies, margin=MARGIN),
             "conclusion": conclusion(found, caveat=caveat),
-        }
+        },
+        digits=6,
     )
 
 
@@ -308,18 +309,3 @@ def count(number: int, one: str, many: str = "") -> str:
         ('1 seed', '3 seeds', '3 batches')
     """
     return f"{number} {one if number == 1 else many or f'{one}s'}"
-
-
-def _plain(value: Any) -> Any:
-    """Return the value as JSON gives it back, floats rounded to 6 digits."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), 6) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value

@@ -3,7 +3,6 @@
 The command line imports this module only when there is something to show.
 """
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,18 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
+from batchnorm_mechanics._io import progress
 from batchnorm_mechanics.studies.reproduce import Plan
 from batchnorm_mechanics.studies.runs import EpochEnded, RunEnded, Task
 from batchnorm_mechanics.studies.summary import (
@@ -134,7 +125,7 @@ def _effects(effects: list[dict[str, Any]]) -> Table:
     return table
 
 
-class Display(contextlib.AbstractContextManager["Display"]):
+class Display(progress.Display):
     """Show a plan's runs as they go on. Call it with each event.
 
     Args:
@@ -143,41 +134,22 @@ class Display(contextlib.AbstractContextManager["Display"]):
     """
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._console = console
         self._plan = plan
         self._done = 0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._all = self._progress.add_task(
-            "Starting TensorFlow", total=sum(self._steps(task) for task in plan.tasks)
-        )
-        self._running: dict[Task, TaskID] = {}
+        steps = sum(self._steps(task) for task in plan.tasks)
+        super().__init__(console, "Starting TensorFlow", steps, remaining=True)
 
     def __enter__(self) -> Self:
         """Begin, and say what there is to do."""
         kept = len(self._plan.wanted) - len(self._plan.tasks)
-        self._console.print(
+        self.say(
             f"{len(self._plan.wanted)} runs"
             + (f", {kept} of them kept from before" if kept else "")
-            + f"; results in {self._plan.folder.path}",
-            highlight=False,
+            + f"; results in {self._plan.folder.path}"
         )
-        if self._plan.tasks and not self._console.is_terminal:
-            self._console.print("The first ones take a while; a line follows each.")
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Take the bars away."""
-        self._progress.stop()
+        if self._plan.tasks and not self.console.is_terminal:
+            self.say("The first ones take a while; a line follows each.")
+        return super().__enter__()
 
     def __call__(self, event: Any) -> None:
         """Show one event."""
@@ -191,27 +163,21 @@ class Display(contextlib.AbstractContextManager["Display"]):
         return settings.epochs * steps_per_epoch(settings, len(self._plan.digits.x_train))
 
     def _epoch(self, event: EpochEnded) -> None:
-        epochs = event.task.study.settings.epochs
-        if event.task not in self._running:
-            self._running[event.task] = self._progress.add_task("", total=epochs)
-        self._progress.update(
-            self._running[event.task],
-            completed=event.epoch,
-            description=(
-                f"  {event.task.study.name}, seed {event.task.seed}, "
-                f"val {100 * event.logs.get('val_accuracy', 0):.2f} %"
-            ),
+        study, epochs = event.task.study, event.task.study.settings.epochs
+        accuracy = f"val {100 * event.logs.get('val_accuracy', 0):.2f} %"
+        self.part(
+            event.task,
+            f"  {study.name}, seed {event.task.seed}, {accuracy}",
+            done=event.epoch,
+            total=epochs,
         )
-        self._progress.update(self._all, description="All runs, in steps")
-        self._progress.advance(self._all, self._steps(event.task) / epochs)
+        self.advance(self._steps(event.task) / epochs, what="All runs, in steps")
 
     def _run(self, event: RunEnded) -> None:
         self._done += 1
-        if event.task in self._running:
-            self._progress.remove_task(self._running.pop(event.task))
+        self.end(event.task)
         run = event.run
-        self._console.print(
+        self.say(
             f"{self._done:3}/{len(self._plan.tasks)}  {event.task.study.name:<21}"
-            f"seed {run.seed}  test {run.test:5.2f} %  {run.seconds:5.1f} s",
-            highlight=False,
+            f"seed {run.seed}  test {run.test:5.2f} %  {run.seconds:5.1f} s"
         )

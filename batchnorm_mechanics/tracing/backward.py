@@ -10,10 +10,13 @@ import tensorflow as tf
 from batchnorm_mechanics import core
 from batchnorm_mechanics._difference import difference
 from batchnorm_mechanics.core.axes import as_weights
-from batchnorm_mechanics.tracing.computation import Computation
+from batchnorm_mechanics.tracing.computation import (
+    Computation,
+    array,
+    tape_gradients,
+    wide_array,
+)
 from batchnorm_mechanics.tracing.record import Backward, Beside, Check, Step
-from batchnorm_mechanics.tracing.steps import array
-from batchnorm_mechanics.tracing.tape import tape_gradients
 
 # Name, symbol and formula, in the paper's order.
 _SIX = (
@@ -94,11 +97,7 @@ def _by_tape(computation: Computation, dy: tf.Tensor) -> dict[str, np.ndarray]:
     """Return all six gradients as autodiff finds them, knowing nothing of the formulas above."""
     dtype, axes = computation.dtype, computation.axes
     x = tf.cast(computation.x, dtype)
-    kept = computation.kept_shape
-    gamma, beta = (
-        tf.broadcast_to(tf.constant(start, dtype) if value is None else value, kept)
-        for value, start in ((computation.gamma, 1.0), (computation.beta, 0.0))
-    )
+    gamma, beta = computation.per_channel()
     counted = tf.ones_like(x, tf.bool)
     if computation.mask is not None:
         counted = tf.broadcast_to(as_weights(computation.mask, x, caller="trace"), x.shape)
@@ -114,7 +113,7 @@ def _by_tape(computation: Computation, dy: tf.Tensor) -> dict[str, np.ndarray]:
         mean = average(x)
         variance = average(tf.square(x - mean))
         x_hat = (x - mean) / tf.sqrt(variance + computation.epsilon)
-        y = x_hat * _aligned(gamma, axes) + _aligned(beta, axes)
+        y = x_hat * computation.aligned(gamma) + computation.aligned(beta)
     sources = zip(
         (name for name, _, _ in _SIX), (x_hat, variance, mean, x, gamma, beta), strict=True
     )
@@ -122,12 +121,6 @@ def _by_tape(computation: Computation, dy: tf.Tensor) -> dict[str, np.ndarray]:
     for name in ("d_variance", "d_mean"):
         values[name] = tf.squeeze(values[name], axes)
     return {name: array(value) for name, value in values.items()}
-
-
-def _aligned(value: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    for axis in sorted(axes):
-        value = tf.expand_dims(value, axis)
-    return value
 
 
 class _Pass(NamedTuple):
@@ -148,18 +141,18 @@ class _Pass(NamedTuple):
         cls, computation: Computation, dy: tf.Tensor, cache: core.Cache, six: dict[str, tf.Tensor]
     ) -> "_Pass":
         axes = computation.axes
-        count = np.expand_dims(_wide(cache.count), axes)
+        count = np.expand_dims(wide_array(cache.count), axes)
         share = np.divide(1, count, out=np.zeros_like(count), where=count > 0)
         if cache.weights is not None:
             share = np.where(array(cache.weights), share, 0)
-        wide = {name: _wide(value) for name, value in six.items()}
+        wide = {name: wide_array(value) for name, value in six.items()}
         for name in ("d_variance", "d_mean", "d_gamma", "d_beta"):
             wide[name] = np.expand_dims(wide[name], axes)
         return cls(
-            _wide(tf.cast(dy, computation.dtype)),
-            _wide(cache.x_hat),
-            _wide(cache.deviation),
-            _wide(cache.inverse_std),
+            wide_array(tf.cast(dy, computation.dtype)),
+            wide_array(cache.x_hat),
+            wide_array(cache.deviation),
+            wide_array(cache.inverse_std),
             share,
             wide,
             axes,
@@ -173,17 +166,9 @@ class _Pass(NamedTuple):
         return np.sum(value, axis=self.axes, keepdims=True)
 
 
-def _wide(tensor: tf.Tensor) -> np.ndarray:
-    return array(tensor).astype(np.float64)
-
-
+@np.errstate(invalid="ignore", over="ignore")
 def _checks(done: _Pass) -> list[Check]:
     """Return the identities that the six gradients must satisfy, each with its rounding bound."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return _identities(done)
-
-
-def _identities(done: _Pass) -> list[Check]:
     six, total = done.six, done.total
     # d_x is the sum of these three; their sizes bound what rounding can do to its sums.
     sizes = np.abs(six["d_x_hat"]) * done.inverse_std + done.share * (
@@ -233,8 +218,7 @@ def _identities(done: _Pass) -> list[Check]:
 def _check(
     what: str, actual: np.ndarray, expected: np.ndarray | float, size: np.ndarray, done: _Pass
 ) -> Check:
-    with np.errstate(invalid="ignore"):
-        bound, error = done.unit * size, np.abs(actual - expected)
+    bound, error = done.unit * size, np.abs(actual - expected)
     # Where NaN came in, nothing can be checked; a NaN that came from numbers stays, and fails.
     known = np.isfinite(bound)
     return worst(what, error[known], bound[known])

@@ -1,4 +1,4 @@
-"""Run a real layer, alone or inside a model, note the very call, and leave no change behind."""
+"""Run a real layer, note the very call, leave no change behind, and hold it to our steps."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import ml_dtypes
+import numpy as np
 import tensorflow as tf
 
+from batchnorm_mechanics._difference import elementwise_error
 from batchnorm_mechanics._keras import layers_in
+from batchnorm_mechanics.core import Cache
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.layers.intercept import intercepted
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
 from batchnorm_mechanics.statistics.moving_average import AverageState
-from batchnorm_mechanics.tracing.inputs import is_symbolic
+from batchnorm_mechanics.tracing.backward import worst
+from batchnorm_mechanics.tracing.computation import Computation, array, is_symbolic, wide_array
+from batchnorm_mechanics.tracing.record import Check
 
 KINDS = (keras.layers.BatchNormalization, BatchNormalization)
 
@@ -157,3 +163,81 @@ def _choice(layers: list[Any]) -> str:
     # Names repeat where models are nested; paths do not.
     shown = names if len(set(names)) == len(names) else [layer.path for layer in layers]
     return f"It has {', '.join(repr(one) for one in shown)}."
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def checks_of(
+    layer: Any, call: Call, computation: Computation, cache: Cache | None
+) -> tuple[Check, ...]:
+    """Compare what the layer gave with our steps, to within what rounding explains.
+
+    Args:
+        layer: that was called.
+        call: what went in and came out.
+        computation: the same as we understand it.
+        cache: of our forward pass in training mode, None in inference mode.
+
+    Returns:
+        A check of the output and, in training mode, of the moving mean and variance.
+    """
+    n = 16.0 + (0 if cache is None else float(np.max(array(cache.count), initial=0)))
+    unit = float(ml_dtypes.finfo(computation.dtype.name).eps) * n
+    found = [_output_check(call, computation, cache, unit)]
+    if cache is not None:
+        due = policy_of(layer).update(call.before, cache.mean, cache.variance, cache.count)
+        size = _off_mean(computation, unit)
+        spread = np.sqrt(wide_array(cache.variance))
+        kept = np.squeeze(size, computation.axes)
+        bounds = {"mean": kept, "variance": 2 * kept * spread + kept**2}
+        for name, bound in bounds.items():
+            expected, actual = (wide_array(getattr(state, name)) for state in (due, call.after))
+            stored = float(ml_dtypes.finfo(array(getattr(call.after, name)).dtype).eps)
+            found.append(
+                worst(
+                    f"the layer's moving {name} after the call is what its policy gives",
+                    elementwise_error(actual, expected),
+                    np.where(
+                        np.isfinite(expected), bound + (unit + stored) * np.abs(expected), 0.0
+                    ),
+                )
+            )
+    return tuple(found)
+
+
+def _output_check(call: Call, computation: Computation, cache: Cache | None, unit: float) -> Check:
+    ours = wide_array(computation.infer() if cache is None else computation.forward()[0])
+    layers = wide_array(call.output)
+    # y = γ x̂ + β: an error of the mean moves x̂, and by the variance stretches it.
+    off = _off_mean(computation, unit)
+    if cache is None:
+        variance = wide_array(computation.variance)
+        inverse_std = np.expand_dims(1 / np.sqrt(variance + computation.epsilon), computation.axes)
+    else:
+        inverse_std = wide_array(cache.inverse_std)
+    off = off * inverse_std
+    gamma = 1.0 if computation.gamma is None else wide_array(computation.aligned(computation.gamma))
+    beta = 0.0 if computation.beta is None else wide_array(computation.aligned(computation.beta))
+    size = np.abs(ours - beta)
+    bound = (
+        np.abs(gamma) * off
+        + size * (off + off**2 / 2 + unit)
+        + unit * np.abs(beta)
+        + float(ml_dtypes.finfo(array(call.output).dtype).eps) * np.abs(ours)
+    )
+    # The same NaN or infinity in both is agreement.
+    error = elementwise_error(layers, ours)
+    return worst(
+        "the layer's output is the y of these steps",
+        error,
+        np.where(np.isfinite(ours), bound, 0.0),
+    )
+
+
+def _off_mean(computation: Computation, unit: float) -> np.ndarray:
+    """Return how far rounding may put each channel's mean, or a product with it, off."""
+    largest = np.max(
+        np.abs(wide_array(computation.x)), axis=computation.axes, keepdims=True, initial=0
+    )
+    if computation.mean is not None:
+        largest = np.maximum(largest, np.abs(wide_array(computation.aligned(computation.mean))))
+    return unit * largest

@@ -1,8 +1,10 @@
-"""What one batch-norm computation is made of."""
+"""What one batch-norm computation is made of, and how what a user gave becomes tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics import core
@@ -58,6 +60,20 @@ class Computation:
         """The shape of statistics, gamma and beta."""
         return tuple(self.shape[axis] for axis in self.kept)
 
+    def aligned(self, statistic: tf.Tensor) -> tf.Tensor:
+        """Return a statistic with size 1 where an axis is reduced; a scalar stays one."""
+        for axis in sorted(self.axes) if statistic.shape.rank else ():
+            statistic = tf.expand_dims(statistic, axis)
+        return statistic
+
+    def per_channel(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return gamma and beta with one number for each channel, 1 and 0 where there are none."""
+        gamma, beta = (
+            tf.constant(start, self.dtype) if value is None else value
+            for value, start in ((self.gamma, 1.0), (self.beta, 0.0))
+        )
+        return tf.broadcast_to(gamma, self.kept_shape), tf.broadcast_to(beta, self.kept_shape)
+
     @property
     def kept(self) -> tuple[int, ...]:
         """The axes that are kept."""
@@ -99,7 +115,6 @@ def make_computation(
         parameters: gamma, beta, mean and variance, each a number, an array or None.
         epsilon: added to the variance.
         mask: boolean over the leading axes of `x`, or None.
-        origin: what the given statistics are, in words.
         x_note: what was done to `x` before.
 
     Returns:
@@ -126,3 +141,94 @@ def make_computation(
         checked.get("variance"),
         x_note=x_note,
     )
+
+
+def as_values(value: TensorLike, *, name: str = "x") -> tuple[tf.Tensor, str]:
+    """Return `value` as a floating tensor that holds numbers, and what was done to it.
+
+    Args:
+        value: a tensor, an array, nested lists. Integers become float32.
+        name: the argument's name, for the message of an error.
+
+    Returns:
+        The tensor, and a sentence on its conversion, "" where there was none.
+
+    Raises:
+        TypeError: the value is symbolic, or holds something else than real numbers.
+
+    Example:
+        >>> x, note = as_values([[1, 2], [3, 4]])
+        >>> x.dtype.name, note
+        ('float32', 'It came as int32 and was converted to float32.')
+    """
+    if is_symbolic(value):
+        raise TypeError(
+            f"trace: `{name}` must hold values. Received: {name}={value!r}. A trace shows numbers: "
+            "call it on data, outside of `tf.function` and of a model's symbolic inputs."
+        )
+    try:
+        tensor = tf.convert_to_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"trace: `{name}` must be an array of numbers. Received: a {type(value).__name__} "
+            f"that TensorFlow cannot convert ({str(error).splitlines()[0]}). Pass a NumPy array or "
+            "a dense tensor."
+        ) from error
+    if tensor.dtype.is_floating:
+        return tensor, ""
+    if not tensor.dtype.is_integer:
+        raise TypeError(
+            f"trace: `{name}` must hold real numbers. Received: {name}.dtype="
+            f"{tensor.dtype.name!r}. Convert it to float32 first."
+        )
+    converted = tf.cast(tensor, tf.float32)
+    note = f"It came as {tensor.dtype.name} and was converted to float32."
+    if bool(tf.reduce_any(tf.cast(converted, tensor.dtype) != tensor)):
+        # float32 has 24 bits.
+        note += " Some integers were rounded; pass float64 to keep them."
+    return converted, note
+
+
+def is_symbolic(value: Any) -> bool:
+    """Return whether this is a tensor that stands for values it does not have yet."""
+    if tf.is_tensor(value):
+        return not hasattr(value, "numpy")
+    # Keras's symbolic tensors are no TensorFlow tensors; Keras may not even be imported.
+    return type(value).__name__ == "KerasTensor"
+
+
+def array(tensor: TensorLike) -> np.ndarray:
+    """Return a tensor's value."""
+    # By way of numpy(): a bfloat16 tensor without axes refuses numpy.asarray.
+    return np.asarray(tf.convert_to_tensor(tensor).numpy())
+
+
+def wide_array(tensor: TensorLike) -> np.ndarray:
+    """Return a tensor's value in float64."""
+    return array(tensor).astype(np.float64)
+
+
+def tape_gradients(
+    tape: tf.GradientTape, y: tf.Tensor, sources: Mapping[str, tf.Tensor], dy: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Return the gradients of sum(y * dy) with respect to each source.
+
+    Args:
+        tape: that watched the sources while y was computed.
+        y: what was computed.
+        sources: what to differentiate by, each under the name that its gradient gets.
+        dy: gradient of the loss with respect to y, in any floating dtype.
+
+    Returns:
+        The gradients under the names of their sources.
+
+    Example:
+        >>> x = tf.constant([2.0, 3.0])
+        >>> with tf.GradientTape() as tape:
+        ...     tape.watch(x)
+        ...     y = x * x
+        >>> tape_gradients(tape, y, {"d_x": x}, tf.ones(2))["d_x"].numpy().tolist()
+        [4.0, 6.0]
+    """
+    found: Any = tape.gradient([y], list(sources.values()), output_gradients=[tf.cast(dy, y.dtype)])
+    return dict(zip(sources, found, strict=True))

@@ -6,65 +6,78 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from batchnorm_mechanics.core.axes import TensorLike
 from batchnorm_mechanics.core.moments import statistics_dtype
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.tracing import capture
-from batchnorm_mechanics.tracing.agreement import checks_of
 from batchnorm_mechanics.tracing.backward import trace_backward
 from batchnorm_mechanics.tracing.capture import Call
-from batchnorm_mechanics.tracing.compare import compare
-from batchnorm_mechanics.tracing.computation import Computation
-from batchnorm_mechanics.tracing.inputs import as_values, is_symbolic
+from batchnorm_mechanics.tracing.compare import compare as compare_all
+from batchnorm_mechanics.tracing.computation import (
+    Computation,
+    array,
+    as_values,
+    is_symbolic,
+    tape_gradients,
+)
 from batchnorm_mechanics.tracing.notes import notes_on
 from batchnorm_mechanics.tracing.reasons import Circumstances, reasons
 from batchnorm_mechanics.tracing.record import Step, Trace
-from batchnorm_mechanics.tracing.request import Request
-from batchnorm_mechanics.tracing.running import running_formula, state_steps
-from batchnorm_mechanics.tracing.steps import array, forward_steps
-from batchnorm_mechanics.tracing.tape import tape_gradients
+from batchnorm_mechanics.tracing.steps import forward_steps, moving_formula, state_steps
 
 
-def trace_layer(subject: Any, x: Any, request: Request) -> Trace:
+def trace_layer(
+    subject: Any,
+    x: Any,
+    *,
+    training: bool | None,
+    mask: TensorLike,
+    dy: TensorLike,
+    compare: bool,
+    name: str | None,
+) -> Trace:
     """Trace one call of a batch-norm layer; see `batchnorm_mechanics.trace`.
 
     Args:
         subject: a batch-norm layer, or a model that holds one.
         x: the input of the layer or model.
-        request: what else was asked for.
+        training: True, False, or None where it was left out.
+        mask: boolean over the leading axes of the input, or None.
+        dy: gradient of the loss with respect to the output, or None.
+        compare: whether to show other implementations beside.
+        name: the name or path of the layer inside a model, or None.
 
     Returns:
         A `Trace`. The layer and the model are as they were before.
     """
     if isinstance(subject, capture.KINDS):
-        if request.layer is not None:
+        if name is not None:
             raise ValueError(
                 "trace: `layer` must be left out where a layer itself is traced. Received: "
-                f"layer={request.layer!r}. It names a layer inside a model."
+                f"layer={name!r}. It names a layer inside a model."
             )
         x, note = as_values(x)
         layer, fresh = capture.with_weights(subject, tuple(x.shape))
         whole, model = layer, None
     else:
         _check_model(subject, x)
-        layer, fresh, note = capture.find_layer(subject, request.layer), False, ""
+        layer, fresh, note = capture.find_layer(subject, name), False, ""
         whole, model = subject, subject
         x = _model_input(x)
     given = {
-        key: value
-        for key, value in (("training", request.training), ("mask", request.mask))
-        if value is not None
+        key: value for key, value in (("training", training), ("mask", mask)) if value is not None
     }
     with capture.put_back(whole):
         with capture.calls_of(layer) as calls:
             whole(x, **given)
         call = _first(calls, layer)
-        about = Circumstances(layer, model, request.training, call, fresh)
+        about = Circumstances(layer, model, training, call, fresh)
         if model is None and not note and x.dtype != call.inputs.dtype:
             note = (
                 f"It came as {x.dtype.name}; the layer's dtype policy has it cast to "
                 f"{call.inputs.dtype.name}."
             )
-        return _trace(about, request, note, len(calls))
+        return _trace(about, note, dy=dy, compare=compare, calls=len(calls))
 
 
 def _check_model(model: Any, x: Any) -> None:
@@ -107,7 +120,9 @@ def _first(calls: list[Call | None], layer: Any) -> Call:
     return calls[0]
 
 
-def _trace(about: Circumstances, request: Request, x_note: str, calls: int) -> Trace:
+def _trace(
+    about: Circumstances, x_note: str, *, dy: TensorLike, compare: bool, calls: int
+) -> Trace:
     layer, call = about.layer, about.call
     computation = _computation(about, x_note)
     training = computation.mode == "training"
@@ -134,11 +149,11 @@ def _trace(about: Circumstances, request: Request, x_note: str, calls: int) -> T
         )
     notes += _keras_notes(about)
     layer_values: dict[str, np.ndarray] = {"y": output.value}
-    backward = None
-    if request.dy is not None:
-        dy = _dy(request.dy, computation)
-        through = _tape(about, dy) if training else {}
-        backward = trace_backward(computation, dy, through)
+    backward, gradient = None, None
+    if dy is not None:
+        gradient = as_values(dy, name="dy")[0]
+        through = _tape(about, gradient) if training else {}
+        backward = trace_backward(computation, gradient, through)
         layer_values |= through
     return Trace(
         title=_title(about),
@@ -147,21 +162,13 @@ def _trace(about: Circumstances, request: Request, x_note: str, calls: int) -> T
         steps=(*steps, output),
         statistics=(
             *state_steps(call.before, "before", "as they were"),
-            *state_steps(call.after, "after", running_formula(policy) if training else "unchanged"),
+            *state_steps(call.after, "after", moving_formula(policy) if training else "unchanged"),
         ),
         notes=tuple(notes),
-        checks=checks_of(layer, call, computation, cache),
+        checks=capture.checks_of(layer, call, computation, cache),
         backward=backward,
-        comparison=compare(
-            computation, None if backward is None else _dy(request.dy, computation), layer_values
-        )
-        if request.compare
-        else None,
+        comparison=compare_all(computation, gradient, layer_values) if compare else None,
     )
-
-
-def _dy(dy: Any, computation: Computation) -> tf.Tensor:
-    return as_values(dy, name="dy")[0]
 
 
 def _computation(about: Circumstances, x_note: str) -> Computation:

@@ -6,10 +6,9 @@ import numpy as np
 
 from batchnorm_mechanics._difference import difference
 from batchnorm_mechanics.tracing.compare import oracle_values
-from batchnorm_mechanics.tracing.computation import Computation
-from batchnorm_mechanics.tracing.figures import ulps_text
+from batchnorm_mechanics.tracing.computation import Computation, wide_array
 from batchnorm_mechanics.tracing.record import Step
-from batchnorm_mechanics.tracing.steps import array
+from batchnorm_mechanics.tracing.show import ulps_text
 
 # In float32, mean/std beyond this costs tf.nn.batch_normalization more than four digits of seven.
 _LARGE = 1e3
@@ -60,7 +59,7 @@ def _in_one_line(values: np.ndarray) -> str:
 
 
 def _not_finite(computation: Computation, mean: np.ndarray, variance: np.ndarray) -> Iterator[str]:
-    bad = int(np.sum(~np.isfinite(array(computation.x).astype(np.float64))))
+    bad = int(np.sum(~np.isfinite(wide_array(computation.x))))
     if bad and computation.mode == "training":
         lost = int(np.sum(~(np.isfinite(mean) & np.isfinite(variance))))
         yield (

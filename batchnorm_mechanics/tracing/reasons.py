@@ -9,8 +9,7 @@ import numpy as np
 
 from batchnorm_mechanics.core import moments
 from batchnorm_mechanics.tracing.capture import Call
-from batchnorm_mechanics.tracing.computation import Computation
-from batchnorm_mechanics.tracing.steps import array
+from batchnorm_mechanics.tracing.computation import Computation, array, wide_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +184,9 @@ def _batch(about: Circumstances, computation: Computation) -> Iterator[str]:
     if 0 in computation.x.shape:
         return
     batch = moments(computation.x, computation.axes, mask=computation.mask)
-    mean, variance = (array(value).astype(np.float64) for value in (batch.mean, batch.variance))
+    mean, variance = (wide_array(value) for value in (batch.mean, batch.variance))
     moving_mean, moving_variance = (
-        array(value).astype(np.float64) for value in (computation.mean, computation.variance)
+        wide_array(value) for value in (computation.mean, computation.variance)
     )
     frozen = "" if about.layer.trainable else " (on a layer that is not frozen)"
     yield (

@@ -1,14 +1,13 @@
-"""What a trace is: frozen steps, checks and comparisons, and how they are shown and written."""
+"""What a trace is: frozen steps, checks and comparisons, and what JSON has of them."""
 
-import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from batchnorm_mechanics._difference import Difference
+from batchnorm_mechanics._io import json
 
 Mode = Literal["training", "inference"]
 
@@ -61,7 +60,7 @@ class Step:
             "source": self.source,
             "shape": list(self.shape),
             "dtype": self.dtype,
-            "value": json_value(self.value),
+            "value": json.plain(self.value),
             "note": self.note,
         }
 
@@ -87,12 +86,7 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check for JSON; see `Trace.to_dict`."""
-        return {
-            "what": self.what,
-            "error": json_value(self.error),
-            "bound": json_value(self.bound),
-            "passed": self.passed,
-        }
+        return {**json.plain(asdict(self)), "passed": self.passed}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +118,8 @@ class Beside:
             "by": self.by,
             "shape": list(self.value.shape),
             "dtype": self.value.dtype.name,
-            "value": json_value(self.value),
-            **{name: json_value(error) for name, error in self.difference._asdict().items()},
+            "value": json.plain(self.value),
+            **json.plain(self.difference._asdict()),
             "note": self.note,
         }
 
@@ -173,6 +167,22 @@ class Comparison:
         return {"rows": [row.to_dict() for row in self.rows], "notes": list(self.notes)}
 
 
+class View(Protocol):
+    """How a trace is shown. A record knows no more of it; `tracing` gives it one."""
+
+    def plain_text(self, trace: "Trace", /) -> str:
+        """Return it as a terminal of 80 columns has it."""
+        ...
+
+    def page(self, trace: "Trace", /) -> str:
+        """Return it as a page of HTML."""
+        ...
+
+    def fragment(self, trace: "Trace", /) -> str:
+        """Return it as a part of a page that is there."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """One batch-norm computation, step by step.
@@ -191,7 +201,10 @@ class Trace:
         checks: for a layer, whether what it really gave agrees with the steps.
         backward: the backward pass, if `dy` was given.
         comparison: implementations side by side, if asked for.
+        view: how all traces are shown.
     """
+
+    view: ClassVar[View]
 
     title: str
     mode: Mode
@@ -229,9 +242,8 @@ class Trace:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as dictionaries, lists, strings and numbers, for JSON.
 
-        Numbers have all their digits: float32 and the half types become the same value in float64.
-        JSON has no word for three numbers, so they are the strings "NaN", "Infinity" and
-        "-Infinity", which Python's `float` reads.
+        Numbers have all their digits, as `_io.json.plain` has them: NaN and infinities are the
+        strings "NaN", "Infinity" and "-Infinity", which Python's `float` reads.
 
         Returns:
             A dictionary that `json.dumps(..., allow_nan=False)` takes.
@@ -250,46 +262,20 @@ class Trace:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
+        return json.text(self.to_dict(), indent=None)
 
     def to_html(self) -> str:
         """Return a page of its own, which asks for no other file."""
-        from batchnorm_mechanics.tracing.html import page
-
-        return page(self)
+        return self.view.page(self)
 
     def _repr_html_(self) -> str:
-        from batchnorm_mechanics.tracing.html import fragment
-
-        return fragment(self)
+        return self.view.fragment(self)
 
     def __str__(self) -> str:
-        from batchnorm_mechanics.tracing.text import plain_text
-
-        return plain_text(self)
+        return self.view.plain_text(self)
 
     def __repr__(self) -> str:
         return f"<Trace: {self.title}, {self.mode} mode, {len(self.steps)} steps>"
-
-
-def json_value(value: Any) -> Any:
-    """Return an array or a number as lists of numbers that JSON can hold.
-
-    Args:
-        value: of any floating, integer or boolean dtype.
-
-    Returns:
-        Nested lists in the array's shape; a float that is not finite is a string.
-
-    Example:
-        >>> json_value(np.array([1.5, np.nan, -np.inf], np.float32))
-        [1.5, 'NaN', '-Infinity']
-    """
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biu":
-            value = value.astype(np.float64)
-        return _nested(value.tolist())
-    return _nested(value)
 
 
 def _frozen(value: Any) -> np.ndarray:
@@ -297,11 +283,3 @@ def _frozen(value: Any) -> np.ndarray:
     copy = np.array(value)
     copy.setflags(write=False)
     return copy
-
-
-def _nested(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_nested(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value

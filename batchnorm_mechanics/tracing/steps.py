@@ -1,16 +1,19 @@
-"""The steps of a forward pass, each computed by `core`."""
+"""The steps of a forward pass, and the moving statistics before and after it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics import core
 from batchnorm_mechanics._difference import elementwise_error
-from batchnorm_mechanics.core.axes import TensorLike
-from batchnorm_mechanics.tracing.computation import Computation
+from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
+from batchnorm_mechanics.tracing.computation import Computation, array, wide_array
 from batchnorm_mechanics.tracing.record import Step
+
+_MOVING = {"mean": "moving_mean", "variance": "moving_variance"}
 
 
 def forward_steps(computation: Computation) -> tuple[Step, ...]:
@@ -178,14 +181,59 @@ def folded(computation: Computation) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _fold_note(y: tf.Tensor, y_folded: tf.Tensor) -> str:
-    apart = elementwise_error(array(y).astype(np.float64), array(y_folded).astype(np.float64))
+    apart = elementwise_error(wide_array(y), wide_array(y_folded))
     return (
         "One multiply and one add. "
         f"Its largest distance from y is {np.max(apart, initial=0.0):.3g}."
     )
 
 
-def array(tensor: TensorLike) -> np.ndarray:
-    """Return a tensor's value."""
-    # By way of numpy(): a bfloat16 tensor without axes refuses numpy.asarray.
-    return np.asarray(tf.convert_to_tensor(tensor).numpy())
+def moving_steps(policy: Policy, before: Any, cache: core.Cache | None) -> tuple[Step, ...]:
+    """Return the moving statistics before a batch and, in training, after it.
+
+    Implements: sec. 3.1, "we use moving averages instead"; Alg. 2, l. 10 for a policy that
+    averages batches.
+
+    Args:
+        policy: how batches become moving statistics.
+        before: its state before the batch.
+        cache: of the batch, or None in inference, where nothing changes.
+
+    Returns:
+        Each field of the state as a step "... before", then "... after".
+    """
+    after = before
+    if cache is not None:
+        after = policy.update(before, cache.mean, cache.variance, cache.count)
+    return (
+        *state_steps(before, "before", "as they were"),
+        *state_steps(after, "after", moving_formula(policy) if cache is not None else "unchanged"),
+    )
+
+
+def state_steps(state: Any, when: str, formula: str) -> tuple[Step, ...]:
+    """Return the fields of a policy's state as steps.
+
+    Args:
+        state: a NamedTuple that begins with mean and variance.
+        when: "before" or "after".
+        formula: how they came about.
+    """
+    return tuple(
+        Step(
+            f"{_MOVING.get(field, field)}_{when}",
+            {"mean": "E[x]", "variance": "Var[x]"}.get(field, ""),
+            formula,
+            "sec. 3.1",
+            array(value),
+        )
+        for field, value in state._asdict().items()
+    )
+
+
+def moving_formula(policy: Policy) -> str:
+    """Return in short how a policy makes the new statistics of the old and the batch's."""
+    if isinstance(policy, ExponentialMovingAverage):
+        which = "unbiased" if policy.unbiased else "biased"
+        return f"{policy.decay:g} · before + {1 - policy.decay:.6g} · batch ({which} variance)"
+    return repr(policy)

@@ -9,13 +9,10 @@ from batchnorm_mechanics.core.axes import Axes, TensorLike, as_parameter
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
 from batchnorm_mechanics.tracing.backward import trace_backward
 from batchnorm_mechanics.tracing.compare import compare as compare_all
-from batchnorm_mechanics.tracing.computation import Computation, make_computation
-from batchnorm_mechanics.tracing.inputs import as_values
+from batchnorm_mechanics.tracing.computation import Computation, as_values, make_computation
 from batchnorm_mechanics.tracing.notes import notes_on
 from batchnorm_mechanics.tracing.record import Step, Trace
-from batchnorm_mechanics.tracing.request import Request
-from batchnorm_mechanics.tracing.running import running_steps
-from batchnorm_mechanics.tracing.steps import forward_steps
+from batchnorm_mechanics.tracing.steps import forward_steps, moving_steps
 
 
 class Setting(TypedDict, total=False):
@@ -98,16 +95,22 @@ def trace(
             f"{unknown[0]}={setting[unknown[0]]!r}. They are training, mask, dy, compare, layer, "
             f"{', '.join(_OPTIONS)}."
         )
-    request = Request(training, mask, dy, compare, layer)
     if _is_layer(subject):
-        return _of_layer(subject, x, request, setting)
+        from batchnorm_mechanics.tracing.layer import trace_layer
+
+        _check_layer_call(subject, x, setting)
+        return trace_layer(
+            subject, x, training=training, mask=mask, dy=dy, compare=compare, name=layer
+        )
     if x is not None or layer is not None:
         name, value = ("x", x) if x is not None else ("layer", layer)
         raise TypeError(
             f"trace: `{name}` must go with a layer or a model. Received: {name}={value!r} beside "
             f"data of type {type(subject).__name__}. Pass the layer first: trace(layer, x)."
         )
-    return _of_functions(subject, request, setting)
+    return _of_functions(
+        subject, setting, training=training is not False, mask=mask, dy=dy, compare=compare
+    )
 
 
 def _is_layer(subject: Any) -> bool:
@@ -116,9 +119,7 @@ def _is_layer(subject: Any) -> bool:
     return keras is not None and isinstance(subject, keras.layers.Layer)
 
 
-def _of_layer(subject: Any, x: Any, request: Request, setting: Setting) -> Trace:
-    from batchnorm_mechanics.tracing.layer import trace_layer
-
+def _check_layer_call(subject: Any, x: Any, setting: Setting) -> None:
     for name, value in setting.items():
         raise TypeError(
             f"trace: `{name}` must be left out where a layer or model is traced. Received: "
@@ -129,13 +130,19 @@ def _of_layer(subject: Any, x: Any, request: Request, setting: Setting) -> Trace
             f"trace: `x` must be given where a layer or model is traced. Received: x=None. Pass "
             f"the input of {subject.name!r}: trace(layer, x)."
         )
-    return trace_layer(subject, x, request)
 
 
-def _of_functions(subject: Any, request: Request, setting: Setting) -> Trace:
+def _of_functions(
+    subject: Any,
+    setting: Setting,
+    *,
+    training: bool,
+    mask: TensorLike,
+    dy: TensorLike,
+    compare: bool,
+) -> Trace:
     x, x_note = as_values(subject)
-    training = request.training is not False
-    if request.mask is not None and not training:
+    if mask is not None and not training:
         raise ValueError(
             "trace: `mask` must be left out in inference mode. Received: a mask with "
             "training=False. A mask says which samples count in a batch's statistics."
@@ -150,21 +157,21 @@ def _of_functions(subject: Any, request: Request, setting: Setting) -> Trace:
         axes=setting.get("axes", 0),
         parameters=parameters,
         epsilon=setting.get("epsilon", 1e-3),
-        mask=request.mask,
+        mask=mask,
         x_note=x_note,
     )
     steps = forward_steps(computation)
-    dy = None if request.dy is None else as_values(request.dy, name="dy")[0]
+    gradient = None if dy is None else as_values(dy, name="dy")[0]
     reduced = ", ".join(str(axis) for axis in computation.axes)
     return Trace(
         title=f"Batch norm of {x.dtype.name} {tuple(x.shape)}, reduced over axes ({reduced})",
         mode=computation.mode,
         why=_why(computation, initial=statistics is None),
         steps=steps,
-        statistics=_running(computation, statistics) if training else (),
+        statistics=_moving(computation, statistics) if training else (),
         notes=notes_on(computation, steps),
-        backward=None if dy is None else trace_backward(computation, dy),
-        comparison=compare_all(computation, dy) if request.compare else None,
+        backward=None if gradient is None else trace_backward(computation, gradient),
+        comparison=compare_all(computation, gradient) if compare else None,
     )
 
 
@@ -206,7 +213,7 @@ def _pair(statistics: Any, *, training: bool) -> tuple[Any, Any]:
     )
 
 
-def _running(computation: Computation, statistics: Any) -> tuple[Step, ...]:
+def _moving(computation: Computation, statistics: Any) -> tuple[Step, ...]:
     if statistics is None:
         return ()
     shape = computation.kept_shape
@@ -226,4 +233,4 @@ def _running(computation: Computation, statistics: Any) -> tuple[Step, ...]:
                 )
             }
         )
-    return running_steps(policy, before, computation.forward()[1])
+    return moving_steps(policy, before, computation.forward()[1])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchnorm_mechanics.conformance.subject import Ability, Running, Session, Setting, Subject
+from batchnorm_mechanics.conformance.subject import Ability, Session, Setting, Statistics, Subject
 
 ALL = frozenset({Ability.TRAIN, Ability.INFER, Ability.CALL, Ability.STATISTICS})
 
@@ -145,9 +145,9 @@ class NumpySession(Session):
     def call(self, x):
         return self.train(x) if self.choices.mode == "training" else self.infer(x)
 
-    def running(self):
-        self.may("running")
-        return Running(self.mean, self.variance)
+    def statistics(self):
+        self.may("statistics")
+        return Statistics(self.mean, self.variance)
 
     def may(self, what):
         if what in self.choices.raises_in:

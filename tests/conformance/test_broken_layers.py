@@ -5,7 +5,7 @@ from conformance.broken_layers import BROKEN
 from conformance.correct_layers import CORRECT
 
 from batchnorm_mechanics.conformance.cases import CASES
-from batchnorm_mechanics.conformance.runner import conform
+from batchnorm_mechanics.conformance.judge import conform
 
 # Enough for each mistake to show, and to be told from its neighbours.
 SOME = {

@@ -7,8 +7,7 @@ import pytest
 from oracle_cases import DTYPES, whole
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.conformance.cases import CASES, select
-from batchnorm_mechanics.conformance.data import draw
+from batchnorm_mechanics.conformance.cases import CASES, draw, select
 
 NAMES = {case.name: case for case in CASES}
 
@@ -32,7 +31,7 @@ def test_every_dtype_is_there_in_ranks_2_and_4(dtype, rank):
 
 @pytest.mark.parametrize("size", [0, 1, 2, 60, 61])
 def test_every_batch_size_is_there(size):
-    assert any(case.shape[0] == size for case in select("batch"))
+    assert any(case.shape[0] == size for case in select("batch of"))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -55,7 +54,7 @@ def test_a_group_or_a_part_of_a_name_selects_cases():
         (
             " ",
             "Groups: axes, dtype, batch, offset, scale, constant, not finite, mask, steps, saving, "
-            "behaviour.",
+            "behaviour, edge cases.",
         ),
     ],
 )

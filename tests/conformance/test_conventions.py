@@ -3,12 +3,11 @@
 import pytest
 from conformance.numpy_subject import ALL, NumpySubject
 
-from batchnorm_mechanics.conformance.conventions import find_conventions
-from batchnorm_mechanics.conformance.large_mean import growth
+from batchnorm_mechanics.conformance import subjects
+from batchnorm_mechanics.conformance.conventions import find_conventions, growth
 from batchnorm_mechanics.conformance.record import Conventions
+from batchnorm_mechanics.conformance.show import describe
 from batchnorm_mechanics.conformance.subject import Ability
-from batchnorm_mechanics.conformance.subjects import registry
-from batchnorm_mechanics.conformance.wording import WIDTH, describe, pitfalls
 
 KERAS = Conventions(
     moving_variance="biased",
@@ -116,7 +115,7 @@ def test_statistics_that_are_written_in_place_are_seen_to_move():
     assert find_conventions(NumpySubject(in_place=True)) == KERAS
 
 
-@pytest.mark.parametrize("where", ["open", "running", "train", "infer"])
+@pytest.mark.parametrize("where", ["open", "statistics", "train", "infer"])
 def test_a_subject_that_raises_leaves_unknown_what_it_raised_at(where):
     found = find_conventions(NumpySubject(raises_in=(where,)))
     assert found.moves_in_inference is None or where == "train"
@@ -149,18 +148,18 @@ def test_an_error_that_is_missing_leaves_the_growth_unknown():
 
 @pytest.mark.parametrize("name", ["keras", "tf.fused"])
 def test_the_conventions_of_tensorflow_are_the_measured_ones(name):
-    from batchnorm_mechanics.conformance.subjects import registry
+    from batchnorm_mechanics.conformance import subjects
 
-    found = find_conventions(registry.resolve(name))
+    found = find_conventions(subjects.resolve(name))
     assert found.moving_variance == {"keras": "biased", "tf.fused": "unbiased"}[name]
     assert found.large_mean == "proportional"
 
 
 def test_the_conventions_of_torch_are_the_measured_ones():
     pytest.importorskip("torch")
-    from batchnorm_mechanics.conformance.subjects import registry
+    from batchnorm_mechanics.conformance import subjects
 
-    found = find_conventions(registry.resolve("torch"))
+    found = find_conventions(subjects.resolve("torch"))
     assert (found.moving_variance, found.momentum_weighs) == ("unbiased", "new")
     assert (found.default_momentum, found.default_epsilon) == (0.1, 1e-5)
     assert (found.axis_kept, found.one_sample) == (1, "refuses")
@@ -186,20 +185,15 @@ def test_each_convention_has_a_line_of_its_own_that_fits_a_table():
         lines = describe(conventions)
         # The two initial values share a line.
         assert len(set(lines)) == 12
-        assert all(len(line) <= WIDTH for line in (*lines, *pitfalls(conventions)))
-    assert len(pitfalls(other)) == 9
+        # Indented by two, in 80 columns.
+        assert all(len(line) <= 76 for line in lines)
 
 
 def test_nothing_is_said_of_what_could_not_be_told():
     assert describe(Conventions()) == []
-    assert pitfalls(Conventions()) == []
-
-
-def test_who_does_as_keras_does_has_nothing_to_beware_of():
-    assert pitfalls(KERAS) == []
 
 
 def test_what_a_subject_has_no_default_for_is_no_convention_of_its():
-    found = find_conventions(registry.resolve("tf.nn"))
+    found = find_conventions(subjects.resolve("tf.nn"))
     assert (found.axis_kept, found.default_epsilon, found.initial_mean) == (None, None, None)
     assert found.epsilon_place == "inside"

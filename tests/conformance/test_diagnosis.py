@@ -9,13 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from batchnorm_mechanics.conformance.cases import select
-from batchnorm_mechanics.conformance.data import draw
-from batchnorm_mechanics.conformance.diagnosis import diagnose
-from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.expected import expected
-from batchnorm_mechanics.conformance.hypotheses import CATALOGUE
-from batchnorm_mechanics.conformance.model import Material, Prediction, parts
+from batchnorm_mechanics.conformance.cases import draw, select
+from batchnorm_mechanics.conformance.diagnosis import CATALOGUE, diagnose
+from batchnorm_mechanics.conformance.evidence import Evidence, expected
+from batchnorm_mechanics.conformance.prediction import Material, Prediction, parts
 from batchnorm_mechanics.conformance.record import (
     DBETA,
     DGAMMA,

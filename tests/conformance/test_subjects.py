@@ -17,8 +17,8 @@ from subject_checks import (
     setting_of,
 )
 
+from batchnorm_mechanics.conformance import subjects
 from batchnorm_mechanics.conformance.subject import Ability, Setting
-from batchnorm_mechanics.conformance.subjects import registry
 
 LAST = [
     Layout((6, 5), (1,)),
@@ -64,7 +64,7 @@ WITHOUT = {
 def subject(name):
     for package in PEERS.get(name, []):
         pytest.importorskip(package)
-    return registry.resolve(name)
+    return subjects.resolve(name)
 
 
 def cases(*, needing=None):
@@ -81,7 +81,7 @@ def names(*, needing):
 
 
 def test_every_built_in_subject_is_tested_here():
-    assert set(LAYOUTS) == set(registry.all_names())
+    assert set(LAYOUTS) == set(subjects.all_names())
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -149,20 +149,20 @@ def test_without_a_mode_a_subject_does_what_it_does_by_itself(name, mode, rng):
 def test_inference_leaves_the_moving_statistics_alone(name, rng):
     layout = Layout((6, 5), (1,))
     session = subject(name).open(setting_of(subject(name), layout, rng))
-    before = session.running()
+    before = session.statistics()
     session.infer(batch_of(layout, rng))
-    np.testing.assert_array_equal(before, session.running())
+    np.testing.assert_array_equal(before, session.statistics())
 
 
 @pytest.mark.parametrize("name", names(needing=Ability.STATISTICS))
 def test_statistics_handed_out_do_not_change_afterwards(name, rng):
     layout = Layout((6, 5), (1,))
     session = subject(name).open(setting_of(subject(name), layout, rng))
-    before = session.running()
+    before = session.statistics()
     copies = [part.copy() for part in before]
     session.train(batch_of(layout, rng))
     np.testing.assert_array_equal(before, copies)
-    assert np.all(session.running().mean != before.mean)
+    assert np.all(session.statistics().mean != before.mean)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -172,7 +172,7 @@ def test_our_layer_gives_the_same_on_all_three_paths(dtype, rng):
     results = []
     for path in ("", "-graph", "-compiled"):
         session = subject(f"bnm.layer{path}").open(setting)
-        results.append((session.train(x), *session.running(), session.infer(x)))
+        results.append((session.train(x), *session.statistics(), session.infer(x)))
     for other in results[1:]:
         for actual, expected in zip(other, results[0], strict=True):
             assert_close(actual, expected.astype(float), dtype)
@@ -194,7 +194,7 @@ def test_what_a_setting_leaves_out_is_the_subject_s_own(name, epsilon, axis):
     session = subject(name).open(Setting((2, 3, 4)))
     x = np.ones((2, 3, 4), np.float32)
     np.testing.assert_allclose(session.infer(x), 1 / np.sqrt(1 + epsilon), rtol=3e-7)
-    assert session.running().mean.shape == ((2, 3, 4)[axis],)
+    assert session.statistics().mean.shape == ((2, 3, 4)[axis],)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from subject_checks import (
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import Ability, Setting
-from batchnorm_mechanics.conformance.subjects.registry import as_subject
+from batchnorm_mechanics.conformance.subjects import as_subject
 
 LAYOUT = Layout((6, 3, 5), (1,))
 OF_TENSORS = {Ability.TRAIN, Ability.INFER, Ability.STATISTICS, Ability.GRADIENTS}
@@ -140,15 +140,15 @@ def test_statistics_that_a_function_returns_in_inference_are_kept(rng):
 
     session = as_subject(moving).open(Setting((2, 3)))
     session.infer(np.ones((2, 3), np.float32))
-    assert session.running().mean.tolist() == [1.0, 1.0, 1.0]
+    assert session.statistics().mean.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_variables_are_float32_beside_half_precision_unless_that_fails():
     setting = Setting((2, 3), dtype="bfloat16")
-    assert as_subject(in_tensorflow).open(setting).running().mean.dtype == np.float32
+    assert as_subject(in_tensorflow).open(setting).statistics().mean.dtype == np.float32
     x = np.ones((2, 3)).astype(tf.bfloat16.as_numpy_dtype)
     session = as_subject(narrow).open(setting)
-    assert session.running().mean.dtype == x.dtype
+    assert session.statistics().mean.dtype == x.dtype
     assert session.train(x).dtype == x.dtype
 
 

@@ -20,9 +20,9 @@ from subject_checks import (
 from batchnorm_mechanics import reference
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import Ability, Setting
+from batchnorm_mechanics.conformance.subjects import as_subject
 from batchnorm_mechanics.conformance.subjects.keras_layer import KerasLayer
-from batchnorm_mechanics.conformance.subjects.layer_weights import find_weights
-from batchnorm_mechanics.conformance.subjects.registry import as_subject
+from batchnorm_mechanics.conformance.subjects.layer_recipe import find_weights
 
 LAYOUT = Layout((6, 3, 5), (2,))
 
@@ -161,7 +161,7 @@ def test_weights_that_a_call_creates_are_there_when_it_is_opened(rng):
     subject = as_subject(Wrapping)
     assert {Ability.STATISTICS, Ability.INFER} < subject.abilities
     session = subject.open(given_setting())
-    np.testing.assert_array_equal(session.running().mean, np.arange(1.0, 6.0))
+    np.testing.assert_array_equal(session.statistics().mean, np.arange(1.0, 6.0))
 
 
 def test_one_variable_for_two_roles_is_not_guessed_at():
@@ -330,7 +330,7 @@ def test_what_a_constructor_always_raises_is_a_failure_and_no_refusal():
 
 def test_half_precision_is_the_mixed_policy():
     layer = as_subject(keras.layers.BatchNormalization).open(Setting((2, 3), dtype="float16"))
-    assert layer.running().mean.dtype == np.float32
+    assert layer.statistics().mean.dtype == np.float32
 
 
 def test_no_gradient_is_a_gradient_of_zero(rng):
@@ -342,7 +342,7 @@ def test_no_gradient_is_a_gradient_of_zero(rng):
 
 def test_statistics_lose_the_axes_that_broadcasting_put_there():
     session = as_subject(KeepingSize).open(given_setting(without=("gamma", "beta")))
-    assert session.running().mean.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert session.statistics().mean.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 def test_an_output_that_is_no_tensor_says_so():

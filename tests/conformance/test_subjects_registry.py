@@ -6,24 +6,14 @@ import sys
 
 import keras
 import pytest
+from conformance.test_subjects import LAYOUTS, PEERS
 from oracle_cases import whole
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.conformance.subjects import registry
-from batchnorm_mechanics.conformance.subjects.registry import as_subject, resolve
+from batchnorm_mechanics.conformance import subjects
+from batchnorm_mechanics.conformance.subjects import as_subject, resolve
 
-WITHOUT_PEERS = [
-    "bnm.functions",
-    "bnm.functions-autodiff",
-    "bnm.layer",
-    "bnm.layer-fused",
-    "bnm.layer-autodiff",
-    "bnm.layer-graph",
-    "bnm.layer-compiled",
-    "keras",
-    "tf.nn",
-    "tf.fused",
-]
+WITHOUT_PEERS = [name for name in LAYOUTS if name not in PEERS]
 SIGNATURE = (
     "f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training) -> "
     "(y, new_moving_mean, new_moving_variance)"
@@ -61,7 +51,7 @@ def file(tmp_path, monkeypatch):
 @pytest.fixture
 def without_peers(monkeypatch):
     found = importlib.util.find_spec
-    peers = {"torch", "jax", "flax", "onnx", "onnxruntime"}
+    peers = {package for packages in PEERS.values() for package in packages}
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in peers else found(name)
     )
@@ -72,12 +62,12 @@ def refused(spec, message):
         resolve(spec)
 
 
-def test_without_the_peers_eight_subjects_can_run(without_peers):
-    assert registry.default_names() == WITHOUT_PEERS
+def test_without_the_peers_all_other_subjects_can_run(without_peers):
+    assert subjects.default_names() == WITHOUT_PEERS
 
 
 def test_all_names_has_the_peers_whether_they_are_installed_or_not(without_peers):
-    assert registry.all_names() == [*WITHOUT_PEERS, "torch", "flax", "onnxruntime"]
+    assert subjects.all_names() == list(LAYOUTS)
 
 
 @pytest.mark.parametrize("name", WITHOUT_PEERS)
@@ -89,11 +79,11 @@ def test_a_built_in_subject_has_its_name_and_no_source(name):
 def test_naming_subjects_imports_nothing_heavy():
     code = (
         "import sys\n"
-        "from batchnorm_mechanics.conformance.subjects import registry\n"
-        "registry.default_names()\n"
+        "from batchnorm_mechanics.conformance import subjects\n"
+        "subjects.default_names()\n"
         "for name in ('torch', 'flax', 'onnxruntime'):\n"
-        "    if name in registry.default_names():\n"
-        "        registry.resolve(name)\n"
+        "    if name in subjects.default_names():\n"
+        "        subjects.resolve(name)\n"
         "heavy = {'tensorflow', 'keras', 'torch', 'jax', 'flax', 'onnx', 'onnxruntime'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

@@ -334,4 +334,4 @@ def test_one_layer_more_that_is_estimated_anew_leaves_the_others_known():
 def test_a_diagnosis_that_is_not_all_numbers_is_json():
     found = Diagnosis("net", ("bn",), (), measures={"gap": math.nan, "accuracy": 0.5})
     text = json.dumps(found.as_json(), allow_nan=False)
-    assert json.loads(text)["measures"] == {"gap": "nan", "accuracy": 0.5}
+    assert json.loads(text)["measures"] == {"gap": "NaN", "accuracy": 0.5}

@@ -317,7 +317,7 @@ def test_the_record_as_json():
 
 def test_an_infinite_difference_is_a_word_in_json():
     found = record(difference=float("inf")).as_json()
-    assert (found["difference"], found["agrees"]) == ("infinite", False)
+    assert (found["difference"], found["agrees"]) == ("Infinity", False)
 
 
 class Strict(keras.Model):

@@ -809,7 +809,14 @@ def test_the_record_is_json_also_where_something_was_not_finite():
     assert record["samples"] == ROWS
     first = record["layers"][0]
     assert first["layer"] == "first"
-    assert first["changed"]["moving_mean"]["before"] == ["nan", "inf", "-inf", 0.0, 0.0, 0.0]
+    assert first["changed"]["moving_mean"]["before"] == [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        0.0,
+        0.0,
+        0.0,
+    ]
     assert "unusable before, first channel 0 of 6" in str(change)
 
 

@@ -148,10 +148,10 @@ def test_results_are_in_the_order_of_registry_and_seeds_whatever_comes_in():
     assert [each["seed"] for each in found["studies"][0]["runs"]] == [1, 2, 3]
 
 
-def test_a_number_that_is_not_finite_is_null():
+def test_a_number_that_is_not_finite_is_a_word():
     broken = replace(run("keras-916", 1), history={"loss": [float("nan"), 0.123456789]})
     found = results(ENVIRONMENT, DATA, STUDIES, {"keras-916": [broken]})
-    assert found["studies"][0]["runs"][0]["history"]["loss"] == [None, 0.123457]
+    assert found["studies"][0]["runs"][0]["history"]["loss"] == ["NaN", 0.123457]
 
 
 def test_caveats_name_quick_other_data_and_missing_runs():

@@ -1,14 +1,14 @@
 """Mistakes of the moving statistics: how they move, what inference makes of them, what is saved."""
 
 from collections.abc import Callable
-from types import MappingProxyType
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
-from batchnorm_mechanics.conformance.mistakes.forward import STD_FOR_VARIANCE
-from batchnorm_mechanics.conformance.mistakes.hypothesis import Hypothesis, Kind, mistake
-from batchnorm_mechanics.conformance.steps import (
+from batchnorm_mechanics.conformance.mistakes import (
+    Kind,
+    Mistake,
     Moments,
     Pair,
     Seen,
@@ -16,6 +16,11 @@ from batchnorm_mechanics.conformance.steps import (
     right_intake,
     right_update,
 )
+from batchnorm_mechanics.conformance.mistakes.batch import STD_FOR_VARIANCE
+
+_forward = partial(Mistake.of, "forward")
+_statistics = partial(Mistake.of, "statistics")
+_inference = partial(Mistake.of, "inference")
 
 
 def _root(batch: Moments, unbiased: bool, old: Pair) -> Pair:
@@ -71,62 +76,53 @@ def _forgotten_variance(moving: Pair) -> Pair:
 _DECAYS = (0.99, 0.9, 0.999)
 _EPSILONS = (1e-3, 1e-5)
 
-STATISTICS: tuple[Hypothesis, ...] = (
-    mistake(
+STATISTICS: tuple[Mistake, ...] = (
+    _statistics(
         "moving statistics never updated",
-        "statistics",
         update=_only(mean=False, variance=False),
     ),
-    mistake("moving variance never updated", "statistics", update=_only(mean=True, variance=False)),
-    mistake("moving mean never updated", "statistics", update=_only(mean=False, variance=True)),
-    mistake(
+    _statistics("moving variance never updated", update=_only(mean=True, variance=False)),
+    _statistics("moving mean never updated", update=_only(mean=False, variance=True)),
+    _statistics(
         "momentum reversed against the declared convention",
-        "statistics",
         decay=lambda decay: 1 - decay,
     ),
     *(
-        mistake(
+        _statistics(
             f"momentum {value:g} used whatever is set",
-            "statistics",
             decay=lambda decay, value=value: value,
         )
         for value in _DECAYS
     ),
-    mistake(f"{STD_FOR_VARIANCE}, in the moving average", "statistics", intake=_root),
-    mistake(
+    _statistics(f"{STD_FOR_VARIANCE}, in the moving average", intake=_root),
+    _statistics(
         "moving variance takes deviations from the moving mean",
-        "statistics",
         intake=_from_moving_mean,
     ),
-    mistake(
+    _statistics(
         "moving variance takes in the other variance than elsewhere (biased or unbiased)",
-        "statistics",
         intake=_other_variance,
     ),
-    mistake("moving variance multiplied by (m'-1)/m'", "statistics", intake=_by_less_than_batch),
-    mistake(
+    _statistics("moving variance multiplied by (m'-1)/m'", intake=_by_less_than_batch),
+    _statistics(
         "mean and variance exchanged in the moving statistics",
-        "statistics",
         intake=lambda batch, unbiased, old: Pair(*reversed(right_intake(batch, unbiased, old))),
     ),
-    mistake("moving statistics updated twice for each batch", "statistics", update=_twice),
-    mistake(
+    _statistics("moving statistics updated twice for each batch", update=_twice),
+    _statistics(
         "moving statistics replaced by those of the last batch",
-        "statistics",
         decay=lambda decay: 0.0,
     ),
-    mistake(
+    _statistics(
         "batches averaged with equal weights instead of by momentum",
-        "statistics",
         update=_cumulative,
     ),
-    mistake("new value added without its weight 1 - momentum", "statistics", update=_added),
-    mistake(
+    _statistics("new value added without its weight 1 - momentum", update=_added),
+    _statistics(
         "a batch without samples taken in as mean 0 and variance 0",
-        "statistics",
         update=_unguarded,
     ),
-    mistake("statistics updated in inference", "statistics", moves_in_inference=True),
+    _statistics("statistics updated in inference", moves_in_inference=True),
 )
 
 
@@ -134,61 +130,52 @@ def _only_in_inference(old: Pair, taken: Pair, decay: float, seen: Seen) -> Pair
     return old if seen.training else right_update(old, taken, decay, seen)
 
 
-EXCHANGED = mistake(
+EXCHANGED = _forward(
     "training and inference exchanged",
-    "forward",
     training=lambda batch, old, new: old,
     inference=lambda moving, batch: batch,
     update=_only_in_inference,
     moves_in_inference=True,
 )
 
-INFERENCE: tuple[Hypothesis, ...] = (
-    mistake(
-        "batch statistics used in inference", "inference", inference=lambda moving, batch: batch
-    ),
-    mistake(
+INFERENCE: tuple[Mistake, ...] = (
+    _inference("batch statistics used in inference", inference=lambda moving, batch: batch),
+    _inference(
         "moving mean and variance exchanged",
-        "inference",
         inference=lambda moving, batch: Pair(moving.variance, moving.mean),
     ),
-    mistake(
+    _inference(
         "moving variance taken for a standard deviation",
-        "inference",
         inference=lambda moving, batch: moving._replace(variance=moving.variance**2),
     ),
-    mistake(
+    _inference(
         "moving statistics ignored in inference: mean 0 and variance 1 used",
-        "inference",
         inference=lambda moving, batch: Pair(
             tf.zeros_like(moving.mean), tf.ones_like(moving.variance)
         ),
     ),
-    mistake(
+    _inference(
         "moving mean ignored in inference",
-        "inference",
         inference=lambda moving, batch: moving._replace(mean=tf.zeros_like(moving.mean)),
     ),
-    mistake(
+    _inference(
         "moving variance ignored in inference",
-        "inference",
         inference=lambda moving, batch: moving._replace(variance=tf.ones_like(moving.variance)),
     ),
-    mistake(
+    _inference(
         "batch mean with moving variance used in inference",
-        "inference",
         inference=lambda moving, batch: Pair(batch.mean, moving.variance),
     ),
 )
 
 
-def _lost(what: str, kind: Kind, **changes: Any) -> Hypothesis:
+def _lost(what: str, kind: Kind, **changes: Any) -> Mistake:
     """Return a mistake that only saving and loading can have made."""
     name = f"not restored by saving and loading: {what}"
-    return Hypothesis(name, kind, MappingProxyType(changes), reloaded=True)
+    return Mistake.of(kind, name, reloaded=True, **changes)
 
 
-RELOADED: tuple[Hypothesis, ...] = (
+RELOADED: tuple[Mistake, ...] = (
     *(
         _lost(
             f"epsilon, which is {value:g} again",

@@ -1,1 +1,182 @@
-"""What can be judged: the built-in implementations, and a user's own layer or function."""
+"""The built-in subjects by their names, and a user's own; each is imported when it is asked for."""
+
+import importlib
+import importlib.util
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
+from batchnorm_mechanics._user_code import find
+from batchnorm_mechanics.conformance.subject import Subject
+
+_INSTALL_PEERS = "pip install 'batchnorm-mechanics[peers]'"
+
+
+@dataclass(frozen=True)
+class _BuiltIn:
+    """A subject that comes with the package.
+
+    Attributes:
+        module, factory: where its factory is; it takes nothing.
+        library: what the page of conventions calls it, in Markdown; None for ours.
+        needs: packages to be installed besides ours.
+    """
+
+    module: str
+    factory: str
+    library: str | None = None
+    needs: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Return which of the packages are not installed; none is imported."""
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+
+    def make(self) -> Subject:
+        if not self.needs:
+            import_tensorflow_quietly()
+        return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.factory)()
+
+
+_BUILT_IN = {
+    "bnm.functions": _BuiltIn("tensor_functions", "functions"),
+    "bnm.functions-autodiff": _BuiltIn("tensor_functions", "functions_with_autodiff"),
+    "bnm.layer": _BuiltIn("layers", "our_layer"),
+    "bnm.layer-fused": _BuiltIn("layers", "our_layer_fused"),
+    "bnm.layer-autodiff": _BuiltIn("layers", "our_layer_differentiated"),
+    "bnm.layer-graph": _BuiltIn("layers", "our_layer_in_a_graph"),
+    "bnm.layer-compiled": _BuiltIn("layers", "our_layer_compiled"),
+    "keras": _BuiltIn("layers", "keras_layer", "Keras 3"),
+    "tf.nn": _BuiltIn("tensor_functions", "TfNn", "`tf.nn`"),
+    "tf.fused": _BuiltIn("tensor_functions", "TfFused", "`FusedBatchNormV3`"),
+    "torch": _BuiltIn("torch_peer", "TorchBatchNorm", "PyTorch", needs=("torch",)),
+    "flax": _BuiltIn("flax_peer", "FlaxBatchNorm", "flax", needs=("jax", "flax")),
+    "onnxruntime": _BuiltIn(
+        "onnx_peer", "OnnxRuntime", "ONNX Runtime", needs=("onnx", "onnxruntime")
+    ),
+}
+
+
+def default_names() -> list[str]:
+    """Return the names of the built-in subjects that can run here; nothing of theirs is imported.
+
+    Returns:
+        All names, less those of peers that are not installed.
+
+    Example:
+        >>> default_names()[:2]
+        ['bnm.functions', 'bnm.functions-autodiff']
+    """
+    return [name for name, built_in in _BUILT_IN.items() if not built_in.missing()]
+
+
+def all_names() -> list[str]:
+    """Return the names of all built-in subjects.
+
+    Example:
+        >>> "torch" in all_names()
+        True
+    """
+    return list(_BUILT_IN)
+
+
+def libraries() -> dict[str, str]:
+    """Return what the page of conventions calls each subject that is not ours, by its name.
+
+    Example:
+        >>> libraries()["tf.nn"]
+        '`tf.nn`'
+    """
+    return {name: each.library for name, each in _BUILT_IN.items() if each.library is not None}
+
+
+def resolve(spec: str) -> Subject:
+    """Return the subject that a command line names.
+
+    The same spec gives an equal subject in every process.
+
+    Args:
+        spec: the name of a built-in subject, `path/to/file.py:Name` or `package.module:Name`.
+
+    Returns:
+        The subject, with `spec` for its name.
+
+    Raises:
+        InputError: there is no such subject, it cannot be imported, or it is nothing that can be
+            judged; the message says which.
+
+    Example:
+        >>> resolve("keras").name
+        'keras'
+    """
+    if spec in _BUILT_IN:
+        missing = _BUILT_IN[spec].missing()
+        if missing:
+            raise InputError(
+                f"conform: `subject` must be installed. Received: subject={spec!r}, which needs "
+                f"{' and '.join(missing)}. Install the peers: {_INSTALL_PEERS}."
+            )
+        return _BUILT_IN[spec].make()
+    where, colon, _ = spec.rpartition(":")
+    if colon or spec.endswith(".py"):
+        # Before the user's file imports it, and prints a dozen lines.
+        import_tensorflow_quietly()
+        found = find(spec, caller="conform", argument="subject")
+        return _as_subject(found, spec, source=where)
+    missing = [name for name in all_names() if name not in default_names()]
+    hint = f" Those that need the peers, {_INSTALL_PEERS}: {', '.join(missing)}." if missing else ""
+    raise InputError(
+        f"conform: `subject` must be one of {', '.join(default_names())}, or a layer or function "
+        "of your own as path/to/file.py:Name or package.module:Name. "
+        f"Received: subject={spec!r}. Choose one of these.{hint}"
+    )
+
+
+def as_subject(thing: Any, name: str | None = None) -> Subject:
+    """Return an object of Python as a subject.
+
+    Args:
+        thing: a Keras layer class, an instance of one (copies of it are judged, without its
+            weights), or a function `f(x, gamma, beta, moving_mean, moving_variance, *, axis,
+            momentum, epsilon, training) -> (y, new_moving_mean, new_moving_variance)`; a `Subject`
+            is returned as it is.
+        name: what tables call it; by default its own name.
+
+    Returns:
+        The subject.
+
+    Raises:
+        InputError: `thing` is none of these, the function has another signature, or the class
+            cannot be constructed without further arguments.
+
+    Example:
+        >>> import keras
+        >>> as_subject(keras.layers.BatchNormalization).name
+        'BatchNormalization'
+    """
+    if isinstance(thing, Subject):
+        return thing
+    own = getattr(thing, "__name__", None) or type(thing).__name__
+    return _as_subject(thing, own if name is None else name, source=None)
+
+
+def _as_subject(thing: Any, name: str, source: str | None) -> Subject:
+    import_tensorflow_quietly()
+    import keras
+
+    from batchnorm_mechanics.conformance.subjects.function import SIGNATURE, Function
+    from batchnorm_mechanics.conformance.subjects.keras_layer import KerasLayer
+
+    is_class = inspect.isclass(thing)
+    if isinstance(thing, keras.layers.Layer) or (
+        is_class and issubclass(thing, keras.layers.Layer)
+    ):
+        return KerasLayer(name, thing, source=source)
+    if callable(thing) and not is_class:
+        return Function(name, thing, source=source)
+    kind = f"the class {thing.__name__}" if is_class else f"of type {type(thing).__name__}"
+    raise InputError(
+        "conform: `subject` must be a Keras layer class, an instance of one, or a function "
+        f"{SIGNATURE}. Received: subject={name!r}, {kind}. Wrap it in one of these."
+    )

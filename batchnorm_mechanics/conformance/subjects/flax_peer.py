@@ -11,13 +11,13 @@ import numpy as np
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    wide,
 )
-from batchnorm_mechanics.conformance.subjects.layout import wide
 
 
 class FlaxBatchNorm(Subject):
@@ -92,23 +92,13 @@ class FlaxSession(Session):
         # As a whole: element by element, a float32 variable would stay float32.
         variable.set_value(jnp.asarray(value, self._dtype))
 
-    def _output(
-        self, x: np.ndarray, mode: bool | None, mask: np.ndarray | None = None
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
     ) -> np.ndarray:
+        """Call the module with `use_running_average`, which says of inference what others say."""
+        mode = None if training is None else not training
         with self._precision():
             return np.asarray(self._forward(self._module, x, _aligned(mask, x), mode=mode))
-
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Call the module with `use_running_average=False`."""
-        return self._output(x, False, mask)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Call the module with `use_running_average=True`."""
-        return self._output(x, True)
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Call the module with its input alone."""
-        return self._output(x, None)
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return the gradients of `nnx.grad`."""
@@ -120,9 +110,9 @@ class FlaxSession(Session):
                 np.asarray(of_module["bias"][...]),
             )
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the module's statistics."""
-        return Running(np.array(self._module.mean[...]), np.array(self._module.var[...]))
+        return Statistics(np.array(self._module.mean[...]), np.array(self._module.var[...]))
 
     def reload(self) -> Self:
         """Write the module's state as msgpack, and put it into a new module of the same settings.

@@ -11,13 +11,16 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    in_shape,
+    kept_shape,
+    parameters,
+    wide,
 )
-from batchnorm_mechanics.conformance.subjects.layout import in_shape, kept_shape, parameters, wide
 
 SIGNATURE = (
     "f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training) -> "
@@ -150,21 +153,12 @@ class FunctionSession(Session):
             )
         return outputs[0], outputs[1], outputs[2]
 
-    def _output(self, x: np.ndarray, training: bool | None) -> np.ndarray:
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Call the function and keep the statistics, also what it says of them in inference."""
         y, self._mean, self._variance = self._outputs(self._given(x), training)
         return _array(y)
-
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Call the function with `training=True` and keep the statistics."""
-        return self._output(x, training=True)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Call the function with `training=False`; what it says of the statistics is kept too."""
-        return self._output(x, training=False)
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Call the function without `training`."""
-        return self._output(x, training=None)
 
     def works(self, x: np.ndarray) -> bool:
         """Return whether the function gives anything for this input."""
@@ -212,13 +206,13 @@ class FunctionSession(Session):
         )
         return Slopes(dx, dgamma, dbeta)
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the statistics that the function returned last."""
         mean, variance = (
             in_shape(_array(value).copy(), self._kept_shape)
             for value in (self._mean, self._variance)
         )
-        return Running(mean, variance)
+        return Statistics(mean, variance)
 
 
 def _find_manner(function: Callable[..., Any]) -> _Manner:

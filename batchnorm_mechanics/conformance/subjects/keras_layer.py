@@ -2,7 +2,7 @@
 
 import inspect
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -13,28 +13,28 @@ import tensorflow as tf
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    in_shape,
+    kept_shape,
 )
-from batchnorm_mechanics.conformance.subjects.execution import Execution, Way
 from batchnorm_mechanics.conformance.subjects.layer_recipe import (
-    POLICIES,
-    ClassRecipe,
-    InstanceRecipe,
-    Recipe,
-)
-from batchnorm_mechanics.conformance.subjects.layer_weights import (
     BETA,
     GAMMA,
     MEAN,
+    POLICIES,
     ROLES,
     VARIANCE,
+    ClassRecipe,
+    InstanceRecipe,
+    Recipe,
     find_weights,
 )
-from batchnorm_mechanics.conformance.subjects.layout import in_shape, kept_shape
+
+Way = Literal["eager", "graph", "compiled"]
 
 # What a layer is built for to see which weights it has: one of them should suit it.
 _TRIAL_SHAPES = ((2, 3), (2, 3, 4, 5), (2, 3, 4), (2, 3, 4, 5, 6))
@@ -202,6 +202,44 @@ class KerasLayer(Subject):
         return LayerSession(layer, setting, self._way)
 
 
+class Execution:
+    """Runs functions of tensors in one way, each traced once for each shape of its inputs.
+
+    Args:
+        way: "eager" calls them; "graph" makes a `tf.function` of them; "compiled" one with
+            `jit_compile=True`.
+
+    Example:
+        >>> run = Execution("graph")
+        >>> run("double", lambda x: [2 * x], tf.constant(3.0))[0].numpy().item()
+        6.0
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._traced: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, name: str, function: Callable[..., Any], *tensors: tf.Tensor) -> Any:
+        """Return what the function returns.
+
+        Args:
+            name: stands for the function; the same name must always come with the same function.
+            function: takes the tensors and returns tensors.
+            *tensors: its inputs, of known shapes.
+        """
+        if self._way == "eager":
+            return function(*tensors)
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+        key = (name, *((tuple(spec.shape), spec.dtype.name) for spec in specs))
+        if key not in self._traced:
+            # Traced by hand for each shape, as it is meant: left to tf.function, many subjects one
+            # after another look like needless retracing, and it warns.
+            self._traced[key] = tf.function(
+                function, jit_compile=self._way == "compiled"
+            ).get_concrete_function(*specs)
+        return self._traced[key](*tensors)
+
+
 class LayerSession(Session):
     """A layer set up for one setting."""
 
@@ -213,38 +251,30 @@ class LayerSession(Session):
         self._run = Execution(way)
         self._modes = _takes(type(layer), "training")
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Call the layer with `training=True`, if it takes that."""
-        training = {"training": True} if self._modes else {}
-        return self._output("train", training, x, mask)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Call the layer with `training=False`."""
-        return self._output("infer", {"training": False}, x)
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Call the layer with its input alone."""
-        return self._output("call", {}, x)
-
-    def _output(
-        self, name: str, training: Mapping[str, bool], x: np.ndarray, mask: np.ndarray | None = None
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
     ) -> np.ndarray:
-        def output(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
-            return self._layer(x, **training, **({"mask": mask[0]} if mask else {}))
+        """Call the layer with `training`, unless it does not take that or is told none."""
 
-        y = self._run(name, output, *_tensors(x, mask))
+        def output(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+            return self._called(x, mask, training)
+
+        y = self._run(f"training={training}", output, *_tensors(x, mask))
         return _as_array(y, self._layer)
+
+    def _called(self, x: tf.Tensor, mask: tuple[tf.Tensor, ...], training: bool | None) -> Any:
+        mode = {} if training is None or not self._modes else {"training": training}
+        return self._layer(x, **mode, **({"mask": mask[0]} if mask else {}))
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return the gradients that `tf.GradientTape` finds; 0 where it finds no way."""
-        training = {"training": True} if self._modes else {}
         roles = [role for role in (GAMMA, BETA) if role in self._weights]
 
         def slopes(x: tf.Tensor, dy: tf.Tensor, *mask: tf.Tensor) -> list[Any]:
             sources = [x, *(_as_variable(self._weights[role]) for role in roles)]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
-                y = self._layer(x, **training, **({"mask": mask[0]} if mask else {}))
+                y = self._called(x, mask, training=True)
             return tape.gradient(
                 y,
                 sources,
@@ -264,13 +294,13 @@ class LayerSession(Session):
             ),
         )
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the values of the two variables."""
         mean, variance = (
             in_shape(tf.convert_to_tensor(self._weights[role]).numpy().copy(), self._kept_shape)
             for role in (MEAN, VARIANCE)
         )
-        return Running(mean, variance)
+        return Statistics(mean, variance)
 
     @property
     def _kept_shape(self) -> tuple[int, ...] | None:

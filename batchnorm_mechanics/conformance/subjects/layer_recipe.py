@@ -1,4 +1,4 @@
-"""How a Keras layer is made for a setting, from its class or from a copy of an instance."""
+"""How a Keras layer is made for a setting, of a class or an instance, and where its weights are."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -9,6 +9,9 @@ from typing import Any
 import keras
 
 from batchnorm_mechanics._exceptions import InputError
+
+GAMMA, BETA, MEAN, VARIANCE = "gamma", "beta", "moving_mean", "moving_variance"
+ROLES = (GAMMA, BETA, MEAN, VARIANCE)
 
 # What a layer may let one set, each with Keras's default for a constructor that has none.
 OPTIONS: Mapping[str, Any] = {"axis": -1, "momentum": 0.99, "epsilon": 1e-3, "dtype": "float32"}
@@ -144,3 +147,53 @@ class InstanceRecipe(Recipe):
             f"of. Received: subject={self._layer!r}, {type(error).__name__}: {error} "
             "Repair get_config, which saving a model needs too, or pass the class."
         )
+
+
+def find_weights(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Return the layer's variables by their roles; a role that nothing fits is left out.
+
+    A role is looked for as an attribute of that name; then as the one variable of that name; and
+    then in Keras's order: of the trainable variables gamma comes before beta, of the others the
+    mean before the variance. Order says nothing where one variable is left for two roles: it may be
+    either. Further state, such as counters, stands behind these in Keras's order, or is told by its
+    type or shape.
+
+    Args:
+        layer: built.
+
+    Returns:
+        From the roles found to Keras or TensorFlow variables.
+
+    Example:
+        >>> layer = keras.layers.BatchNormalization(scale=False)
+        >>> layer.build((None, 3))
+        >>> list(find_weights(layer))
+        ['beta', 'moving_mean', 'moving_variance']
+    """
+    found = {}
+    for role in ROLES:
+        attribute = getattr(layer, role, None)
+        named = [variable for variable in layer.variables if variable.name == role]
+        if hasattr(attribute, "assign"):
+            found[role] = attribute
+        elif len(named) == 1:
+            found[role] = named[0]
+    for roles, variables in (
+        ((GAMMA, BETA), layer.trainable_variables),
+        ((MEAN, VARIANCE), layer.non_trainable_variables),
+    ):
+        open_roles = [role for role in roles if role not in found]
+        taken = {id(variable) for variable in found.values()}
+        left = _of_one_shape([v for v in variables if id(v) not in taken], found)
+        if open_roles and len(left) >= len(open_roles):
+            found.update(zip(open_roles, left, strict=False))
+    return {role: found[role] for role in ROLES if role in found}
+
+
+def _of_one_shape(variables: list[Any], found: dict[str, Any]) -> list[Any]:
+    """Leave out what cannot be a parameter: integers, and other sizes than the rest has."""
+    floating = [v for v in variables if str(keras.backend.standardize_dtype(v.dtype))[0] in "fb"]
+    if not floating:
+        return []
+    shape = tuple(next(iter(found.values()), floating[0]).shape)
+    return [variable for variable in floating if tuple(variable.shape) == shape]

@@ -11,8 +11,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from batchnorm_mechanics.conformance.subject import Ability, Running, Session, Setting, Subject
-from batchnorm_mechanics.conformance.subjects.layout import parameters, wide
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Session,
+    Setting,
+    Statistics,
+    Subject,
+    parameters,
+    wide,
+)
 
 # Since this version the node has its present form; later ones take more types.
 _OPSET = 15
@@ -73,7 +80,10 @@ class OnnxSession(Session):
         self._values = values
         self._runtimes: dict[bool | None, Any] = {}
 
-    def _output(self, x: np.ndarray, *, training: bool | None) -> np.ndarray:
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Run the node with its `training_mode`, and keep the statistics that it gives out."""
         if training not in self._runtimes:
             self._runtimes[training] = _runtime(self._model(training=training))
         y, *statistics = self._runtimes[training].run(None, {"x": x})
@@ -119,21 +129,9 @@ class OnnxSession(Session):
         checker.check_model(model)
         return model
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Run the node with `training_mode=1` and keep the statistics that it gives out."""
-        return self._output(x, training=True)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Run the node with `training_mode=0`."""
-        return self._output(x, training=False)
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Run the node without the attribute."""
-        return self._output(x, training=None)
-
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the statistics that the next model gets."""
-        return Running(*(self._values[name].copy() for name in _STATISTICS))
+        return Statistics(*(self._values[name].copy() for name in _STATISTICS))
 
     def reload(self) -> Self:
         """Write the model for inference to a file, and read parameters and statistics from it."""

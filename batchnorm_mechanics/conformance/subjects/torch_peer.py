@@ -12,13 +12,13 @@ import numpy as np
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
-    Running,
     Session,
     Setting,
     Slopes,
+    Statistics,
     Subject,
+    wide,
 )
-from batchnorm_mechanics.conformance.subjects.layout import wide
 
 _CLASSES = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"}
 
@@ -67,20 +67,12 @@ class TorchSession(Session):
         self._setting = setting
         self._own_mode: bool = module.training
 
-    def _output(self, x: np.ndarray, *, training: bool) -> np.ndarray:
-        return _array(self._module.train(training)(_tensor(x)))
-
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Call the module in training mode."""
-        return self._output(x, training=True)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Call the module in evaluation mode."""
-        return self._output(x, training=False)
-
-    def call(self, x: np.ndarray) -> np.ndarray:
-        """Call the module in the mode in which it is constructed."""
-        return self._output(x, training=self._own_mode)
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Call the module in a mode; told none, in the one in which it is constructed."""
+        mode = self._own_mode if training is None else training
+        return _array(self._module.train(mode)(_tensor(x)))
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
         """Return autograd's gradients."""
@@ -91,9 +83,9 @@ class TorchSession(Session):
         sources = [inputs, self._module.weight, self._module.bias]
         return Slopes(*map(_array, torch.autograd.grad(y, sources, _tensor(dy).to(y.dtype))))
 
-    def running(self) -> Running:
+    def statistics(self) -> Statistics:
         """Return the module's running statistics."""
-        return Running(_array(self._module.running_mean), _array(self._module.running_var))
+        return Statistics(_array(self._module.running_mean), _array(self._module.running_var))
 
     def reload(self) -> Self:
         """Save the state_dict, and load it into a new module with the same arguments."""

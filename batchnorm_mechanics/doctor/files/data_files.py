@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.arrays import Piece, Stored, piece_of, pieces_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.files.models import first_line
-from batchnorm_mechanics.doctor.files.stored import Piece, Stored, piece_of, pieces_in
 
 _INPUTS, _LABELS = "x", "y"
 

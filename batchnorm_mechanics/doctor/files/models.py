@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._files import is_out_of_space
+from batchnorm_mechanics._io.files import is_out_of_space
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics._user_code import find
 

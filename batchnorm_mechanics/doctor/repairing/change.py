@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics.doctor.findings import channels_in_words
 
 Values = Mapping[str, Any]
@@ -129,7 +130,7 @@ class Change:
         undo_all(self.layers)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the change as JSON can hold it: what is not finite is in words."""
+        """Return the change as JSON can hold it."""
         return {
             "how": self.how,
             "samples": self.samples,
@@ -138,7 +139,7 @@ class Change:
                 {
                     "layer": change.name,
                     "changed": {
-                        name: {"before": _jsonable(old), "after": _jsonable(change.after[name])}
+                        name: {"before": plain(old), "after": plain(change.after[name])}
                         for name, old in change.before.items()
                     },
                 }
@@ -177,14 +178,6 @@ def joined(changes: Iterable[LayerChange]) -> tuple[LayerChange, ...]:
         )
         for of_one in by_layer.values()
     )
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [_jsonable(number) for number in value.tolist()]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, int | float | str | None) else repr(value)
 
 
 def _largest_move(layers: tuple[LayerChange, ...]) -> str:

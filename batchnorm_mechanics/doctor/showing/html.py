@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import jinja2
-
+from batchnorm_mechanics._io.html import templates
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis
 from batchnorm_mechanics.doctor.rules import rule_of
 from batchnorm_mechanics.doctor.showing import wording
@@ -23,7 +22,7 @@ def page(diagnosis: Diagnosis, *, file: str, next_steps: tuple[str, ...] = ()) -
     groups = grouped(diagnosis)
     codes = sorted({finding.code for finding in diagnosis.findings})
     return (
-        _environment()
+        templates(_TEMPLATES)
         .get_template("diagnosis.html.jinja")
         .render(
             title=wording.title(diagnosis, file),
@@ -51,13 +50,3 @@ def _worst(diagnosis: Diagnosis) -> dict[str, dict[str, str]]:
             (finding.severity, cells.get(finding.code, SEVERITIES[-1])), key=SEVERITIES.index
         )
     return {layer: cells for layer, cells in found.items() if cells}
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

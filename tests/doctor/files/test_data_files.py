@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.arrays import Stored, piece_of, pieces_in
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.files.data_files import load_data
 from batchnorm_mechanics.doctor.files.data_fit import check_data_fits, range_hint
-from batchnorm_mechanics.doctor.files.stored import Stored, piece_of, pieces_in
 
 X = np.arange(40, dtype=np.float32).reshape(10, 4)
 Y = np.arange(10) % 3

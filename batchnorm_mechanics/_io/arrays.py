@@ -1,5 +1,6 @@
 """Arrays that stay in their files: rows are read when they are asked for, and not kept."""
 
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +23,23 @@ class Piece:
     dtype: np.dtype
     fortran: bool
 
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return math.prod(self.shape)
+
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Return a copy of some rows."""
+        return np.array(self._mapped()[start:stop])
+
+    def read(self) -> np.ndarray:
+        """Return a copy of it all."""
+        # What has no bytes cannot be mapped.
+        return np.array(self._mapped()) if self.size else np.empty(self.shape, self.dtype)
+
+    def _mapped(self) -> np.ndarray:
         # Mapped anew each time: pages that stay mapped would count as this process's memory.
-        mapped = np.memmap(
+        return np.memmap(
             self.path,
             self.dtype,
             mode="r",
@@ -33,7 +47,6 @@ class Piece:
             shape=self.shape,
             order="F" if self.fortran else "C",
         )
-        return np.array(mapped[start:stop])
 
 
 class Stored:
@@ -113,7 +126,7 @@ def pieces_in(path: Path) -> dict[str, Piece | np.ndarray]:
             if member.compress_type == zipfile.ZIP_STORED:
                 found[name] = _stored(path, member)
             else:
-                found[name] = _unpacked(archive, member)
+                found[name] = unpacked(archive, member.filename)
     return found
 
 
@@ -128,12 +141,19 @@ def _stored(path: Path, member: zipfile.ZipInfo) -> Piece:
         return _piece(path, file, start + member.file_size)
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    """Return the array that a member of an archive holds.
+
+    Raises:
+        ValueError: it is longer than its array, or holds Python objects.
+        zipfile.BadZipFile: it is damaged.
+    """
     with archive.open(member) as file:
+        # Pickles stay forbidden: unpickling runs whatever code the file names.
         array = np.lib.format.read_array(file, allow_pickle=False)
         # The checksum is compared at the member's end, which an array may not reach.
         if file.read(1):
-            raise ValueError(f"{member.filename} is longer than its array")
+            raise ValueError("it is longer than its array")
     return array
 
 
@@ -149,6 +169,6 @@ def _piece(path: Path, file: BinaryIO, end: int) -> Piece:
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
     offset = file.tell()
-    if offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > end:
+    if offset + math.prod(shape) * dtype.itemsize > end:
         raise ValueError("it is cut off")
     return Piece(path, offset, shape, dtype, fortran)

@@ -10,8 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics.tracing.figures import shown
-from batchnorm_mechanics.tracing.text import print_trace
+from batchnorm_mechanics.tracing.show import print_trace, shown
 
 A = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 RNG = np.random.default_rng(0)

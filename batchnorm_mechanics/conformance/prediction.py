@@ -14,15 +14,14 @@ import tensorflow as tf
 
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.steps import (
+from batchnorm_mechanics.conformance.mistakes import (
     Moments,
     Pair,
     Seen,
     Steps,
     Tensor,
     Triple,
-    right_inference,
-    right_training,
+    as_it_is,
 )
 
 # What the cases that follow something up add to the name of an output.
@@ -153,7 +152,7 @@ class Prediction:
             return self.output.numpy()
         if base == record.INFERENCE_OUTPUT:
             return self._inferred(when).numpy()
-        if base in (record.MOVING_MEAN, record.MOVING_VARIANCE):
+        if base in record.STATISTICS:
             moving = self._moving(when)
             value = moving.mean if base == record.MOVING_MEAN else moving.variance
             return np.reshape(value.numpy(), self.material.kept)
@@ -180,7 +179,7 @@ class Prediction:
         return self._moments(0)
 
     def _moments(self, number: int) -> Moments:
-        """Return the moments of a batch, which most hypotheses have in common."""
+        """Return the moments of a batch, which most mistakes have in common."""
         key = number, self.steps.moments, self.steps.mask, self.axes
         known = self.material.known
         if key not in known:
@@ -192,7 +191,7 @@ class Prediction:
         mask = material.masks[0]
         old = self._start
         used = steps.use(batch)
-        if steps.training is not right_training:
+        if steps.training is not as_it_is:
             used = steps.training(used, old, self._updated(old, batch, 0))
         x_hat = steps.normalize(x, used, self.epsilon)
         return steps.affine(x_hat, self.spread(gamma), self.spread(beta), mask)
@@ -225,7 +224,7 @@ class Prediction:
             by = steps.stored(by)
         elif steps.moves_in_inference and when in (ALONE, AGAIN):
             by = self._inferred_once(by)
-        if steps.inference is not right_inference:
+        if steps.inference is not as_it_is:
             by = steps.inference(by, steps.use(self.batch(probe, None)))
         x_hat = steps.normalize(probe, by, self.epsilon)
         gamma, beta = self.spread(material.gamma), self.spread(material.beta)

@@ -1,18 +1,23 @@
-"""Reports as a terminal shows them, in 80 columns."""
+"""Reports as a terminal of 80 columns shows them, and conventions in words.
+
+Whose convention it is comes from what `find_conventions` measured of the libraries: Keras 3 has the
+biased variance, momentum 0.99 for the old value and epsilon 1e-3; PyTorch the unbiased one,
+momentum 0.1 for the new value and 1e-5; flax the biased one, 0.99 for the old value and 1e-5.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from io import StringIO
+from typing import Any
 
-# Imported only when there are reports to show.
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Report, Status
-from batchnorm_mechanics.conformance.wording import describe
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report, Status
 
 _WIDTH = 80
 # A subject with one mistake fails nearly everywhere: the first cases show it as well as all do.
@@ -29,8 +34,51 @@ _MARKS: dict[Status, str] = {
     "measured": "meas",
     "skipped": "skip",
 }
-_MODES = {"training": "train", "inference": "infer"}
-_LARGE_MEANS = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
+_MODE_COLUMN = {"training": "train", "inference": "infer"}
+_LARGE_MEAN_COLUMN = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
+# By the names of conventions; what is a number is put into words below.
+_WORDS: dict[str, dict[Any, str]] = {
+    "moving_variance": {
+        "biased": "biased moving variance, as Keras; PyTorch's is unbiased",
+        "unbiased": "unbiased moving variance, as PyTorch; Keras's is biased",
+        "none": "moving statistics never move",
+        "other": "moving variance neither the biased nor the unbiased one",
+    },
+    "momentum_weighs": {
+        "old": "momentum weighs the old value, as Keras; PyTorch's weighs the new",
+        "new": "momentum weighs the new value, as PyTorch; Keras's weighs the old",
+    },
+    "epsilon_place": {
+        "inside": "epsilon inside the root, as the paper",
+        "outside": "epsilon outside the root; the paper has it inside",
+    },
+    "axis_kept": {
+        -1: "keeps the last axis by default, as Keras; PyTorch keeps axis 1",
+        1: "keeps axis 1 by default, as PyTorch; Keras keeps the last",
+    },
+    "default_mode": {
+        "inference": "inference by default, as Keras; PyTorch's modules begin in training",
+        "training": "training by default, as PyTorch's modules; Keras: inference",
+    },
+    "moves_in_inference": {
+        True: "inference moves the statistics",
+        False: "inference leaves the statistics alone",
+    },
+    "one_sample": {
+        "normalizes": "one sample behind a statistic: gives beta, as Keras; PyTorch refuses",
+        "refuses": "one sample behind a statistic: refused, as PyTorch; Keras gives beta",
+    },
+    "empty_batch": {
+        "refuses": "an empty batch is refused",
+        "ignores": "an empty batch changes no statistics",
+        "poisons": "an empty batch spoils the moving statistics",
+    },
+    "large_mean": {
+        "exact": "a large mean costs no digits",
+        "proportional": "a large mean costs one digit for each digit of mean/std",
+        "quadratic": "a large mean costs two digits for each digit of mean/std",
+    },
+}
 
 
 def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
@@ -50,7 +98,7 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     console.print(_cases(report.cases) if verbose else _groups(report.cases))
     for reason, count in _skipped(report.cases) if verbose else ():
         console.print(_indented(Text(f"{count} cases skipped: {reason}", "dim"), 2))
-    for line in _failures(report, verbose=verbose):
+    for line in (*_failures(report, verbose=verbose), *_edge_cases(report)):
         console.print(line)
 
 
@@ -72,8 +120,8 @@ def print_summary(reports: Sequence[Report], console: Console) -> None:
             found.moving_variance or "–",
             found.momentum_weighs or "–",
             "–" if found.default_epsilon is None else f"{found.default_epsilon:g}",
-            _MODES.get(found.default_mode or "", "–"),
-            _LARGE_MEANS.get(found.large_mean or "", "–"),
+            _MODE_COLUMN.get(found.default_mode or "", "–"),
+            _LARGE_MEAN_COLUMN.get(found.large_mean or "", "–"),
             f"{report.seconds:.0f}",
         )
     console.print()
@@ -82,7 +130,7 @@ def print_summary(reports: Sequence[Report], console: Console) -> None:
         console.print(Text(line, "dim"))
 
 
-def plain(report: Report) -> str:
+def plain_text(report: Report) -> str:
     """Return a report as text, as `print` shows it."""
     console = Console(file=StringIO(), width=_WIDTH, color_system=None, highlight=False)
     with console.capture() as capture:
@@ -93,7 +141,7 @@ def plain(report: Report) -> str:
 def _notes(reports: Sequence[Report]) -> Iterator[str]:
     statuses = {case.status for report in reports for case in report.cases}
     if "measured" in statuses:
-        yield "meas: the dtype has no digit left to judge by; --verbose has the numbers"
+        yield "meas: shown, not judged: no digit left in the dtype, or an edge case"
     if "skipped" in statuses:
         yield "skip: the subject is not made for it"
     yield "abs., rel., ULPs: largest differences; tol.: how much of the tolerance they use"
@@ -208,13 +256,33 @@ def _failures(report: Report, *, verbose: bool) -> Iterator[Text | Padding]:
         yield Text("\nFailures", "bold")
     for case in failed if verbose else failed[:_SHOWN]:
         yield Text.assemble("  ", ("FAIL", "bold red"), f" {case.case}")
-        for check in case.checks:
-            if not check.passed:
-                yield _indented(Text(f"{check.what}: {_why(check)}"), 4)
-                if check.diagnosis:
-                    yield _indented(Text(check.diagnosis, "red"), 6)
+        yield from _wrong(case, "red")
     if len(failed) > _SHOWN and not verbose:
         yield Text(f"  and {len(failed) - _SHOWN} more cases; --verbose shows them", "dim")
+
+
+def _edge_cases(report: Report) -> Iterator[Text | Padding]:
+    """Show what a subject does where nobody defines what is due."""
+    shown = [
+        case
+        for case in report.cases
+        if case.status == "measured" and any(not check.passed for check in case.checks)
+    ]
+    if shown:
+        yield Text(
+            "\nEdge cases: nobody defines them, so they are shown; --strict judges them", "bold"
+        )
+    for case in shown:
+        yield Text(f"  {case.case}")
+        yield from _wrong(case, "yellow")
+
+
+def _wrong(case: CaseResult, style: str) -> Iterator[Padding]:
+    for check in case.checks:
+        if not check.passed:
+            yield _indented(Text(f"{check.what}: {_why(check)}"), 4)
+            if check.diagnosis:
+                yield _indented(Text(check.diagnosis, style), 6)
 
 
 def _why(check: Check) -> str:
@@ -224,3 +292,60 @@ def _why(check: Check) -> str:
         return check.reason
     due = "the same was due" if check.tolerance == 0 else f"{check.tolerance:.2g} allowed"
     return f"off by {check.error:.3g}, {due}"
+
+
+def describe(conventions: Conventions) -> list[str]:
+    """Return what a subject does in short lines, one for each convention that could be told.
+
+    Args:
+        conventions: as `find_conventions` returned them.
+
+    Returns:
+        Lines of at most 76 columns, without a line for what is None.
+
+    Example:
+        >>> describe(Conventions(moving_variance="unbiased", default_epsilon=1e-5))
+        ["unbiased moving variance, as PyTorch; Keras's is biased",
+         "epsilon 1e-05 by default, as PyTorch and flax; Keras's is 0.001"]
+    """
+    numbers = {
+        "default_momentum": _momentum(conventions),
+        "default_epsilon": _epsilon(conventions.default_epsilon),
+        "initial_mean": _initial(conventions),
+    }
+    lines = [
+        numbers.get(each.name) or _WORDS.get(each.name, {}).get(getattr(conventions, each.name))
+        for each in fields(conventions)
+    ]
+    return [line for line in lines if line is not None]
+
+
+def _momentum(conventions: Conventions) -> str | None:
+    value = conventions.default_momentum
+    if value is None:
+        return None
+    known = {
+        ("old", 0.99): ", as Keras and flax",
+        ("new", 0.1): ", as PyTorch",
+        ("old", 0.9): ", as ONNX",
+    }
+    whose = known.get((conventions.momentum_weighs or "", value), "")
+    return f"momentum {value:g} by default{whose}"
+
+
+def _epsilon(value: float | None) -> str | None:
+    if value is None:
+        return None
+    if value == 1e-3:
+        return "epsilon 0.001 by default, as Keras; PyTorch and flax have 1e-05"
+    if value == 1e-5:
+        return "epsilon 1e-05 by default, as PyTorch and flax; Keras's is 0.001"
+    return f"epsilon {value:g} by default; Keras's is 0.001, PyTorch's and flax's 1e-05"
+
+
+def _initial(conventions: Conventions) -> str | None:
+    mean, variance = conventions.initial_mean, conventions.initial_variance
+    if mean is None or variance is None:
+        return None
+    usual = ", as everywhere" if (mean, variance) == (0.0, 1.0) else "; usual are 0 and 1"
+    return f"moving mean {mean:g} and variance {variance:g} at first{usual}"

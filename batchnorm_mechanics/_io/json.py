@@ -1,0 +1,47 @@
+"""Records as JSON: numbers, arrays, and what JSON has no literal for."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def plain(value: Any, *, digits: int | None = None) -> Any:
+    """Return a value as JSON gives it back: dictionaries, lists, numbers, text, booleans and None.
+
+    JSON has no literal for three numbers. They are the strings "NaN", "Infinity" and "-Infinity",
+    which Python's `float` and JavaScript's `Number` read.
+
+    Args:
+        value: of mappings, lists and tuples, arrays and scalars of NumPy in any dtype, and what
+            JSON has itself. Anything else becomes what Python's `repr` says of it.
+        digits: to round floats to; all by default. float32 and the half types become the same
+            value in float64.
+
+    Returns:
+        What `json.dumps(..., allow_nan=False)` takes, with text for the keys of dictionaries.
+
+    Example:
+        >>> import numpy as np
+        >>> plain({"values": np.array([1.5, np.nan, -np.inf], np.float32)})
+        {'values': [1.5, 'NaN', '-Infinity']}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(part, digits=digits) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part, digits=digits) for part in value]
+    if hasattr(value, "tolist"):
+        # Of NumPy, which need not be imported to know it. Its longer and shorter floats are none of
+        # Python's.
+        wide = value if value.dtype.kind in "biuU" else value.astype(float)
+        return plain(wide.tolist(), digits=digits)
+    if not isinstance(value, float):
+        return value if isinstance(value, int | str | None) else repr(value)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value if digits is None else round(value, digits)
+
+
+def text(value: Any, *, indent: int | None = 2) -> str:
+    """Return a value as JSON text; see `plain`."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)

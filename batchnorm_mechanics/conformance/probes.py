@@ -1,0 +1,312 @@
+"""Put one question to a subject at a time, and tell a convention from the answer.
+
+A subject may refuse a question, raise, or answer with something odd: then nothing is told.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Session,
+    Setting,
+    Statistics,
+    Subject,
+    as_type,
+)
+
+Answer = TypeVar("Answer")
+
+SHAPE = (5, 4)
+OLD_MEAN = np.array([-1.0, 2.0, 0.5, 3.0])
+OLD_VARIANCE = np.array([0.5, 2.0, 4.0, 1.0])
+# Far from one half, so that a weight cannot be taken for its complement.
+_MOMENTUM = 0.25
+# Large, so that its root, itself and no epsilon at all are far apart.
+_LARGE_EPSILON = 0.25
+_TINY = 1e-12
+# Measured numbers carry float32 rounding, amplified by what is solved for.
+_CLOSE = 1e-3
+
+
+def attempt(ask: Callable[[], Answer]) -> Answer | None:
+    """Return the answer, or None if the subject raised: to a probe that is an answer as well.
+
+    Args:
+        ask: calls the subject and does nothing else, so that no mistake of ours hides here.
+
+    Returns:
+        What it returned, or None.
+
+    Example:
+        >>> attempt(lambda: 1 / 0) is None
+        True
+    """
+    try:
+        with np.errstate(all="ignore"):
+            return ask()
+    except Exception:
+        # A subject may raise whatever it likes; what the probe learns is that it does.
+        return None
+
+
+def start(subject: Subject, setting: Setting, *needed: Ability) -> Session | None:
+    """Return a session, or None if the subject lacks an ability, refuses the setting or raises.
+
+    Args:
+        subject: whom to ask.
+        setting: how it is to be set up.
+        *needed: the abilities that the questions to come need.
+
+    Returns:
+        The subject set up, or None.
+    """
+    if not subject.abilities.issuperset(needed):
+        return None
+    # None means that the setting is not refused: anything else, and whatever it raises, is a no.
+    claimed = attempt(lambda: subject.refusal(setting) is None)
+    return attempt(lambda: subject.open(setting)) if claimed else None
+
+
+def start_at_first(
+    subject: Subject, settings: tuple[Setting, ...], *needed: Ability
+) -> tuple[Session, Setting] | tuple[None, None]:
+    """Return a session with the first of the settings that the subject takes, and that setting."""
+    for setting in settings:
+        session = start(subject, setting, *needed)
+        if session is not None:
+            return session, setting
+    return None, None
+
+
+def output_of(ask: Callable[[], np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return an output in float64, or None if the subject raised or gave another shape."""
+    answer = attempt(lambda: np.asarray(ask()).astype(np.float64))
+    return answer if answer is not None and answer.shape == shape else None
+
+
+def statistics_of(session: Session) -> Statistics | None:
+    """Return the moving statistics in float64 as they are now, or None if that fails.
+
+    They are copies: a subject may hand out the arrays that it goes on writing to.
+    """
+    return attempt(
+        lambda: Statistics(*(np.array(part).astype(np.float64) for part in session.statistics()))
+    )
+
+
+def varied(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Return samples whose mean and spread differ from channel to channel on every axis."""
+    samples = np.random.default_rng(3).normal(size=shape)
+    for axis, size in enumerate(shape[1:], 1):
+        steps = np.linspace(0.6, 1.4, size).reshape(
+            [-1 if a == axis else 1 for a in range(len(shape))]
+        )
+        samples = samples * steps + 2 * steps
+    return as_type(samples, dtype)
+
+
+class MovingAverage(NamedTuple):
+    """What a moving average does, None where it could not be told.
+
+    Attributes:
+        variance, weighs, default: as `moving_variance`, `momentum_weighs` and `default_momentum`
+            of `Conventions`.
+    """
+
+    variance: Literal["biased", "unbiased", "none", "other"] | None = None
+    weighs: Literal["old", "new"] | None = None
+    default: float | None = None
+
+
+class _Step(NamedTuple):
+    """One update: the weight of the old value and the variance taken in, by the biased one."""
+
+    decay: float | None
+    ratio: float | None
+    moved: bool
+
+
+def moving_average(subject: Subject, dtype: str) -> MovingAverage:
+    """Tell momentum and the kind of variance from one update, of the mean alone if need be.
+
+    Args:
+        subject: whom to ask.
+        dtype: of the input, one that the subject takes.
+
+    Returns:
+        What could be told. Where the mean does not move, or is not right, momentum is told from
+        the variance.
+    """
+    given = _update(subject, dtype, _MOMENTUM)
+    own = _update(subject, dtype, None)
+    step = given or own
+    if step is None:
+        return MovingAverage()
+    if not step.moved and not (own or step).moved:
+        return MovingAverage("none")
+    weighs = None
+    if given is not None and given.decay is not None:
+        if abs(given.decay - _MOMENTUM) < _CLOSE:
+            weighs = "old"
+        elif abs(given.decay - (1 - _MOMENTUM)) < _CLOSE:
+            weighs = "new"
+    default = None
+    if weighs is not None and own is not None and own.decay is not None:
+        # The weight of the new value is the small one, and what rounding spares most.
+        new = float(f"{1 - own.decay:.3g}")
+        default = round(1 - new, 9) if weighs == "old" else new
+    return MovingAverage(_kind(step.ratio), weighs, default)
+
+
+def _kind(ratio: float | None) -> Literal["biased", "unbiased", "none", "other"] | None:
+    if ratio is None:
+        return None
+    count = SHAPE[0]
+    if np.isnan(ratio):
+        return "none"
+    if abs(ratio - 1) < 10 * _CLOSE:
+        return "biased"
+    return "unbiased" if abs(ratio - count / (count - 1)) < 10 * _CLOSE else "other"
+
+
+def _update(subject: Subject, dtype: str, momentum: float | None) -> _Step | None:
+    """Train on one batch and solve what became of the moving statistics.
+
+    The old values are set where the subject lets one, else they are what it starts with. ratio is
+    NaN if the variance stayed where it was while it should have moved.
+    """
+    common = {"shape": SHAPE, "kept": (1,), "dtype": dtype, "momentum": momentum}
+    session, _ = start_at_first(
+        subject,
+        (
+            Setting(**common, moving_mean=OLD_MEAN, moving_variance=OLD_VARIANCE),
+            Setting(**common),
+        ),
+        Ability.TRAIN,
+        Ability.STATISTICS,
+    )
+    if session is None:
+        return None
+    x = varied(SHAPE, dtype)
+    before = statistics_of(session)
+    trained = attempt(lambda: session.train(x))
+    after = statistics_of(session)
+    if before is None or trained is None or after is None or not _fits(before, after):
+        return None
+    values = x.astype(np.float64)
+    mean_decay, _ = _solve(before.mean, after.mean, values.mean(0))
+    decay, ratio = _solve(before.variance, after.variance, values.var(0), mean_decay)
+    stays = np.array_equal(before.variance, after.variance)
+    moved = not (stays and np.array_equal(before.mean, after.mean))
+    return _Step(decay if mean_decay is None else mean_decay, np.nan if stays else ratio, moved)
+
+
+def _fits(before: Statistics, after: Statistics) -> bool:
+    """Whether all moving statistics have a number for each channel."""
+    parts = (*before, *after)
+    return all(part.shape == (SHAPE[1],) and np.all(np.isfinite(part)) for part in parts)
+
+
+def _solve(
+    old: np.ndarray, new: np.ndarray, taken: np.ndarray, decay: float | None = None
+) -> tuple[float | None, float | None]:
+    """Solve new = decay * old + (1 - decay) * ratio * taken for decay and ratio.
+
+    Args:
+        old: a moving statistic before one batch.
+        new: the same after it.
+        taken: the batch's own, biased.
+        decay: where it is known already.
+
+    Returns:
+        decay and ratio; both None if it does not move, or not in this way. Where old is 0
+        everywhere, decay cannot be told from ratio, and ratio is taken to be 1.
+    """
+    if np.array_equal(old, new):
+        return None, None
+    if decay is None and not np.any(old):
+        decay = 1 - float(taken @ new / (taken @ taken))
+    if decay is None:
+        columns = np.stack([old, taken], axis=1)
+        decay, weight = (float(value) for value in np.linalg.lstsq(columns, new)[0])
+    else:
+        weight = float(taken @ (new - decay * old) / (taken @ taken))
+    off = np.max(np.abs(decay * old + weight * taken - new))
+    if abs(1 - decay) < 1e-9:
+        return None, None
+    # The step may be as small as momentum makes it: it is the step that must be explained.
+    if off > _CLOSE * max(float(np.max(np.abs(new - old))), 1e-5):
+        return None, np.inf
+    return decay, weight / (1 - decay)
+
+
+def find_epsilon(
+    subject: Subject, dtype: str
+) -> tuple[Literal["inside", "outside"] | None, float | None]:
+    """Tell where epsilon is added, and its value when none is set.
+
+    At variance 0 what an input is divided by is sqrt(epsilon) or epsilon; at variance 4 it is
+    sqrt(4 + epsilon) or 2 + epsilon, which a division by the variance itself is not.
+
+    Args:
+        subject: whom to ask.
+        dtype: of the input, one that the subject takes.
+
+    Returns:
+        The place, and the default value; None where they could not be told.
+    """
+    if dtype not in ("float32", "float64"):
+        return None, None
+    given = _LARGE_EPSILON if subject.takes_epsilon else None
+    smallest = _divisor(subject, dtype, None, 0.0)
+    at_zero = _divisor(subject, dtype, given, 0.0) if given else smallest
+    at_four = _divisor(subject, dtype, given, 4.0)
+    if at_zero is None or at_four is None or smallest is None:
+        return None, None
+    place = None
+    if abs(at_four - np.sqrt(4 + at_zero**2)) < _CLOSE * at_zero:
+        place = "inside"
+    elif abs(at_four - (2 + at_zero)) < _CLOSE * at_zero:
+        place = "outside"
+    if place is None or smallest <= 10 * _TINY:
+        return place, None
+    return place, _tidy(smallest**2 if place == "inside" else smallest)
+
+
+def _tidy(value: float) -> float:
+    """Return the short number that a measured one stands for, if there is one."""
+    short = float(f"{value:.3g}")
+    return short if abs(short - value) < _CLOSE / 10 * value else value
+
+
+def _divisor(subject: Subject, dtype: str, epsilon: float | None, variance: float) -> float | None:
+    """Return what the subject divides a centred input by, for this variance.
+
+    By its moving variance in inference if that can be set, else by that of a batch. At variance 0
+    a batch would leave nothing to divide, so that it gets one far below any epsilon.
+    """
+    common = {"shape": (4, 3), "kept": (1,), "dtype": dtype, "epsilon": epsilon}
+    signs = np.array([[1.0], [-1.0], [-1.0], [1.0]]) * np.ones((1, 3))
+    set_variance = Setting(**common, moving_mean=np.zeros(3), moving_variance=np.full(3, variance))
+    found = None
+    session = start(subject, set_variance, Ability.INFER)
+    if session is not None:
+        x = as_type(signs, dtype)
+        found = _quotient(x, output_of(lambda: session.infer(x), x.shape))
+    trained = start(subject, Setting(**common), Ability.TRAIN)
+    if found is None and trained is not None:
+        x = as_type(signs * (np.sqrt(variance) or _TINY), dtype)
+        found = _quotient(x, output_of(lambda: trained.train(x), x.shape))
+    return found
+
+
+def _quotient(x: np.ndarray, y: np.ndarray | None) -> float | None:
+    """Return the one positive number that x was divided by, None if there is none."""
+    if y is None or not np.all(np.isfinite(y)) or np.any(y == 0):
+        return None
+    each = x.astype(np.float64) / y
+    middle = float(np.median(each))
+    return middle if middle > 0 and np.all(np.abs(each - middle) < _CLOSE * middle) else None

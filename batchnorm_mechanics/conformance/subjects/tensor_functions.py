@@ -1,0 +1,305 @@
+"""Functions of tensors as subjects: ours, `tf.nn.batch_normalization` and the fused operation."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from batchnorm_mechanics import core
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Session,
+    Setting,
+    Slopes,
+    Statistics,
+    Subject,
+    parameters,
+    reduced_axes,
+    wide,
+)
+from batchnorm_mechanics.statistics import ExponentialMovingAverage
+
+
+def functions() -> "CoreFunctions":
+    """Return our functions with the gradients of `backward`."""
+    return CoreFunctions("bnm.functions", autodiff=False)
+
+
+def functions_with_autodiff() -> "CoreFunctions":
+    """Return our functions with the gradients that TensorFlow derives from `forward`."""
+    return CoreFunctions("bnm.functions-autodiff", autodiff=True)
+
+
+class CoreFunctions(Subject):
+    """`forward`, `infer` and `backward`, with `ExponentialMovingAverage` for the statistics.
+
+    The statistics begin where the policy begins, and a setting's momentum is its decay. Axes are
+    named in every call of these functions, so no kept axis is theirs by default.
+
+    Args:
+        name: see `Subject`.
+        autodiff: whether gradients are TensorFlow's instead of `backward`'s.
+    """
+
+    def __init__(self, name: str, *, autodiff: bool) -> None:
+        way = "autodiff" if autodiff else "backward"
+        self.name = name
+        self.description = f"our functions forward, infer and {way}"
+        self.abilities = frozenset(
+            {
+                Ability.TRAIN,
+                Ability.INFER,
+                Ability.STATISTICS,
+                Ability.GRADIENTS,
+                Ability.MASK,
+            }
+        )
+        self.declared_momentum = "old"
+        self.needs = frozenset({"axis"})
+        self._autodiff = autodiff
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse to reduce over nothing; see `Subject.refusal`."""
+        if setting.kept is not None and len(setting.kept) == len(setting.shape):
+            return "it reduces over at least one axis"
+        return None
+
+    def open(self, setting: Setting) -> "CoreSession":
+        """Return a session with the policy's state."""
+        return CoreSession(setting, autodiff=self._autodiff)
+
+
+class CoreSession(Session):
+    """Parameters and statistics for our functions."""
+
+    def __init__(self, setting: Setting, *, autodiff: bool) -> None:
+        rank = len(setting.shape)
+        kept = (rank - 1,) if setting.kept is None else setting.kept
+        dtype = tf.as_dtype(wide(setting.dtype))
+        given = parameters(setting, kept)
+        self._gamma = tf.constant(given.gamma, dtype)
+        self._beta = tf.constant(given.beta, dtype)
+        self._options: dict[str, Any] = {"axes": reduced_axes(rank, kept)}
+        if setting.epsilon is not None:
+            self._options["epsilon"] = setting.epsilon
+        self._policy = (
+            ExponentialMovingAverage()
+            if setting.momentum is None
+            else ExponentialMovingAverage(decay=setting.momentum)
+        )
+        state = self._policy.init(given.mean.shape, dtype)
+        for field, value in (("mean", setting.moving_mean), ("variance", setting.moving_variance)):
+            if value is not None:
+                state = state._replace(**{field: tf.constant(value, dtype)})
+        self._state = state
+        self._autodiff = autodiff
+
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Normalize by the batch and update the policy's state, or by what the policy reads."""
+        sources = (self._gamma, self._beta)
+        if not training:
+            used = self._policy.read(self._state)
+            return core.infer(tf.constant(x), *used, *sources, **self._options).numpy()
+        y, cache = core.forward(tf.constant(x), *sources, mask=mask, **self._options)
+        self._state = self._policy.update(self._state, cache.mean, cache.variance, cache.count)
+        return y.numpy()
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return the gradients of `backward`, or TensorFlow's of `forward`."""
+
+        def forward(*sources: tf.Tensor) -> tuple[tf.Tensor, core.Cache]:
+            return core.forward(*sources, mask=mask, **self._options)
+
+        sources = (tf.constant(x), self._gamma, self._beta)
+        if self._autodiff:
+            return Slopes(*_taped(lambda *given: forward(*given)[0], sources, dy))
+        slopes = core.backward(tf.constant(dy), forward(*sources)[1])
+        return Slopes(*(slope.numpy() for slope in slopes))
+
+    def statistics(self) -> Statistics:
+        """Return what the policy reads from its state."""
+        return Statistics(*(value.numpy() for value in self._policy.read(self._state)))
+
+
+class TfNn(Subject):
+    """`tf.nn.moments` and `tf.nn.batch_normalization`.
+
+    They have no state: inference uses the statistics that it is given. Both want everything in one
+    dtype, so that half-precision statistics come with half-precision inputs.
+    """
+
+    name = "tf.nn"
+    declared_momentum = None
+
+    def __init__(self) -> None:
+        self.description = f"tf.nn.moments and tf.nn.batch_normalization of {_version()}"
+        self.abilities = frozenset({Ability.TRAIN, Ability.INFER, Ability.GRADIENTS})
+        self.needs = frozenset({"axis", "epsilon", "statistics"})
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse momentum, and to reduce over nothing; see `Subject.refusal`."""
+        if setting.momentum is not None:
+            return "it has no momentum"
+        if setting.kept is not None and len(setting.kept) == len(setting.shape):
+            return "it reduces over at least one axis"
+        return None
+
+    def open(self, setting: Setting) -> "TfNnSession":
+        """Return the setting's parameters and statistics, ready to be used."""
+        return TfNnSession(setting)
+
+
+class TfNnSession(Session):
+    """Parameters and statistics for `tf.nn.batch_normalization`."""
+
+    def __init__(self, setting: Setting) -> None:
+        rank = len(setting.shape)
+        kept = (rank - 1,) if setting.kept is None else setting.kept
+        aligned = [size if axis in kept else 1 for axis, size in enumerate(setting.shape)]
+        given = parameters(setting, kept)
+        self._axes = reduced_axes(rank, kept)
+        self._epsilon = 1e-3 if setting.epsilon is None else setting.epsilon
+        self._gamma, self._beta, self._mean, self._variance = (
+            tf.constant(np.reshape(value, aligned), setting.dtype) for value in given
+        )
+        self._statistics_shape = given.gamma.shape
+
+    def _trained(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+        mean, variance = tf.nn.moments(x, self._axes, keepdims=True)
+        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, self._epsilon)
+
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Normalize by the batch's own moments, or by the statistics that the setting gave."""
+        if training:
+            return self._trained(tf.constant(x), self._gamma, self._beta).numpy()
+        return tf.nn.batch_normalization(
+            tf.constant(x), self._mean, self._variance, self._beta, self._gamma, self._epsilon
+        ).numpy()
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return TensorFlow's gradients."""
+        dx, *others = _taped(self._trained, (tf.constant(x), self._gamma, self._beta), dy)
+        return Slopes(dx, *(each.reshape(self._statistics_shape) for each in others))
+
+
+class TfFused(Subject):
+    """`FusedBatchNormV3`, the kernel below Keras 2 and `tf.compat.v1.nn.fused_batch_norm`.
+
+    It takes four axes, of which the last is kept, so any other input is brought into that form. Its
+    moving averages are its own: `exponential_avg_factor` weighs the new value, and by default it is
+    1, so that no average is taken.
+    """
+
+    name = "tf.fused"
+
+    def __init__(self) -> None:
+        self.description = f"FusedBatchNormV3 of {_version()}"
+        self.abilities = frozenset(
+            {
+                Ability.TRAIN,
+                Ability.INFER,
+                Ability.CALL,
+                Ability.STATISTICS,
+                Ability.GRADIENTS,
+            }
+        )
+        self.declared_momentum = "new"
+        self.needs = frozenset({"statistics"})
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse float64 and all but one kept axis; see `Subject.refusal`."""
+        if setting.dtype == "float64":
+            return "it has no float64 kernel"
+        if setting.kept is not None and len(setting.kept) != 1:
+            return "it keeps exactly one axis"
+        return None
+
+    def open(self, setting: Setting) -> "TfFusedSession":
+        """Return the setting's parameters and statistics, ready to be used."""
+        return TfFusedSession(setting)
+
+
+class TfFusedSession(Session):
+    """Parameters and moving statistics for `FusedBatchNormV3`."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._axis = len(setting.shape) - 1 if setting.kept is None else setting.kept[0]
+        self._gamma, self._beta, self._mean, self._variance = (
+            tf.constant(value, wide(setting.dtype)) for value in parameters(setting, (self._axis,))
+        )
+        given = {"epsilon": setting.epsilon, "exponential_avg_factor": setting.momentum}
+        self._options = {name: value for name, value in given.items() if value is not None}
+
+    def _run(
+        self, x: tf.Tensor, *, training: bool | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return y and the moving statistics that the operation gives back."""
+        shape: list[Any] = x.shape.as_list()
+        # Exchanges the kept axis and the last; done twice, it undoes itself.
+        swap = list(range(len(shape)))
+        swap[self._axis], swap[-1] = swap[-1], swap[self._axis]
+        last = tf.transpose(x, swap)
+        outputs = tf.raw_ops.FusedBatchNormV3(
+            x=tf.reshape(last, _four_axes([shape[axis] for axis in swap])),
+            scale=self._gamma,
+            offset=self._beta,
+            mean=self._mean,
+            variance=self._variance,
+            **self._options,
+            **({} if training is None else {"is_training": training}),
+        )
+        y = tf.transpose(tf.reshape(outputs.y, last.shape), swap)
+        return y, outputs.batch_mean, outputs.batch_variance
+
+    def output(
+        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
+    ) -> np.ndarray:
+        """Normalize in the mode of `is_training` and keep the moving statistics that come back."""
+        y, mean, variance = self._run(tf.constant(x), training=training)
+        if training is not False:
+            self._mean, self._variance = mean, variance
+        return y.numpy()
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+        """Return what the gradient that is registered for the operation gives."""
+        sources = (tf.constant(x), self._gamma, self._beta)
+        return Slopes(*_taped(lambda x, *_: self._run(x, training=True)[0], sources, dy))
+
+    def statistics(self) -> Statistics:
+        """Return the moving statistics as the operation gave them back last."""
+        return Statistics(self._mean.numpy(), self._variance.numpy())
+
+
+def _four_axes(shape: list[int]) -> list[int]:
+    """Return a shape of four axes with as many elements, the last one as it was.
+
+    A shape with four axes stays.
+
+    Example:
+        >>> _four_axes([60, 3]), _four_axes([2, 4, 5, 6, 3])
+        ([60, 1, 1, 3], [2, 4, 30, 3])
+    """
+    batch, *between, channels = shape
+    first, *rest = [*between, 1, 1]
+    return [batch, first, math.prod(rest), channels]
+
+
+def _taped(
+    forward: Callable[..., tf.Tensor], sources: tuple[tf.Tensor, ...], dy: np.ndarray
+) -> list[np.ndarray]:
+    """Return the gradients that TensorFlow derives from a function of x, gamma and beta."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        y = forward(*sources)
+    slopes: Any = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
+    return [slope.numpy() for slope in slopes]
+
+
+def _version() -> str:
+    return f"TensorFlow {tf.__version__}"

@@ -1,0 +1,92 @@
+"""What all parts read, write and show in one way."""
+
+import io
+import json as standard
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import pytest
+from rich.console import Console
+
+from batchnorm_mechanics._io import json
+from batchnorm_mechanics._io.arrays import piece_of, pieces_in
+from batchnorm_mechanics._io.progress import Display
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_what_json_has_no_literal_for_is_a_word_whatever_its_type(kind):
+    values = [kind("nan"), kind("inf"), kind("-inf"), kind(1.5)]
+    assert json.plain(values) == ["NaN", "Infinity", "-Infinity", 1.5]
+    assert json.plain(np.array(values[-2:])) == ["-Infinity", 1.5]
+
+
+def test_integers_booleans_and_keys_become_those_of_json():
+    found = json.plain({1: np.int64(3), "b": np.bool_(True), "c": (None, np.array(2))})
+    assert found == {"1": 3, "b": True, "c": [None, 2]}
+    assert [type(value) for value in (found["1"], found["b"])] == [int, bool]
+
+
+def test_floats_are_rounded_where_digits_are_named_and_integers_are_not():
+    assert json.plain([0.123456789, 123456789], digits=6) == [0.123457, 123456789]
+
+
+def test_anything_else_is_what_python_says_of_it():
+    @dataclass
+    class Policy:
+        decay: float = 0.5
+
+    assert json.plain(Policy()).endswith("Policy(decay=0.5)")
+
+
+def test_json_text_holds_nothing_that_json_lacks():
+    def refuse(word):
+        raise AssertionError(word)
+
+    text = json.text({"gap": float("nan")})
+    assert standard.loads(text, parse_constant=refuse) == {"gap": "NaN"}
+
+
+def progress_of(*, terminal):
+    out = io.StringIO()
+    with Display(Console(file=out, force_terminal=terminal, width=60), "All of it", 2) as display:
+        display.part("a", "  the first", total=3)
+        display.part("a", "  the first", done=2)
+        display.say("half is done")
+        display.end("a")
+        display.end("never begun")
+        display.advance()
+    return out.getvalue()
+
+
+def test_where_there_is_no_terminal_only_what_is_said_is_printed():
+    assert progress_of(terminal=False) == "half is done\n"
+
+
+def test_a_terminal_has_a_bar_for_the_whole_and_each_part():
+    shown = progress_of(terminal=True)
+    assert all(part in shown for part in ("All of it", "  the first", "half is done"))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_being_done_is_named_in_a_terminal_and_a_file(terminal):
+    out = io.StringIO()
+    with Display(Console(file=out, force_terminal=terminal, width=60), "starting") as display:
+        display.now("measuring [1/2]")
+    assert "measuring [1/2]" in out.getvalue()
+    assert ("starting" in out.getvalue()) == terminal
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 3)), np.float64(3), np.asfortranarray(np.eye(2))])
+def test_an_array_is_read_whole_whatever_its_shape_and_order(tmp_path, values):
+    np.save(tmp_path / "a.npy", values)
+    found = piece_of(tmp_path / "a.npy")
+    assert found.size == np.size(values)
+    np.testing.assert_array_equal(found.read(), values)
+
+
+def test_a_compressed_archive_is_read_at_once_and_a_plain_one_when_asked_for(tmp_path):
+    np.savez(tmp_path / "plain.npz", a=np.arange(3))
+    np.savez_compressed(tmp_path / "small.npz", a=np.arange(3))
+    assert pieces_in(tmp_path / "plain.npz")["a"].read().tolist() == [0, 1, 2]
+    assert pieces_in(tmp_path / "small.npz")["a"].tolist() == [0, 1, 2]
