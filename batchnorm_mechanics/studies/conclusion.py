@@ -179,7 +179,7 @@ def misses(
             "low": found["min"] - margin,
             "high": found["max"] + margin,
             "why": f"{_distance(found, len(runs_by_study[name]))} "
-            f"{_beside_twin(name, runs_by_study, studies)}",
+            f"{_beside_twin(name, metric, runs_by_study, studies)}",
         }
         for name, summary in summaries.items()
         for metric, found in summary.items()
@@ -204,7 +204,10 @@ def _distance(found: Mapping[str, Any], seeds: int) -> str:
 
 
 def _beside_twin(
-    name: str, runs_by_study: Mapping[str, Sequence[Run]], studies: Mapping[str, Study]
+    name: str,
+    metric: str,
+    runs_by_study: Mapping[str, Sequence[Run]],
+    studies: Mapping[str, Study],
 ) -> str:
     """Say what a study shows that trains alike: whether running statistics can move the figure."""
     twin = _twin(name, runs_by_study, studies)
@@ -213,30 +216,37 @@ def _beside_twin(
             "The source gives one run and no spread, and nothing that our runs vary explains the "
             "difference."
         )
-    mine, other = ({run.seed: run.train for run in runs_by_study[each]} for each in (name, twin))
-    differences = [abs(mine[seed] - other[seed]) for seed in mine.keys() & other.keys()]
+    mine, other = ({run.seed: run for run in runs_by_study[each]} for each in (name, twin))
+    pairs = [(mine[seed], other[seed]) for seed in mine.keys() & other.keys()]
+    largest = max(abs(one.train - two.train) for one, two in pairs)
     text = f"{_named(studies[twin])} differs from it in its running statistics only"
-    if max(differences) >= _SAME:
+    if largest >= _SAME:
         return (
             f"{text}, yet with the same seed the training accuracies differ by up to "
-            f"{max(differences):.2f} points, which they should not."
+            f"{largest:.2f} points, which they should not."
         )
     text += (
         ", which training never reads, and with the same seed has the same training accuracy "
-        f"(largest difference {max(differences):.2f} points, seeds: {len(differences)})"
+        f"(largest difference {largest:.2f} points, seeds: {len(pairs)})."
     )
-    ours, theirs = (_published_training(studies[each]) for each in (name, twin))
-    if ours is None or theirs is None or abs(ours - theirs) < _SAME:
-        return f"{text}."
-    return (
-        f"{text}. The two published runs are {abs(ours - theirs):.2f} points apart in training "
-        "accuracy: something else than the statistics was not the same in them, such as the random "
-        "start."
+    apart = _published_difference(studies[name], studies[twin], "train")
+    if apart is None or abs(apart) < _SAME:
+        return text
+    text += (
+        f" The two published runs are {abs(apart):.2f} points apart in training accuracy: "
+        "something else than the statistics was not the same in them, such as the random start."
     )
+    apart = _published_difference(studies[name], studies[twin], metric)
+    if metric == "train" or apart is None:
+        return text
+    ours = sum(getattr(one, metric) - getattr(two, metric) for one, two in pairs) / len(pairs)
+    return f"{text} On {metric} they are {apart:+z.2f} points apart, ours {ours:+z.2f}."
 
 
-def _published_training(study: Study) -> float | None:
-    return study.published.train if study.published else None
+def _published_difference(study: Study, twin: Study, metric: str) -> float | None:
+    """Return the difference of two published figures, None where one is missing."""
+    figures = [each.published and getattr(each.published, metric) for each in (study, twin)]
+    return None if None in figures else figures[0] - figures[1]
 
 
 def _twin(
@@ -260,6 +270,4 @@ def _twin(
         and training(studies[other].settings) == training(studies[name].settings)
         and seeds & {run.seed for run in runs}
     ]
-    return max(
-        twins, key=lambda other: _published_training(studies[other]) is not None, default=None
-    )
+    return max(twins, key=lambda other: studies[other].published is not None, default=None)
