@@ -129,10 +129,8 @@ def test_the_readme_s_picture_shows_the_accuracies_of_the_record():
         for study in shown
         for run in study["runs"]
     }
-    assert (
-        set(re.findall(r"study: \S+; batches: \d+; seed: \d+; accuracy: [\d.]+", picture))
-        == expected
-    )
+    found = set(re.findall(r"study: \S+; batches: \d+; seed: \d+; accuracy: [\d.]+", picture))
+    assert found == expected
 
 
 def test_the_readme_has_no_other_table_of_measured_figures():
