@@ -85,7 +85,7 @@ def test_the_lowest_lock_has_what_is_declared_as_lowest():
         name, lowest = re.match(r"([\w.-]+)>=([\d.]+)", requirement).groups()
         zeros = ("", ".0", ".0.0")
         assert locked & {f"{name}=={lowest}{more}" for more in zeros}, (
-            f"{requirement}: what it needs itself, or another dependency, is newer. Raise the bound "
+            f"{requirement}: it needs something newer, or another dependency does. Raise the bound "
             "to what `make lowest` runs."
         )
 
