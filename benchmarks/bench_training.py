@@ -44,7 +44,7 @@ def first_epochs(loops, engine, batch_size):
 
 
 def _checked(engine, batch_size, epochs):
-    start, ends, found = train(engine, batch_size, EPOCHS[batch_size], epochs)
+    start, ends, found = train(engine, batch_size, EPOCHS[batch_size], epochs=epochs)
     # All epochs have as many steps, so that one of `fit` tells how many.
     wrong = None if engine == FIT else disagreement(_right(batch_size), found, epochs)
     if wrong is not None:

@@ -66,7 +66,7 @@ def test_results_are_strict_json_even_when_a_loss_is_not_a_number(tmp_path):
     reproduce.collect(found)
     text = (tmp_path / "out" / "results.json").read_text()
     results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert results["studies"][0]["runs"][0]["history"]["loss"] == [None, None]
+    assert results["studies"][0]["runs"][0]["history"]["loss"] == ["NaN", "Infinity"]
 
 
 def test_results_hold_all_that_a_reader_of_the_file_needs(tmp_path):
