@@ -34,10 +34,6 @@ from .statistics import (
     PooledPopulation,
 )
 from .tracing import trace
-from .training import (
-    RowBatches,
-    fit_compiled,
-)
 
 __all__ = [
     "AverageOfBatches",
@@ -48,14 +44,12 @@ __all__ = [
     "PooledPopulation",
     "Recalibrate",
     "ResetStatistics",
-    "RowBatches",
     "Watch",
     "__version__",
     "accelerate",
     "backward",
     "conform",
     "diagnose",
-    "fit_compiled",
     "fold",
     "fold_statistics",
     "forward",

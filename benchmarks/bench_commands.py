@@ -18,17 +18,16 @@ COMMANDS = {
     "import tensorflow": ("-c", "import tensorflow"),
     "bnm.BatchNormalization": ("-c", "import batchnorm_mechanics as b; b.BatchNormalization"),
 }
-ENGINES = ("compiled", "fit")
 SEEDS = 2
 
 
-def reproduce(loops, engine):
+def reproduce(loops):
     """Return the seconds that runs of a study take side by side, the report included."""
     seconds = 0.0
     for _ in range(loops):
         # A folder that has results already is not run again.
         with tempfile.TemporaryDirectory() as folder:
-            command = [*BNM, "reproduce", "keras-916", "--quick", "--engine", engine]
+            command = [*BNM, "reproduce", "keras-916", "--quick"]
             start = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, *command, "--seeds", str(SEEDS), "--out", folder],
@@ -47,8 +46,7 @@ def main():
     runner = Runner(processes=1, values=3)
     for name, arguments in COMMANDS.items():
         runner.command(f"command: {name}", *arguments)
-    for engine in ENGINES:
-        runner.time(f"command: bnm reproduce, {SEEDS} seeds by {engine}", reproduce, engine)
+    runner.time(f"command: bnm reproduce, {SEEDS} seeds", reproduce)
     runner.finish()
 
 

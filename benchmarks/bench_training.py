@@ -1,4 +1,6 @@
-"""A training step by `bnm.fit_compiled` and by `fit`, and the matrix products that both need.
+"""A training step by `fit` as the studies use it and as it comes, and the matrix products alone.
+
+The studies have `fit` train an epoch at a time: what it takes for a step is one compiled loop.
 
 The network is that of the studies, three dense layers of 100 units with batch norm, for rows of
 784; a step is a later epoch divided by its steps. An engine that does something else than `fit` is
@@ -16,8 +18,8 @@ CLASSES = 10
 WIDTHS = (784, 100, 100, 100, CLASSES)
 # By batch size: steps of an epoch.
 EPOCHS = {10: 300, 100: 300, 1000: 55}
-COMPILED, FIT, FIT_LONG = "compiled", "fit", "fit, 128 steps at once"
-ENGINES = (COMPILED, FIT, FIT_LONG)
+EPOCH, FIT, FIT_LONG = "an epoch at a time", "fit", "fit, 128 steps at once"
+ENGINES = (EPOCH, FIT, FIT_LONG)
 # The batch size of the epoch that is timed with its compilation.
 FIRST = 100
 # Of the loss of the first epoch, which the same batches in the same order give to rounding.
@@ -42,7 +44,7 @@ def first_epochs(loops, engine, batch_size):
 
 
 def _checked(engine, batch_size, epochs):
-    start, ends, found = train(engine, batch_size, EPOCHS[batch_size], epochs)
+    start, ends, found = train(engine, batch_size, EPOCHS[batch_size], epochs=epochs)
     # All epochs have as many steps, so that one of `fit` tells how many.
     wrong = None if engine == FIT else disagreement(_right(batch_size), found, epochs)
     if wrong is not None:
@@ -65,18 +67,24 @@ def train(engine, batch_size, steps, epochs):
     import keras
     import tensorflow as tf
 
-    import batchnorm_mechanics as bnm
+    from batchnorm_mechanics.studies.train import StudyModel
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(100)
-    model = _network(keras)
+    model = _network(keras, StudyModel if engine == EPOCH else keras.Model)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch_size * steps, WIDTHS[0]), np.float32)
     y = rng.integers(0, CLASSES, len(x))
     # Something to be learnt, so that a step that does nothing shows in the loss.
     x[:, 0] += y
     rows = tf.data.Dataset.range(len(x)).batch(batch_size)
-    batches = bnm.RowBatches((tf.constant(x), tf.constant(y)), rows)
+    if engine == EPOCH:
+        x, y = tf.constant(x), tf.constant(y)
+        data = rows.batch(steps).map(lambda numbers: (x, y, numbers, tf.constant(steps)))
+    else:
+        data = rows.map(lambda numbers: (tf.gather(x, numbers), tf.gather(y, numbers)))
+        data = data.prefetch(tf.data.AUTOTUNE)
+        model.steps_per_execution = 128 if engine == FIT_LONG else 1
     ends, losses = [], []
 
     class Clock(keras.callbacks.Callback):
@@ -85,25 +93,20 @@ def train(engine, batch_size, steps, epochs):
             losses.append(float((logs or {}).get("loss", "nan")))
 
     start = time.perf_counter()
-    if engine == COMPILED:
-        bnm.fit_compiled(model, batches, epochs=epochs, callbacks=[Clock()])
-    else:
-        model.steps_per_execution = 128 if engine == FIT_LONG else 1
-        model.fit(
-            batches.as_dataset(), epochs=epochs, callbacks=[Clock()], verbose=0, shuffle=False
-        )
+    model.fit(data, epochs=epochs, callbacks=[Clock()], verbose=0, shuffle=False)
     return start, ends, (int(model.optimizer.iterations), losses[0])
 
 
-def _network(keras):
-    model = keras.Sequential([keras.layers.Input((WIDTHS[0],))])
+def _network(keras, kind):
+    inputs = outputs = keras.Input((WIDTHS[0],))
     for units in WIDTHS[1:-1]:
-        model.add(keras.layers.Dense(units))
-        model.add(keras.layers.BatchNormalization())
-        model.add(keras.layers.Activation("sigmoid"))
-    model.add(keras.layers.Dense(CLASSES))
+        outputs = keras.layers.Dense(units)(outputs)
+        outputs = keras.layers.BatchNormalization()(outputs)
+        outputs = keras.layers.Activation("sigmoid")(outputs)
+    model = kind(inputs, keras.layers.Dense(CLASSES)(outputs))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    model.compile(optimizer="adam", loss=loss, metrics=[metric], jit_compile=False)
     return model
 
 

@@ -7,8 +7,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from batchnorm_mechanics._processes import cores
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly, one_dnn_is_on
+from batchnorm_mechanics._workers import cores
 
 THREADS = 2
 ONE_DNN = "TF_ENABLE_ONEDNN_OPTS"

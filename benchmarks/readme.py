@@ -13,12 +13,12 @@ import worlds_page
 import worlds_record
 
 STUDIES, ACCURACY = "studies.json", "accuracy.json"
-# By what the README calls them: the study of 100 steps an epoch, and the one of 916.
+# By what the README calls them: the study of 100 batches an epoch, and the one of all 916.
 _STATISTICS = {
     "Keras's layer": ("keras-100", "keras-916"),
     "our layer, the same moving average": ("average-100", "average-916"),
     "Algorithm 2 of the paper": ("algorithm2-100", "algorithm2-916"),
-    "momentum reversed": ("reversed-100", "reversed-916"),
+    "reversed momentum": ("reversed-100", "reversed-916"),
     "Keras's layer, two called with `training=True`": (None, "keras-916-baked"),
 }
 
@@ -88,11 +88,11 @@ def studies(results):
         [name, *("" if one is None else _accuracy(by_name[one]) for one in pair)]
         for name, pair in _STATISTICS.items()
     ]
-    header = ["statistics of inference", "100 steps an epoch", "916 steps an epoch"]
+    header = ["statistics of inference", "100 of 916 batches an epoch", "all 916"]
     effects = results["effects"]
-    steps = [one for one in effects if one["factor"] == "steps an epoch"]
-    least, most = _range(one["difference"] for one in steps)
-    low, high = min(one["low"] for one in steps), max(one["high"] for one in steps)
+    batches = [one for one in effects if one["factor"] == "batches an epoch"]
+    least, most = _range(one["difference"] for one in batches)
+    low, high = min(one["low"] for one in batches), max(one["high"] for one in batches)
     published = {name: study["summary"]["test"]["published"] for name, study in by_name.items()}
     gap = published["keras-916-baked"] - published["algorithm2-100"]
     averages = [one for one in effects if one["from"].startswith("average-")]

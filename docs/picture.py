@@ -6,7 +6,7 @@ from pathlib import Path
 
 import vl_convert
 
-from batchnorm_mechanics.studies.figures import accuracies
+from batchnorm_mechanics.studies.charts import accuracies
 
 PICTURE = Path(__file__).with_name("reproduce.svg")
 

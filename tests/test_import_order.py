@@ -15,7 +15,6 @@ ORDER = (
     ("core",),
     ("statistics",),
     ("layers",),
-    ("training",),
     ("tracing", "conformance", "studies", "doctor", "distribute"),
     ("explorer",),
     ("cli",),

@@ -2,14 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batchnorm_mechanics.cli.exit_codes import INTERRUPTED
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.studies.config import Engine
     from batchnorm_mechanics.studies.reproduce import Request
 
 
@@ -36,9 +35,6 @@ def reproduce(  # noqa: PLR0913 - each is an option
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the data, few steps: under a minute.")
     ] = False,
-    engine: Annotated[
-        str, typer.Option(help="'compiled', our training loop, or 'fit', Keras's own.")
-    ] = "compiled",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
@@ -73,7 +69,6 @@ def reproduce(  # noqa: PLR0913 - each is an option
         out=out,
         quick=quick,
         paper_steps=paper_steps,
-        engine=cast("Engine", engine),  # `plan` checks it.
     )
     _reproduce(request, as_json=as_json)
 
@@ -83,9 +78,9 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
 
     from batchnorm_mechanics._io.files import is_out_of_space
     from batchnorm_mechanics.studies import reproduce as job
-    from batchnorm_mechanics.studies.progress import Display
     from batchnorm_mechanics.studies.report import write_report
-    from batchnorm_mechanics.studies.tables import print_results
+    from batchnorm_mechanics.studies.runs import disk_full
+    from batchnorm_mechanics.studies.terminal import Display, print_results
 
     # Progress goes to standard error, so that standard output holds the results alone.
     log = Console(stderr=True)
@@ -102,7 +97,7 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
         write_report(results, report)
     except OSError as error:
         if is_out_of_space(error):
-            raise job.disk_full(plan.folder.path) from error
+            raise disk_full(plan.folder.path) from error
         raise
     if as_json:
         from batchnorm_mechanics._io import json

@@ -1,20 +1,22 @@
 """Judge many subjects, each in a process of its own, so that none can stop the run."""
 
-import multiprocessing
-import signal
+import importlib
+import os
 import time
-from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from typing import Any
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
-from batchnorm_mechanics._processes import cores, stop
-from batchnorm_mechanics.conformance import worker
+from batchnorm_mechanics._workers import Call, CallError, Course, LostError, cores, side_by_side
 from batchnorm_mechanics.conformance.cases import CASES, Case
+from batchnorm_mechanics.conformance.conventions import find_conventions
+from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.judge import explain, judge, telling
+from batchnorm_mechanics.conformance.questions import in_one_line
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
-from batchnorm_mechanics.conformance.worker import Job, Judged
+from batchnorm_mechanics.conformance.subject import Subject
 
 LIMIT = 60.0
 # Importing TensorFlow and a peer takes seconds, and on a busy machine a minute.
@@ -24,6 +26,8 @@ _PATIENCE = 3
 # They compile for each shape; begun last, they would keep one core busy while the others wait.
 _LONG = ("bnm.layer-compiled", "flax")
 _REGISTRY = "batchnorm_mechanics.conformance.subjects:resolve"
+
+Judged = tuple[CaseResult, Evidence | None]
 
 
 @dataclass(frozen=True)
@@ -87,25 +91,15 @@ def conform_all(
         InputError: a spec is nothing that can be judged.
         FailureError: this program itself failed in a worker.
     """
-    context = multiprocessing.get_context("spawn")
     count = max(1, min(cores(), len(specs)))
-    threads = max(1, cores() // count)
-    waiting = deque(
-        _Course(spec, tuple(cases), limit, resolve, threads) for spec in sorted(specs, key=_place)
-    )
-    running: list[_Course] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < count:
-                running.append(waiting.popleft())
-                running[-1].start(context)
-            _wait(running)
-            for course in list(running):
-                yield from course.proceed(context)
-                if course.ended:
-                    running.remove(course)
-    finally:
-        stop([course.process for course in running if course.process is not None])
+    courses = [
+        Course(
+            partial(_Examiner, spec, resolve, max(1, cores() // count)),
+            _Examination(spec, tuple(cases), limit).steps(),
+        )
+        for spec in sorted(specs, key=_place)
+    ]
+    yield from side_by_side(courses, count=count)
 
 
 def _place(spec: str) -> int:
@@ -113,172 +107,175 @@ def _place(spec: str) -> int:
     return 0 if ":" in spec else 1 if spec in _LONG else 2
 
 
-def _wait(running: list["_Course"]) -> None:
-    """Sleep until a worker has something to say, has ended, or is out of time."""
-    objects = [thing for course in running for thing in course.watched()]
-    left = min(course.deadline for course in running) - time.monotonic()
-    wait(objects, timeout=max(0.0, left))
+class _UnusableError(Exception):
+    """There is no subject to be had: its module or its constructor raised, or never returned."""
 
 
 @dataclass
-class _Course:
-    """One subject's way through the cases, in one worker after another."""
+class _Examination:
+    """One subject's way through the cases, in one process after another."""
 
     spec: str
     cases: tuple[Case, ...]
     limit: float
-    resolve: str
-    threads: int
     name: str = ""
     description: str = ""
-    conventions: Conventions | None = None
+    conventions: Conventions = field(default_factory=Conventions)
     judged: list[Judged] = field(default_factory=list)
-    silent: int = 0
-    asked: int = 0
-    stage: str = "start"
-    begun: float | None = None
-    deadline: float = 0.0
-    process: Any = None
-    connection: Connection | None = None
-    ended: bool = False
+    has_subject: bool = False
+    began: float = 0.0
 
-    def start(self, context: Any) -> None:
-        """Start a worker on what is left."""
-        if self.begun is None:
-            self.begun = time.monotonic()
-        ours, theirs = context.Pipe(duplex=False)
-        left = self.cases[self.asked :]
-        job = Job(self.spec, self.resolve, left, self.conventions, tuple(self.judged), self.threads)
-        self.process = context.Process(target=worker.work, args=(job, theirs), daemon=True)
-        self.process.start()
-        # Ours is then the only end left in this process, and a dead worker's pipe reads as ended.
-        theirs.close()
-        self.connection = ours
-        self._enter("start", max(_START_LIMIT, self.limit))
-
-    def watched(self) -> list[Any]:
-        """Return what becomes ready when the worker has something to say, or has ended."""
-        return [self.process.sentinel, *([] if self.connection is None else [self.connection])]
-
-    def _enter(self, stage: str, limit: float | None = None) -> None:
-        self.stage = stage
-        self.deadline = time.monotonic() + (self.limit if limit is None else limit)
-
-    def _enter_next(self) -> None:
-        if self.asked < len(self.cases):
-            self._enter("case")
-        else:
-            self._enter("explanation", max(LIMIT, self.limit))
-
-    def proceed(self, context: Any) -> Generator[Event]:
-        """Take in what the worker has said; replace it if it has ended or is out of time."""
-        for message in self._messages():
-            yield from self._take(message)
-            if self.ended:
-                self._close()
-                return
-        if not self.process.is_alive() and self.connection is None:
-            yield from self._lost(context, _how_it_ended(self.process.exitcode))
-        elif time.monotonic() >= self.deadline:
-            yield from self._lost(context, f"no answer within {self.limit:g} s")
-
-    def _messages(self) -> Generator[Any]:
+    def steps(self) -> Generator[Any, Any, None]:
+        """Yield calls of an examiner, and events."""
+        self.began = time.monotonic()
         try:
-            while self.connection is not None and self.connection.poll():
-                yield self.connection.recv()
-        except (EOFError, OSError):
-            # The worker is ending; how, its exit code will say.
-            self.connection = None
+            yield from self._start()
+            yield Begun(self.spec, len(self.cases))
+            yield from self._find_conventions()
+            yield from self._ask_all()
+            yield from self._explain()
+        except _UnusableError as error:
+            yield self._note(_failed("start", str(error), 0.0))
+            yield from self._skip("not asked: there is no subject")
+            yield self._end(self._results())
+        except CallError as error:
+            raise FailureError(
+                f"conform: this program failed while it judged {self.spec}; please report it.\n"
+                f"{error.trace}"
+            ) from error
 
-    def _take(self, message: Any) -> Generator[Event]:
-        match message:
-            case worker.Refused(text):
-                raise InputError(text)
-            case worker.Broken(trace):
-                raise FailureError(
-                    f"conform: this program failed while it judged {self.spec}; please report "
-                    f"it.\n{trace}"
+    def _start(self) -> Generator[Any, Any, None]:
+        try:
+            found = yield Call(_Examiner.start, limit=max(_START_LIMIT, self.limit))
+        except LostError as error:
+            raise _UnusableError(str(error)) from error
+        if isinstance(found, str):
+            raise _UnusableError(found)
+        self.name, self.description = found
+        self.has_subject = True
+
+    def _call(self, function: Callable[..., Any], *args: Any, limit: float) -> Any:
+        """Call the examiner, a new one with the subject if the last one was lost."""
+        if not self.has_subject:
+            yield from self._start()
+        try:
+            return (yield Call(function, args, limit))
+        except LostError:
+            self.has_subject = False
+            raise
+
+    def _find_conventions(self) -> Generator[Any, Any, None]:
+        try:
+            self.conventions = yield from self._call(_Examiner.find_conventions, limit=self.limit)
+        except LostError as error:
+            yield self._note(_failed("conventions", str(error), self.limit))
+
+    def _ask_all(self) -> Generator[Any, Any, None]:
+        silent = 0
+        for case in self.cases:
+            if silent == _PATIENCE:
+                yield from self._skip(f"not asked: {_PATIENCE} cases in a row gave no answer")
+                return
+            try:
+                judged = yield from self._call(
+                    _Examiner.judge, case, self.conventions, limit=self.limit
                 )
-            case worker.Unusable(reason):
-                yield from self._give_up("start", reason)
-            case worker.Ready(name, description):
-                if not self.name:
-                    self.name, self.description = name, description
-                    yield Begun(self.spec, len(self.cases))
-                self._enter("conventions")
-            case worker.Found(conventions):
-                self.conventions = conventions
-                self._enter_next()
-            case worker.Answered(judged):
-                self.silent = 0
-                yield self._note(judged)
-            case worker.Explained(cases):
-                yield self._end(cases)
+                silent = 0
+            except LostError as error:
+                judged = _failed(case.name, str(error), self.limit, group=case.group)
+                silent += 1
+            yield self._note(judged)
+
+    def _explain(self) -> Generator[Any, Any, None]:
+        """Ask for what explains all failures together."""
+        limit = max(LIMIT, self.limit)
+        try:
+            yield self._end((yield from self._call(_Examiner.explain, self.judged, limit=limit)))
+        except LostError as error:
+            trouble = f"what explains the failures of {self.name} was not found out; {error}"
+            yield self._end(self._results(), trouble)
 
     def _note(self, judged: Judged) -> Event:
         self.judged.append(judged)
-        self.asked += 1
-        self._enter_next()
         return CaseJudged(self.spec, judged[0])
 
-    def _lost(self, context: Any, reason: str) -> Generator[Event]:
-        """Go on without the worker, which is dead or must be ended."""
-        self._close()
-        if self.stage == "start":
-            yield from self._give_up("start", reason)
-            return
-        if self.stage == "explanation":
-            trouble = f"what explains the failures of {self.name} was not found out; {reason}"
-            yield self._end(tuple(result for result, _ in self.judged), trouble)
-            return
-        if self.stage == "conventions":
-            self.conventions = Conventions()
-            result = _failed("conventions", "conventions", reason, self.limit)
-            self.judged.append((result, None))
-            yield CaseJudged(self.spec, result)
-        else:
-            case = self.cases[self.asked]
-            self.silent += 1
-            yield self._note((_failed(case.name, case.group, reason, self.limit), None))
-        if self.silent >= _PATIENCE:
-            yield from self._skip(f"not asked: {_PATIENCE} cases in a row gave no answer")
-        self.start(context)
-
-    def _give_up(self, stage: str, reason: str) -> Generator[Event]:
-        """End with a failure that belongs to no case."""
-        result = _failed(stage, stage, reason, 0.0)
-        self.judged.append((result, None))
-        yield CaseJudged(self.spec, result)
-        yield from self._skip("not asked: there is no subject")
-        yield self._end(tuple(result for result, _ in self.judged))
-
     def _skip(self, reason: str) -> Generator[Event]:
-        for case in self.cases[self.asked :]:
-            yield self._note((CaseResult(case.name, case.group, "skipped", reason=reason), None))
+        """Note the cases that were not asked."""
+        asked = {result.case for result in self._results()}
+        for case in self.cases:
+            if case.name not in asked:
+                skipped = CaseResult(case.name, case.group, "skipped", reason=reason)
+                yield self._note((skipped, None))
 
-    def _end(self, cases: tuple[CaseResult, ...], trouble: str | None = None) -> Event:
-        self.ended = True
+    def _results(self) -> tuple[CaseResult, ...]:
+        return tuple(result for result, _ in self.judged)
+
+    def _end(self, results: tuple[CaseResult, ...], trouble: str | None = None) -> Event:
         report = Report(
             name=self.name or self.spec,
             description=self.description,
-            conventions=self.conventions or Conventions(),
-            cases=cases,
-            seconds=0.0 if self.begun is None else time.monotonic() - self.begun,
+            conventions=self.conventions,
+            cases=results,
+            seconds=time.monotonic() - self.began,
         )
         return Ended(self.spec, report, trouble)
 
-    def _close(self) -> None:
-        stop([self.process])
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+
+def _failed(case: str, reason: str, seconds: float, *, group: str | None = None) -> Judged:
+    checks = (Check("answer", False, reason=reason),)
+    return CaseResult(case, group or case, "fail", checks, None, seconds), None
 
 
-def _failed(case: str, group: str, reason: str, seconds: float) -> CaseResult:
-    return CaseResult(case, group, "fail", (Check("answer", False, reason=reason),), None, seconds)
+class _Examiner:
+    """In a worker process: has a subject, and asks it.
 
+    Args:
+        spec: whom to judge.
+        resolve: `module:function` that makes a subject of a spec.
+        threads: how many threads the subject may use.
+    """
 
-def _how_it_ended(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"its process was ended by signal {-code}, {signal.Signals(-code).name}"
-    return f"its process ended with exit code {code}"
+    _subject: Subject
+
+    def __init__(self, spec: str, resolve: str, threads: int) -> None:
+        self._spec = spec
+        self._resolve = resolve
+        # Libraries are kept off the GPU and to their share of processors before any is imported,
+        # by the environment: a subject needs TensorFlow, or another, or none, and each costs
+        # seconds. The arrays are small, and several processes cannot share a GPU's memory.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ[name] = str(threads)
+        # Else each process prints that this machine's oneDNN has no half precision, as an error.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def start(self) -> tuple[str, str] | str:
+        """Return the subject's name and description, or why there is no subject."""
+        module, _, function = self._resolve.partition(":")
+        resolve: Callable[[str], Subject] = getattr(importlib.import_module(module), function)
+        try:
+            subject = resolve(self._spec)
+            # What is found out when it is first asked for may raise as well, and must not later.
+            _ = subject.abilities, subject.declared_momentum, subject.takes_epsilon, subject.lacks
+        except InputError:
+            raise
+        except Exception as error:  # A user's module may raise anything.
+            return f"raised {in_one_line(error)}"
+        self._subject = subject
+        return subject.name, subject.description
+
+    def find_conventions(self) -> Conventions:
+        """Return the conventions that the subject follows."""
+        return find_conventions(self._subject)
+
+    def judge(self, case: Case, conventions: Conventions) -> Judged:
+        """Return what came of a case, with its evidence if it tells of a mistake."""
+        result, evidence = judge(self._subject, case, conventions)
+        # The arrays of the others need not travel.
+        return result, evidence if telling(result, evidence) else None
+
+    def explain(self, judged: Sequence[Judged]) -> tuple[CaseResult, ...]:
+        """Return the results with what explains their failures."""
+        results, evidence = zip(*judged, strict=True) if judged else ((), ())
+        return explain(results, evidence)

@@ -76,8 +76,8 @@ class Watch(keras.callbacks.Callback):
     None for others, for frozen layers, and where a moving average has forgotten all it was by the
     next time that the callback is called: it then equals the average of those batches, and their
     difference, which the gap follows from, is rounding. So it is at a momentum below 0.48, or
-    where more than 3 / (1 - momentum) batches lie between two calls, as can be in `fit_compiled`
-    or with `steps_per_execution`. The drift is always known.
+    where more than 3 / (1 - momentum) batches lie between two calls, as can be with
+    `steps_per_execution`. The drift is always known.
 
     A batch is taken to update each layer once for each call in the graph; in a `train_step` of
     one's own that runs the model several times, the gap comes out too large.

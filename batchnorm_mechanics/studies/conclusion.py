@@ -1,76 +1,30 @@
-"""Say why the published custom runs scored lower, from nothing but the measured effects.
+"""Say what the measured numbers mean: why published runs scored lower, and which are missed.
 
 No outcome is written here: each sentence follows from a comparison of numbers, and other numbers
-give another sentence.
+give another sentence. The words are those of the table of effects.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from batchnorm_mechanics.studies.config import Study
-from batchnorm_mechanics.studies.registry import BAKED, LAYER, STATISTICS, STEPS, STUDIES
-from batchnorm_mechanics.studies.wording import capital, join, signed
+from batchnorm_mechanics.studies.registry import FACTORS, STUDIES, Settings, Study
+from batchnorm_mechanics.studies.runs import Run
 
-# A factor is a reason for a gap if it alone makes at least this share of it, and is ruled out as
-# one if even the upper end of its interval makes less.
+# A factor is no reason for a gap if even the upper end of its interval makes less of it than this.
 REASON_SHARE = 0.5
 
-
-@dataclass(frozen=True)
-class _Words:
-    """How sentences speak of a factor: its place in them, and which value the custom runs had."""
-
-    custom_side: str
-    subject: str
-    because: str
-    noun: str
-
-
-# What the published custom runs had otherwise than the published Keras run.
-_WORDS = {
-    STEPS: _Words(
-        "from",
-        "training {custom} steps an epoch instead of {keras}",
-        "training on {custom} steps an epoch instead of {keras}",
-        "the steps an epoch",
-    ),
-    STATISTICS: _Words(
-        "to",
-        "taking other running statistics than the moving average",
-        "their running statistics",
-        "the running statistics",
-    ),
-    LAYER: _Words("to", "taking our layer instead of Keras's", "the layer", "the layer"),
-    BAKED: _Words(
-        "from",
-        "leaving out the baked training=True",
-        "leaving out the baked training=True",
-        "the baked training=True",
-    ),
-}
+# Training accuracies closer than this, in points, print as the same number.
+_SAME = 0.005
 
 
 @dataclass(frozen=True)
 class _Loss:
-    """What the custom runs' value of a factor takes from test accuracy, in points."""
+    """What a published run's value of a factor costs, in points, in one comparison."""
 
+    change: str
     size: float
-    low: float | None
-    high: float | None
-    studies: tuple[str, str]
-    custom: str
-    keras: str
-
-
-@dataclass(frozen=True)
-class _Judgement:
-    """Which factors are the reasons for a gap, which are not, and which are open or unmeasured."""
-
-    reasons: tuple[str, ...]
-    ruled_out: tuple[str, ...]
-    undecided: tuple[str, ...]
-    unmeasured: tuple[str, ...]
+    interval: Sequence[float] | None
 
 
 def conclusion(
@@ -79,243 +33,241 @@ def conclusion(
     caveat: str | None = None,
     studies: Mapping[str, Study] = STUDIES,
 ) -> str:
-    """Say why the published custom runs scored lower, as far as the measured effects tell.
+    """Say why published runs scored lower than that with Keras's layer, as far as effects tell.
+
+    For each such run: how much lower it scored; which factors alone cost accuracy (95% intervals
+    above 0 in all comparisons), the largest first, with their shares of the gap; which are not the
+    reason (intervals that end below half of the gap); and what cannot be told.
 
     Args:
         effects: what `effects` in `summary` returned.
         caveat: why the runs cannot be compared with the published ones; None if they can.
         studies: the studies that the published figures are taken from.
-
-    Returns:
-        The published gap, what each factor does alone, and last the reason.
     """
-    parts = reasoning(effects, caveat=caveat, studies=studies)
-    return " ".join([parts["gap"], *parts["measured"], parts["verdict"]])
-
-
-def reasoning(
-    effects: Sequence[Mapping[str, Any]],
-    *,
-    caveat: str | None = None,
-    studies: Mapping[str, Study] = STUDIES,
-) -> dict[str, Any]:
-    """Return the sentences of `conclusion` by what they are.
-
-    A factor is a reason for a published gap if all its comparisons show a loss (95% intervals above
-    0) that makes at least half of the gap. It is ruled out if all its intervals end below that. It
-    is not decided in between, and without an interval.
-
-    Args:
-        effects: what `effects` in `summary` returned.
-        caveat: why the runs cannot be compared with the published ones; None if they can.
-        studies: the studies that the published figures are taken from.
-
-    Returns:
-        gap, how much lower the custom runs scored; measured, a list with a sentence for each
-        factor, the largest effect first; and verdict.
-    """
-    keras, gaps = _published_gaps(studies)
-    losses = _losses(effects)
-    ranked = sorted(losses, key=lambda name: -max(abs(loss.size) for loss in losses[name]))
-    measured = []
-    for place, name in enumerate(ranked):
-        shares = _shares(name, losses[name], gaps, studies) if place == 0 and not caveat else ""
-        measured.append(_measured(name, losses[name]) + shares + ".")
-    if measured:
-        where = "" if caveat is None else f" in {caveat}"
-        measured[0] = f"Changed alone{where}: {measured[0][0].lower()}{measured[0][1:]}"
-
-    gap_texts = [f"{gap:.2f} ({name})" for name, gap in gaps.items()]
-    return {
-        "gap": f"On test, the published custom runs scored {join(gap_texts)} points lower than the "
-        f"published Keras run ({keras}).",
-        "measured": measured,
-        "verdict": f"{capital(caveat)} cannot say why the published custom runs scored lower."
-        if caveat
-        else " ".join(_verdicts(losses, gaps, studies)),
-    }
-
-
-def _published_gaps(studies: Mapping[str, Study]) -> tuple[str, dict[str, float]]:
-    """Return the published Keras study, and by how much each custom one scored lower on test."""
-    tests = {
-        name: study.published.test
-        for name, study in studies.items()
+    published = {
+        study: study.published.test
+        for study in studies.values()
         if study.published and study.published.test is not None
     }
-    keras = next(name for name in tests if studies[name].settings.statistics == "keras-layer")
-    gaps = {name: tests[keras] - test for name, test in tests.items() if name != keras}
-    return keras, {name: gap for name, gap in gaps.items() if gap > 0}
+    keras = next(study for study in published if study.settings.statistics == "keras-layer")
+    sentences = []
+    for study, test in published.items():
+        gap = published[keras] - test
+        if gap > 0:
+            sentences.append(
+                f"On test, {_named(study)} was published {gap:.2f} points below "
+                f"{keras.name if sentences else _named(keras)}."
+            )
+            if caveat is None:
+                sentences += _reasons(study, keras, gap, effects, studies)
+    if caveat is not None:
+        sentences.append(f"{caveat[0].upper()}{caveat[1:]} cannot say why.")
+    return " ".join(sentences)
 
 
-def _losses(effects: Sequence[Mapping[str, Any]]) -> dict[str, list[_Loss]]:
-    """Turn effects so that a positive size means: lower with the custom runs' value."""
-    losses: dict[str, list[_Loss]] = {}
-    for effect in effects:
-        words = _WORDS.get(effect["factor"])
-        if words is None:
-            continue
-        size, low, high = effect["difference"], effect["low"], effect["high"]
-        custom, keras = effect["from_value"], effect["to_value"]
-        if words.custom_side == "to":
-            custom, keras = keras, custom
-            size = -size
-            low, high = (None, None) if low is None else (-high, -low)
-        studies = (effect["from"], effect["to"])
-        loss = _Loss(size, low, high, studies, custom, keras)
-        losses.setdefault(effect["factor"], []).append(loss)
-    return losses
+def _named(study: Study) -> str:
+    return f"{study.name} ({study.title})"
 
 
-def _measured(name: str, losses: Sequence[_Loss]) -> str:
-    """Say what a factor does when it alone is changed."""
-    subject = _WORDS[name].subject.format(custom=losses[0].custom, keras=losses[0].keras)
-    low, high = (round(size, 2) for size in _ends(loss.size for loss in losses))
-    if low > 0:
-        change, sign = f"lowers test accuracy by {_range(low, high)} points", 1
-    elif low == high == 0:
-        change, sign = "does not change test accuracy, to 0.01 points", -1
+def _reasons(
+    run: Study,
+    keras: Study,
+    gap: float,
+    effects: Sequence[Mapping[str, Any]],
+    studies: Mapping[str, Study],
+) -> Iterator[str]:
+    """Say what the effects tell of one gap."""
+    costs, innocent, undecided = {}, [], []
+    for factor, losses in _losses(effects, run, keras, studies).items():
+        intervals = [loss.interval for loss in losses]
+        if not losses:
+            undecided.append(f"{factor} (not measured)")
+        elif all(interval and interval[0] > 0 for interval in intervals):
+            size = sum(loss.size for loss in losses) / len(losses)
+            costs[f"{factor} ({losses[0].change})"] = size
+        elif all(interval and interval[1] < REASON_SHARE * gap for interval in intervals):
+            innocent.append(factor)
+        else:
+            undecided.append(factor)
+    if costs:
+        largest_first = sorted(costs.items(), key=lambda item: -item[1])
+        shares = [
+            f"{text} costs {size:.2f} points, {size / gap:.0%} of that"
+            for text, size in largest_first
+        ]
+        yield f"Changed alone, {_listed(shares)}."
     else:
-        change, sign = f"changes test accuracy by {_signed_range(-high, -low)} points", -1
-    return f"{capital(subject)} {change} ({_certainty(losses, sign)})"
+        yield "Nothing that was changed alone is shown to cost any of that."
+    if innocent:
+        yield f"Not the reason, with intervals below half of it: {_listed(innocent)}."
+    if undecided:
+        yield f"Cannot be told: {_listed(undecided)}."
 
 
-def _ends(values: Iterable[float]) -> tuple[float, float]:
-    values = list(values)
-    return min(values), max(values)
+def _losses(
+    effects: Sequence[Mapping[str, Any]],
+    run: Study,
+    keras: Study,
+    studies: Mapping[str, Study],
+) -> dict[str, list[_Loss]]:
+    """Return what is measured of each factor in which a run differs from the Keras run."""
+    found: dict[str, list[_Loss]] = {
+        factor.name: []
+        for factor in FACTORS
+        if _sign(factor.from_study, factor.to_study, run, keras, studies)
+    }
+    for effect in effects:
+        sign = _sign(effect["from"], effect["to"], run, keras, studies)
+        if sign == 0:
+            continue
+        mine, other = (effect["from_value"], effect["to_value"])[::sign]
+        interval = None
+        if effect["low"] is not None:
+            interval = sorted((sign * effect["low"], sign * effect["high"]))
+        loss = _Loss(f"{mine} instead of {other}", sign * effect["difference"], interval)
+        found.setdefault(effect["factor"], []).append(loss)
+    return found
 
 
-def _range(low: float, high: float) -> str:
-    return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+def _sign(
+    from_study: str, to_study: str, run: Study, keras: Study, studies: Mapping[str, Study]
+) -> int:
+    """Say on which side of a comparison of two studies a run is, when the Keras run is opposite.
+
+    Returns:
+        1 for the first, whose gain is the run's loss; -1 for the second; 0 if the two runs do not
+        differ in what the two studies differ in.
+    """
+    one, other = (asdict(studies[name].settings) for name in (from_study, to_study))
+    changed = [key for key in one if one[key] != other[key]]
+
+    def alike(settings: Mapping[str, Any], study: Study) -> bool:
+        return all(settings[key] == getattr(study.settings, key) for key in changed)
+
+    is_from = alike(one, run) or alike(other, keras)
+    is_to = alike(other, run) or alike(one, keras)
+    return is_from - is_to
 
 
-def _signed_range(low: float, high: float) -> str:
-    return signed(low) if low == high else f"{signed(low)} to {signed(high)}"
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
-def _certainty(losses: Sequence[_Loss], sign: int) -> str:
-    """Say how many comparisons there were, and what their intervals hold.
+def misses(
+    summaries: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    runs_by_study: Mapping[str, Sequence[Run]],
+    studies: Mapping[str, Study],
+    *,
+    margin: float,
+) -> list[dict[str, Any]]:
+    """List the published figures outside our seeds' widened range, and what our runs say of each.
 
     Args:
-        losses: the comparisons.
-        sign: 1 to give the intervals of the loss, -1 for those of the change.
+        summaries: what `summarize` in `summary` returned, by study.
+        runs_by_study: the runs of each study.
+        studies: the studies as they were run.
+        margin: by how many points the seeds' range was widened.
+
+    Returns:
+        For each such figure: study, metric, published, low and high (the widened range), and why.
     """
-    intervals = [
-        (loss.low, loss.high) for loss in losses if loss.low is not None and loss.high is not None
+    return [
+        {
+            "study": name,
+            "metric": metric,
+            "published": found["published"],
+            "low": found["min"] - margin,
+            "high": found["max"] + margin,
+            "why": f"{_distance(found, len(runs_by_study[name]))} "
+            f"{_beside_twin(name, metric, runs_by_study, studies)}",
+        }
+        for name, summary in summaries.items()
+        for metric, found in summary.items()
+        if found["within"] is False
     ]
-    comparisons = "" if len(losses) == 1 else f"{len(losses)} comparisons, "
-    if not intervals:
-        return f"{comparisons}one seed, so no interval"
-    low, high = _ends(sign * end for interval in intervals for end in interval)
-    ends = f"{low:.2f} to {high:.2f}" if sign == 1 and low > 0 else _signed_range(low, high)
-    holding = sum(low <= 0 <= high for low, high in intervals)
-    if len(intervals) == 1:
-        holds = "which includes 0" if holding else "without 0"
-        return f"{comparisons}95% interval {ends}, {holds}"
-    holds = {0: "none with 0 in it", len(intervals): "all with 0 in them"}.get(
-        holding, f"{holding} of them with 0 in it"
+
+
+def _distance(found: Mapping[str, Any], seeds: int) -> str:
+    """Say how far a published figure is from what our seeds gave."""
+    below = found["published"] < found["min"]
+    end, word, side = (
+        (found["min"], "lowest", "below") if below else (found["max"], "highest", "above")
     )
-    return f"{comparisons}95% intervals within {ends}, {holds}"
+    far = f"{abs(found['published'] - end):.2f} points {side}"
+    if seeds == 1:
+        return f"It is {far} our only seed ({end:.2f}), which has no spread to compare with."
+    text = f"It is {far} the {word} of our {seeds} seeds ({end:.2f})"
+    if not found["std"]:
+        return f"{text}, which all gave the same."
+    deviations = abs(found["published"] - found["mean"]) / found["std"]
+    return f"{text} and {deviations:.1f} of their standard deviations from their mean."
 
 
-def _shares(
-    name: str, losses: Sequence[_Loss], gaps: Mapping[str, float], studies: Mapping[str, Study]
+def _beside_twin(
+    name: str,
+    metric: str,
+    runs_by_study: Mapping[str, Sequence[Run]],
+    studies: Mapping[str, Study],
 ) -> str:
-    """Compare the largest effect with the published gaps."""
-    parts = []
-    for run, gap in gaps.items():
-        size = _mean_size(_relevant(name, losses, studies[run], studies))
-        if size is not None and size > 0:
-            parts.append(f"{100 * size / gap:.0f}% of the gap of {run}")
-    return f": {join(parts)}" if parts else ""
+    """Say what a study shows that trains alike: whether running statistics can move the figure."""
+    twin = _twin(name, runs_by_study, studies)
+    if twin is None:
+        return (
+            "The source gives one run and no spread, and nothing that our runs vary explains the "
+            "difference."
+        )
+    mine, other = ({run.seed: run for run in runs_by_study[each]} for each in (name, twin))
+    pairs = [(mine[seed], other[seed]) for seed in mine.keys() & other.keys()]
+    largest = max(abs(one.train - two.train) for one, two in pairs)
+    text = f"{_named(studies[twin])} differs from it in its running statistics only"
+    if largest >= _SAME:
+        return (
+            f"{text}, yet with the same seed the training accuracies differ by up to "
+            f"{largest:.2f} points, which they should not."
+        )
+    text += (
+        ", which training never reads, and with the same seed has the same training accuracy "
+        f"(largest difference {largest:.2f} points, seeds: {len(pairs)})."
+    )
+    apart = _published_difference(studies[name], studies[twin], "train")
+    if apart is None or abs(apart) < _SAME:
+        return text
+    text += (
+        f" The two published runs are {abs(apart):.2f} points apart in training accuracy: "
+        "something else than the statistics was not the same in them, such as the random start."
+    )
+    apart = _published_difference(studies[name], studies[twin], metric)
+    if metric == "train" or apart is None:
+        return text
+    ours = sum(getattr(one, metric) - getattr(two, metric) for one, two in pairs) / len(pairs)
+    return f"{text} On {metric} they are {apart:+z.2f} points apart, ours {ours:+z.2f}."
 
 
-def _relevant(
-    name: str, losses: Sequence[_Loss], run: Study, studies: Mapping[str, Study]
-) -> list[_Loss]:
-    """Choose the comparisons of a factor that speak for a published run.
+def _published_difference(study: Study, twin: Study, metric: str) -> float | None:
+    """Return the difference of two published figures, None where one is missing."""
+    figures = [each.published and getattr(each.published, metric) for each in (study, twin)]
+    return None if None in figures else figures[0] - figures[1]
 
-    Those with the same running statistics, if there are any; else all of them, unless the factor
-    is the statistics themselves: what one kind does says nothing of another.
+
+def _twin(
+    name: str, runs_by_study: Mapping[str, Sequence[Run]], studies: Mapping[str, Study]
+) -> str | None:
+    """Find a study that trains alike with a seed of this one, best one with a published training.
+
+    Keras's own layer has no twin: another layer rounds otherwise.
     """
-    kind = run.settings.statistics
-    own = [
-        loss for loss in losses if any(studies[s].settings.statistics == kind for s in loss.studies)
+
+    def training(settings: Settings) -> Settings:
+        return replace(settings, statistics="moving-average", reset_each_epoch=False)
+
+    no_twins = ("keras-layer", "none")
+    seeds = {run.seed for run in runs_by_study[name]}
+    twins = [
+        other
+        for other, runs in runs_by_study.items()
+        if other != name
+        and not {studies[each].settings.statistics for each in (name, other)} & {*no_twins}
+        and training(studies[other].settings) == training(studies[name].settings)
+        and seeds & {run.seed for run in runs}
     ]
-    return own or ([] if name == STATISTICS else list(losses))
-
-
-def _mean_size(losses: Sequence[_Loss]) -> float | None:
-    return sum(loss.size for loss in losses) / len(losses) if losses else None
-
-
-def _judge(
-    losses: Mapping[str, Sequence[_Loss]], run: Study, gap: float, studies: Mapping[str, Study]
-) -> _Judgement:
-    """Sort the factors by what their intervals say of one published gap."""
-    sorted_out: dict[str, list[str]] = {"reason": [], "out": [], "open": [], "unmeasured": []}
-    needed = REASON_SHARE * gap
-    for name in _WORDS:
-        mine = _relevant(name, losses.get(name, ()), run, studies)
-        size = _mean_size(mine)
-        if size is None:
-            kind = "unmeasured"
-        elif all(_above(loss.low, 0) for loss in mine) and size >= needed:
-            kind = "reason"
-        elif all(loss.high is not None and loss.high < needed for loss in mine):
-            kind = "out"
-        else:
-            kind = "open"
-        sorted_out[kind].append(name)
-    return _Judgement(*(tuple(names) for names in sorted_out.values()))
-
-
-def _above(value: float | None, bound: float) -> bool:
-    return value is not None and value > bound
-
-
-def _verdicts(
-    losses: Mapping[str, Sequence[_Loss]], gaps: Mapping[str, float], studies: Mapping[str, Study]
-) -> list[str]:
-    """Say the reason, once for all published runs that have the same."""
-    if not losses:
-        return [
-            "None of the differences between those runs was measured here, so these runs do not "
-            "say why."
-        ]
-    by_judgement: dict[_Judgement, list[str]] = {}
-    for run, gap in gaps.items():
-        by_judgement.setdefault(_judge(losses, studies[run], gap, studies), []).append(run)
-    return [_verdict(judgement, runs, losses) for judgement, runs in by_judgement.items()]
-
-
-def _verdict(
-    judgement: _Judgement, runs: Sequence[str], losses: Mapping[str, Sequence[_Loss]]
-) -> str:
-    nouns = {
-        kind: [_WORDS[name].noun for name in getattr(judgement, kind)]
-        for kind in ("ruled_out", "undecided", "unmeasured")
-    }
-    limits = [
-        f"{text}: {join(nouns[kind])}"
-        for kind, text in (("undecided", "not decided"), ("unmeasured", "not measured"))
-        if nouns[kind]
-    ]
-    limit = f" ({'; '.join(limits)})" if limits else ""
-
-    if not judgement.reasons:
-        if not limits:
-            limit = ": none of the measured differences makes half of the gap"
-        return f"These runs do not show why {join(runs)} scored lower{limit}."
-    because = join(
-        [
-            _WORDS[name].because.format(custom=losses[name][0].custom, keras=losses[name][0].keras)
-            for name in judgement.reasons
-        ]
-    )
-    out = nouns["ruled_out"]
-    instead = f", and not because of {join(out, 'or')}" if out else ""
-    return (
-        f"The published {'run' if len(runs) == 1 else 'runs'} {join(runs)} scored lower mainly "
-        f"because of {because}{instead}{limit}."
-    )
+    return max(twins, key=lambda other: studies[other].published is not None, default=None)

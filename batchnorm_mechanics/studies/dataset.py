@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import unpacked
-from batchnorm_mechanics.studies.config import Settings
+from batchnorm_mechanics.studies.registry import Settings
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from sklearn.preprocessing import StandardScaler
-
-    from batchnorm_mechanics.training import RowBatches
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -194,7 +192,7 @@ def prepare(digits: Digits, settings: Settings) -> Arrays:
 
     Example:
         >>> from batchnorm_mechanics.studies import dataset
-        >>> from batchnorm_mechanics.studies.config import Settings
+        >>> from batchnorm_mechanics.studies.registry import Settings
         >>> digits = dataset.load("mnist", minimum_rows=600)
         >>> arrays = dataset.prepare(digits, Settings("keras-layer", rows=600))
         >>> arrays.x_train.shape, arrays.x_val.shape, arrays.x_test.shape, arrays.y_val.shape
@@ -233,7 +231,7 @@ def rows_needed(settings: Settings) -> int:
 
     Example:
         >>> from batchnorm_mechanics.studies import dataset
-        >>> from batchnorm_mechanics.studies.config import Settings
+        >>> from batchnorm_mechanics.studies.registry import Settings
         >>> dataset.rows_needed(Settings("keras-layer"))
         65
     """
@@ -269,7 +267,7 @@ def steps_in_epoch(rows: int, settings: Settings) -> int:
 
     Example:
         >>> from batchnorm_mechanics.studies import dataset
-        >>> from batchnorm_mechanics.studies.config import Settings
+        >>> from batchnorm_mechanics.studies.registry import Settings
         >>> dataset.steps_in_epoch(55_000, Settings("keras-layer"))
         916
     """
@@ -279,38 +277,40 @@ def steps_in_epoch(rows: int, settings: Settings) -> int:
     return wanted if settings.stream == "continue" else min(whole, wanted)
 
 
-def training_batches(arrays: Arrays, settings: Settings, seed: int) -> "RowBatches":
-    """Return the batches of one epoch, or without end if the stream continues.
+def training_epochs(arrays: Arrays, settings: Settings, seed: int) -> "tf.data.Dataset":
+    """Return what `StudyModel` is trained on: an epoch, or epochs without end if they continue.
 
-    They are those of `from_tensor_slices(...).shuffle(rows, seed).batch(...)`, but quicker: row
-    numbers are shuffled and whole batches gathered. Each iteration shuffles anew, from `seed` and
-    TensorFlow's global seed. With `continue`, give `fit` the number from `steps_in_epoch`.
+    An element is an epoch: all images, all labels, the row numbers of its batches, filled up with
+    zeros to the batches of all rows, and the number of its batches. They are the batches of
+    `from_tensor_slices(...).shuffle(rows, seed).batch(...)`, but quicker: row numbers alone are
+    shuffled. Each iteration shuffles anew, from `seed` and TensorFlow's global seed. With
+    `continue`, give `fit` one step an epoch.
     """
     import tensorflow as tf
 
     rows = len(arrays.x_train)
+    steps, whole = steps_in_epoch(rows, settings), rows // settings.batch_size
     numbers = tf.data.Dataset.range(rows).shuffle(rows, seed=seed, reshuffle_each_iteration=True)
     batches = numbers.batch(settings.batch_size, drop_remainder=True)
     # Repeated as batches: none then holds rows of two passes, and perhaps one row twice.
-    steps = steps_in_epoch(rows, settings)
     batches = batches.repeat() if settings.stream == "continue" else batches.take(steps)
-    return _in_memory(arrays.x_train, arrays.y_train, batches)
-
-
-def evaluation_batches(
-    x: Floats, y: Floats, settings: Settings, *, batches: int | None = None
-) -> "RowBatches":
-    """Return the first `batches` or all, in the order of the rows, a last smaller one included."""
-    import tensorflow as tf
-
-    numbers = tf.data.Dataset.range(len(x)).batch(settings.batch_size)
-    return _in_memory(x, y, numbers.take(-1 if batches is None else batches))
-
-
-def _in_memory(x: Floats, y: Floats, numbers: "tf.data.Dataset") -> "RowBatches":
-    import tensorflow as tf
-
-    from batchnorm_mechanics.training import RowBatches
-
     with tf.device("CPU:0"):  # Where tf.data works, even if there is a GPU.
-        return RowBatches((tf.constant(x), tf.constant(y)), numbers)
+        images, labels = tf.constant(arrays.x_train), tf.constant(arrays.y_train)
+    return batches.batch(steps, drop_remainder=True).map(
+        lambda numbers: (
+            images,
+            labels,
+            tf.pad(numbers, [[0, max(0, whole - steps)], [0, 0]]),
+            tf.constant(steps),
+        )
+    )
+
+
+def evaluation_rows(
+    x: Floats, y: Floats, settings: Settings, *, batches: int | None = None
+) -> "tf.data.Dataset":
+    """Return the rows of the first `batches`, or all, as the one element that is evaluated."""
+    import tensorflow as tf
+
+    rows = None if batches is None else batches * settings.batch_size
+    return tf.data.Dataset.from_tensors((x[:rows], y[:rows]))

@@ -14,9 +14,9 @@ from batchnorm_mechanics.studies.summary import (
     METRICS,
     agreement,
     caveats,
+    count,
     effect_groups,
 )
-from batchnorm_mechanics.studies.wording import count, signed
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.studies.charts import Chart
@@ -52,7 +52,7 @@ def render(results: Mapping[str, Any]) -> str:
         by_section.setdefault(chart.section, []).append({"id": f"chart-{number}", "chart": chart})
     environment = templates(_TEMPLATES)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{value:.2f}"
-    environment.filters["signed"] = lambda value: signed(value).replace("-", "−")
+    environment.filters["signed"] = lambda value: f"{value:+z.2f}".replace("-", "−")
     environment.filters["setting"] = _setting
     environment.globals["count"] = count
     return environment.get_template("report.html.jinja").render(
@@ -62,7 +62,7 @@ def render(results: Mapping[str, Any]) -> str:
         margin=MARGIN,
         caveats=caveats(results),
         agreement=agreement(results),
-        groups=list(effect_groups(results["effects"])),
+        groups=effect_groups(results["effects"]),
         runs=sum(len(study["runs"]) for study in results["studies"]),
         seconds=sum(run["seconds"] for study in results["studies"] for run in study["runs"]),
         shared=_shared_settings(results["studies"]),
@@ -72,26 +72,26 @@ def render(results: Mapping[str, Any]) -> str:
 
 def _charts(results: Mapping[str, Any]) -> "list[Chart]":
     """Draw what there is to draw of the results."""
-    from batchnorm_mechanics.studies import curves, figures
+    from batchnorm_mechanics.studies import charts
 
     studies = results["studies"]
     mnist = [study for study in studies if not study["settings"]["track_inputs"]]
     paper = [study for study in studies if study["settings"]["track_inputs"]]
     found = []
     if mnist:
-        found += [figures.accuracies(mnist, metric) for metric in METRICS]
+        found += [charts.accuracies(mnist, metric) for metric in METRICS]
     if any(of["within"] is not None for study in studies for of in study["summary"].values()):
-        found.append(figures.distances(studies))
+        found.append(charts.distances(studies))
     if results["effects"]:
-        found.append(figures.effect_sizes(results["effects"]))
+        found.append(charts.effect_sizes(results["effects"]))
     if mnist:
-        found.append(curves.by_step(mnist))
+        found.append(charts.by_step(mnist))
     # The paper's runs have a chart of their own, and would stretch the scale of the others.
     shown = mnist or paper
-    found += [curves.learning_curves(shown, place) for place in range(min(2, len(shown)))]
+    found += [charts.learning_curves(shown, place) for place in range(min(2, len(shown)))]
     if paper:
-        found.append(curves.paper_accuracy(paper))
-        found += [curves.percentiles(study, paper) for study in paper]
+        found.append(charts.paper_accuracy(paper))
+        found += [charts.percentiles(study, paper) for study in paper]
     return found
 
 

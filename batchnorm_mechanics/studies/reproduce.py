@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchnorm_mechanics._exceptions import FailureError, InputError
+from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io import json
 from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics._version import __version__
-from batchnorm_mechanics.studies import workers
-from batchnorm_mechanics.studies.config import DEFAULT_ENGINE, ENGINES, Engine, Run, Study
+from batchnorm_mechanics._workers import cores
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
-from batchnorm_mechanics.studies.folder import OutputFolder
-from batchnorm_mechanics.studies.registry import STUDIES, quick, with_paper_steps
+from batchnorm_mechanics.studies.registry import STUDIES, Study, quick, with_paper_steps
+from batchnorm_mechanics.studies.runs import (
+    EpochEnded,
+    OutputFolder,
+    Run,
+    RunEnded,
+    Task,
+    run_all,
+)
 from batchnorm_mechanics.studies.summary import results, steps_per_epoch
 
 FIRST_SEED = 100
@@ -37,7 +43,6 @@ class Request:
         out: folder for results and artifacts.
         quick: a tenth of the data and few steps.
         paper_steps: length of the paper's own experiment.
-        engine: `compiled` trains by `fit_compiled`, `fit` by Keras's own `fit`.
     """
 
     studies: tuple[str, ...] = ()
@@ -46,7 +51,6 @@ class Request:
     out: Path = Path("results")
     quick: bool = False
     paper_steps: int = DEFAULT_PAPER_STEPS
-    engine: Engine = DEFAULT_ENGINE
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,14 @@ class Plan:
     folder: OutputFolder
     studies: dict[str, Study]
     wanted: frozenset[tuple[str, int]]
-    tasks: tuple[workers.Task, ...]
+    tasks: tuple[Task, ...]
 
 
 def plan(request: Request) -> Plan:
     """Check the request, load the data, open the folder, and find out what is still to do.
 
     Raises:
-        InputError: a study or the engine is not known, a number is below 1, or data or folder
+        InputError: a study is not known, a number is below 1, or data or folder
             cannot be used.
     """
     for name, value in (("seeds", request.seeds), ("paper_steps", request.paper_steps)):
@@ -84,11 +88,6 @@ def plan(request: Request) -> Plan:
                 f"reproduce: `{name}` must be 1 or more. Received: {name}={value}. "
                 "Leave it out for the default."
             )
-    if request.engine not in ENGINES:
-        raise InputError(
-            f"reproduce: `engine` must be 'compiled' or 'fit'. Received: "
-            f"engine={request.engine!r}. Leave it out for the first."
-        )
     names = request.studies or tuple(STUDIES)
     for name in names:
         if name not in STUDIES:
@@ -101,13 +100,13 @@ def plan(request: Request) -> Plan:
         (name, seed) for name in names for seed in range(FIRST_SEED, FIRST_SEED + request.seeds)
     )
     missing = wanted - _keys(folder.finished(studies))
-    tasks = [
-        workers.Task(studies[name], seed, folder.run_folder(name, seed)) for name, seed in missing
-    ]
+    tasks = [Task(studies[name], seed, folder.run_folder(name, seed)) for name, seed in missing]
     return Plan(request, digits, folder, studies, wanted, tuple(sorted(tasks, key=_order)))
 
 
-def carry_out(plan: Plan, on_event: Callable[[Any], None] = lambda event: None) -> None:
+def carry_out(
+    plan: Plan, on_event: Callable[[EpochEnded | RunEnded], None] = lambda event: None
+) -> None:
     """Do the plan's missing runs, keeping each as soon as it is done.
 
     Args:
@@ -118,19 +117,9 @@ def carry_out(plan: Plan, on_event: Callable[[Any], None] = lambda event: None) 
         InputError: the disk is full.
         FailureError: a run raised, or a worker process died.
     """
-    run = workers.run_all(plan.tasks, plan.request.data, engine=plan.request.engine)
-    with contextlib.closing(run) as events:
+    with contextlib.closing(run_all(plan.tasks, plan.request.data)) as events:
         for event in events:
-            if isinstance(event, workers.RunFailed):
-                raise (
-                    disk_full(plan.folder.path)
-                    if event.out_of_space
-                    else FailureError(
-                        f"reproduce: {event.task.study.name} with seed {event.task.seed} failed "
-                        f"with {event.error}. Finished runs are kept.\n{event.trace}"
-                    )
-                )
-            if isinstance(event, workers.RunEnded):
+            if isinstance(event, RunEnded):
                 plan.folder.finish(event.task.study, event.run)
             on_event(event)
 
@@ -149,15 +138,6 @@ def collect(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def disk_full(folder: Path) -> InputError:
-    """Return the error for a full disk."""
-    return InputError(
-        f"reproduce: `out` must be on a disk with room. Received: out={str(folder)!r}, which is "
-        "full. Finished runs are kept: make room and run the same command again, or name another "
-        "folder with --out."
-    )
-
-
 def _keys(runs: dict[str, list[Run]]) -> set[tuple[str, int]]:
     return {(name, run.seed) for name, of_study in runs.items() for run in of_study}
 
@@ -167,7 +147,7 @@ def _as_asked(study: Study, request: Request) -> Study:
     return quick(study) if request.quick else study
 
 
-def _order(task: workers.Task) -> tuple[Any, ...]:
+def _order(task: Task) -> tuple[Any, ...]:
     """Sort runs of the same inputs together, which prepares them once, and the long ones first."""
     settings = task.study.settings
     steps = settings.epochs * steps_per_epoch(settings)
@@ -192,7 +172,6 @@ def _conditions(request: Request, digits: Digits) -> dict[str, Any]:
         "data": digits.sha256,
         "quick": request.quick,
         "paper_steps": request.paper_steps,
-        "engine": request.engine,
     }
 
 
@@ -216,7 +195,7 @@ def _environment() -> dict[str, Any]:
         **{name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")},
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": workers.cores(),
+        "cores": cores(),
     }
 
 

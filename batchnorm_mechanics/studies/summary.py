@@ -1,23 +1,28 @@
 """From runs to findings: what each study gave, and what each factor alone changes.
 
-Pure functions of the runs; `conclusion` and `misses` put the findings into words.
+Pure functions of the runs; `conclusion` puts the findings into words.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from batchnorm_mechanics._io.json import plain
-from batchnorm_mechanics.studies.conclusion import conclusion, reasoning
-from batchnorm_mechanics.studies.config import Run, Settings, Study
+from batchnorm_mechanics.studies.conclusion import conclusion, misses
 from batchnorm_mechanics.studies.dataset import steps_in_epoch
-from batchnorm_mechanics.studies.misses import misses
-from batchnorm_mechanics.studies.registry import EPOCHS, FACTORS, STEPS, STUDIES
-from batchnorm_mechanics.studies.wording import capital, count
+from batchnorm_mechanics.studies.registry import (
+    BATCHES,
+    EPOCHS,
+    FACTORS,
+    STUDIES,
+    Factor,
+    Settings,
+    Study,
+)
+from batchnorm_mechanics.studies.runs import Run
 
 METRICS = ("train", "val", "test")
 
@@ -97,7 +102,7 @@ def effects(
         ... }
         >>> effect = effects(runs)[0]
         >>> effect["from_value"], effect["to_value"], round(effect["difference"], 6)
-        ('100', '916', 2.5)
+        ('100 of 916', 'all 916', 2.5)
     """
     found = []
     for factor in FACTORS:
@@ -107,13 +112,7 @@ def effects(
         if not common:
             continue
         mean, low, high = mean_interval([after[seed] - before[seed] for seed in common])
-        from_value, to_value = factor.from_value, factor.to_value
-        if factor.name in _COUNTED:
-            # A quick run has fewer of them than the registry says.
-            from_value, to_value = (
-                str(_COUNTED[factor.name](studies[name].settings, train_rows))
-                for name in (factor.from_study, factor.to_study)
-            )
+        from_value, to_value = _values(factor, studies, train_rows)
         found.append(
             {
                 "factor": factor.name,
@@ -163,11 +162,20 @@ def steps_per_epoch(settings: Settings, train_rows: int = MNIST_ROWS) -> int:
     return steps_in_epoch(rows - round(rows * settings.validation_fraction), settings)
 
 
-# The factors whose values are numbers, and how to find these in the settings as they were run.
-_COUNTED = {
-    STEPS: steps_per_epoch,
-    EPOCHS: lambda settings, train_rows: settings.epochs,
-}
+def _values(factor: Factor, studies: Mapping[str, Study], train_rows: int) -> tuple[str, str]:
+    """Return a factor's two values in words; a quick run has other numbers than the registry."""
+    one, other = (studies[name].settings for name in (factor.from_study, factor.to_study))
+    if factor.name == EPOCHS:
+        return str(one.epochs), str(other.epochs)
+    if factor.name == BATCHES:
+        return _batches(one, train_rows), _batches(other, train_rows)
+    return factor.from_value, factor.to_value
+
+
+def _batches(settings: Settings, train_rows: int) -> str:
+    steps = steps_per_epoch(settings, train_rows)
+    every = steps_per_epoch(replace(settings, steps_per_epoch=None), train_rows)
+    return f"all {every}" if steps == every else f"{steps} of {every}"
 
 
 def not_comparable(data: Mapping[str, Any]) -> str | None:
@@ -203,8 +211,7 @@ def results(
 
     Returns:
         environment, data, finished, planned_runs, studies (in the registry's order), effects,
-        misses, reasoning (the parts of the conclusion) and conclusion, as JSON gives them back; see
-        `_io.json.plain`.
+        misses and conclusion, as JSON gives them back; see `_io.json.plain`.
     """
     order = {name: place for place, name in enumerate(STUDIES)}
     names = sorted(
@@ -235,14 +242,13 @@ def results(
                     "published": asdict(published)
                     if (published := studies[name].published)
                     else None,
-                    "runs": [run.as_json() for run in ran[name]],
+                    "runs": [asdict(run) for run in ran[name]],
                     "summary": summaries[name],
                 }
                 for name in names
             ],
             "effects": found,
             "misses": misses(summaries, ran, studies, margin=MARGIN),
-            "reasoning": reasoning(found, caveat=caveat),
             "conclusion": conclusion(found, caveat=caveat),
         },
         digits=6,
@@ -261,8 +267,8 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
     if caveat is not None:
         verb = "They are" if caveat.startswith("runs") else "It is"
         found.append(
-            f"{capital(caveat)}. {verb} not comparable with the published figures, which stand "
-            f"beside ours without a verdict."
+            f"{caveat[0].upper()}{caveat[1:]}. {verb} not comparable with the published figures, "
+            f"which stand beside ours without a verdict."
         )
     if not results["finished"]:
         done = sum(len(study["runs"]) for study in results["studies"])
@@ -286,12 +292,20 @@ def agreement(results: Mapping[str, Any]) -> str:
     )
 
 
-def effect_groups(effects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Group effects of the same change, and name it: 'steps an epoch: 100 → 916'."""
+def effect_groups(effects: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Group effects of the same change by its name: 'batches an epoch: 100 of 916 → all 916'."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for effect in effects:
+        change = f"{effect['factor']}: {effect['from_value']} → {effect['to_value']}"
+        groups.setdefault(change, []).append(effect)
+    return groups
 
-    def change(effect: dict[str, Any]) -> str:
-        return f"{effect['factor']}: {effect['from_value']} → {effect['to_value']}"
 
-    order = {title: place for place, title in reversed([*enumerate(map(change, effects))])}
-    for title, group in groupby(sorted(effects, key=lambda e: order[change(e)]), key=change):
-        yield title, list(group)
+def count(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun, whose plural has an s unless it is given.
+
+    Example:
+        >>> count(1, "seed"), count(3, "seed"), count(3, "batch", "batches")
+        ('1 seed', '3 seeds', '3 batches')
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

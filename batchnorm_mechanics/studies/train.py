@@ -1,4 +1,7 @@
-"""Train one study with one seed, and leave its artifacts in a folder."""
+"""Train one study with one seed: its network, and how Keras's `fit` trains it fast.
+
+Imported by worker processes alone: TensorFlow takes seconds.
+"""
 
 import math
 import time
@@ -8,29 +11,168 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from batchnorm_mechanics.layers import ResetStatistics
-from batchnorm_mechanics.studies.config import DEFAULT_ENGINE, Engine, Run, Settings, Study, network
-from batchnorm_mechanics.studies.dataset import (
-    Arrays,
-    evaluation_batches,
-    steps_in_epoch,
-    training_batches,
+from batchnorm_mechanics.layers import BatchNormalization, ResetStatistics
+from batchnorm_mechanics.statistics import (
+    AverageOfBatches,
+    DebiasedMovingAverage,
+    ExponentialMovingAverage,
 )
-from batchnorm_mechanics.studies.models import LAST_PRE_ACTIVATION, StudyModel, build
-from batchnorm_mechanics.training.fit import evaluate_compiled, fit_compiled
+from batchnorm_mechanics.studies.dataset import CLASSES, Arrays, evaluation_rows, training_epochs
+from batchnorm_mechanics.studies.registry import Settings, Study, network_settings
+from batchnorm_mechanics.studies.runs import Run
+
+LAST_PRE_ACTIVATION = "last_pre_activation"
 
 # Any unit serves; the paper shows "a typical sigmoid".
 TRACKED_UNIT = 0
 PERCENTILES = (15, 50, 85)
 
-# Steps that TensorFlow takes between two returns to Python: a step is 0.2 ms of arithmetic.
-_MOST_STEPS_AT_ONCE = 128
-
 # The histograms of an epoch take as long as 200 steps of training.
 _HISTOGRAM_EPOCHS = 3
 
 Progress = Callable[[int, Mapping[str, float]], None]
+
+
+class StudyModel(keras.Model):
+    """A functional model that `fit` trains an epoch at a time, and that obeys a baked flag.
+
+    A step of so small a network takes less time than the return to Python after it. What Keras
+    takes for a step is therefore a whole epoch: one loop over its batches, compiled by XLA. Epochs,
+    metrics, callbacks and the history stay Keras's own.
+
+    TensorFlow 2.1, in which the studies were made, normalized by the batch wherever a layer had
+    been called with `training=True`. Keras 3 lets `evaluate` and `predict` override the flag.
+    """
+
+    batch_size = 0
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Pass `training` on, but let the graph decide where Keras says False."""
+        return super().call(inputs, training=training or None, mask=mask)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def train_step(self, data: Any) -> Any:
+        """Train on an epoch.
+
+        Args:
+            data: all images, all labels, the row numbers of each batch, of shape (batches, batch
+                size), and how many of these batches to train on. XLA compiles anew for each shape,
+                and not for each count.
+        """
+        images, labels, numbers, count = data
+        step = super().train_step
+
+        def train_on(batch: tf.Tensor) -> None:
+            rows = numbers[batch]
+            step((tf.gather(images, rows), tf.gather(labels, rows)))
+
+        return self._for_each(count, train_on)
+
+    def test_step(self, data: Any) -> Any:
+        """Evaluate images and labels in batches, a last smaller one included.
+
+        Without XLA, which would compile for the last batch, and for each number of images, anew.
+        """
+        images, labels = data
+        step = super().test_step
+
+        def evaluate(batch: tf.Tensor) -> None:
+            rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            step((images[rows], labels[rows]))
+
+        return self._for_each(-(-tf.shape(images)[0] // self.batch_size), evaluate)
+
+    def _for_each(self, count: tf.Tensor, do: Callable[[tf.Tensor], None]) -> Any:
+        """Do something for batches 0 to count - 1 in turn, and return the metrics after it."""
+
+        def body(batch: tf.Tensor) -> tuple[tf.Tensor]:
+            do(batch)
+            return (batch + 1,)
+
+        tf.while_loop(lambda batch: batch < count, body, [0], parallel_iterations=1)
+        return self.get_metrics_result()
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Save as the plain functional model that it is, so that a file needs nothing of ours."""
+        plain = keras.Model(self.input, self.output, name=self.name)
+        plain.compile(optimizer=self.optimizer, loss=self.loss, metrics=["accuracy"])
+        plain.save(filepath, overwrite=overwrite, **kwargs)
+
+
+def build(settings: Settings, *, pixels: int, seed: int) -> StudyModel:
+    """Return the compiled network: dense, batch norm, activation for each hidden layer; logits.
+
+    Args:
+        settings: of the study.
+        pixels: size of one input row.
+        seed: of every kernel's initializer. As in the source, all share it.
+
+    Returns:
+        A compiled model from (n, pixels) to (n, 10) logits.
+    """
+    inputs = outputs = keras.Input((pixels,), name="pixels")
+    last = len(settings.hidden_units)
+    for number, (units, baked) in enumerate(
+        zip(settings.hidden_units, settings.baked_training, strict=True), start=1
+    ):
+        outputs = keras.layers.Dense(
+            units, kernel_initializer=_kernel(settings, seed), name=f"dense_{number}"
+        )(outputs)
+        layer = _normalization(settings, name=f"batch_norm_{number}")
+        if layer is not None:
+            outputs = layer(outputs, training=True) if baked else layer(outputs)
+        if number == last:
+            outputs = keras.layers.Identity(name=LAST_PRE_ACTIVATION)(outputs)
+        outputs = keras.layers.Activation(settings.activation, name=f"activation_{number}")(outputs)
+    outputs = keras.layers.Dense(
+        CLASSES, kernel_initializer=_kernel(settings, seed), name="logits"
+    )(outputs)
+    model = StudyModel(inputs, outputs, name="study")
+    model.batch_size = settings.batch_size
+    model.compile(
+        optimizer=keras.optimizers.get(
+            {
+                "class_name": settings.optimizer,
+                "config": {"learning_rate": settings.learning_rate},
+            }
+        ),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        # The training step sees to it itself.
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _kernel(settings: Settings, seed: int) -> keras.initializers.Initializer:
+    if settings.kernel == "gaussian":
+        return keras.initializers.RandomNormal(stddev=settings.kernel_scale, seed=seed)
+    return keras.initializers.Orthogonal(gain=settings.kernel_scale, seed=seed)
+
+
+def _normalization(settings: Settings, *, name: str) -> keras.layers.Layer | None:
+    common = {"epsilon": settings.epsilon, "name": name}
+    if settings.statistics == "none":
+        return None
+    if settings.statistics == "keras-layer":
+        return keras.layers.BatchNormalization(momentum=0.99, **common)
+    if settings.statistics == "reversed":
+        # (1 - 0.99) of the old value and 0.99 of the batch, from zero.
+        return BatchNormalization(
+            statistics=ExponentialMovingAverage(decay=0.01),
+            moving_variance_initializer="zeros",
+            **common,
+        )
+    policy = {
+        "moving-average": ExponentialMovingAverage(decay=0.99),
+        "algorithm-2": AverageOfBatches(),
+        "debiased": DebiasedMovingAverage(decay=0.99),
+    }[settings.statistics]
+    return BatchNormalization(statistics=policy, **common)
+
 
 # Models of earlier runs, by what they were built from.
 Networks = dict[tuple[Settings, int], StudyModel]
@@ -88,18 +230,6 @@ class _Best(keras.callbacks.Callback):
         _assign(self.model, last)
 
 
-class _Report(keras.callbacks.Callback):
-    """Tell how far the run is."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Pass the epoch's number, from 1, and its logs on."""
-        self._progress(epoch + 1, logs or {})
-
-
 def train(
     study: Study,
     *,
@@ -107,7 +237,6 @@ def train(
     arrays: Arrays,
     folder: Path,
     progress: Progress = lambda epoch, logs: None,
-    engine: Engine = DEFAULT_ENGINE,
     networks: Networks | None = None,
 ) -> Run:
     """Train the study's network once.
@@ -119,9 +248,8 @@ def train(
         folder: where `history.csv`, `best.keras` (lowest validation loss) and the TensorBoard logs
             go; it exists.
         progress: called after each epoch with its number, from 1, and its logs.
-        engine: `compiled` trains by `fit_compiled`, `fit` by Keras's `fit`.
-        networks: models of earlier runs. The compiled engine takes one from there that fits, begun
-            anew, and so compiles once for all of them; it puts there what it builds.
+        networks: models of earlier runs. One that fits is taken from there, begun anew, so that XLA
+            compiles once for all of them; what is built is put there.
 
     Returns:
         The `Run`, with accuracies in percent.
@@ -129,35 +257,21 @@ def train(
     started = time.perf_counter()
     settings = study.settings
     keras.utils.set_random_seed(seed)
-    if engine == "fit":
-        keras.backend.clear_session()
-        networks = None
     model = _begin(settings, arrays.x_train.shape[1], seed, networks)
-    steps = steps_in_epoch(len(arrays.x_train), settings)
-    training = training_batches(arrays, settings, seed)
-    validation = evaluation_batches(
-        arrays.x_val, arrays.y_val, settings, batches=settings.validation_batches
-    )
-    test = evaluation_batches(arrays.x_test, arrays.y_test, settings)
-    common: dict[str, Any] = {
-        "epochs": settings.epochs,
-        "steps_per_epoch": steps if settings.stream == "continue" else None,
-        "callbacks": _callbacks(model, arrays, settings, folder, progress),
-    }
-    if engine == "fit":
-        model.steps_per_execution = _steps_at_once(steps, settings)
-        # The dataset shuffles.
-        history = model.fit(
-            training.as_dataset(),
-            validation_data=validation.as_dataset(),
-            shuffle=False,
-            verbose=0,
-            **common,
-        ).history
-        tested = model.evaluate(test.as_dataset(), verbose=0, return_dict=True)
-    else:
-        history = fit_compiled(model, training, validation_data=validation, **common).history
-        tested = evaluate_compiled(model, test)
+    history = model.fit(
+        training_epochs(arrays, settings, seed),
+        epochs=settings.epochs,
+        steps_per_epoch=1 if settings.stream == "continue" else None,
+        validation_data=evaluation_rows(
+            arrays.x_val, arrays.y_val, settings, batches=settings.validation_batches
+        ),
+        callbacks=_callbacks(model, arrays, settings, folder, progress),
+        # The data are shuffled.
+        shuffle=False,
+        verbose=0,
+    ).history
+    test = evaluation_rows(arrays.x_test, arrays.y_test, settings)
+    tested = model.evaluate(test, verbose=0, return_dict=True)
     return Run(
         seed=seed,
         train=100 * history["accuracy"][-1],
@@ -173,11 +287,10 @@ def _begin(settings: Settings, pixels: int, seed: int, networks: Networks | None
     new = build(settings, pixels=pixels, seed=seed)
     if networks is None:
         return new
-    kept = networks.setdefault((network(settings), pixels), new)
+    kept = networks.setdefault((network_settings(settings), pixels), new)
     if kept is not new:
         # Building takes a tenth of a second, compiling several: values from the new model make
         # sure that an old one begins exactly as it would.
-        new.optimizer.build(new.trainable_variables)
         _assign(kept, _snapshot(new))
     return kept
 
@@ -213,16 +326,5 @@ def _callbacks(
         keras.callbacks.TensorBoard(
             folder / "tensorboard", histogram_freq=_HISTOGRAM_EPOCHS, write_graph=False
         ),
-        _Report(progress),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: progress(epoch + 1, logs)),
     ]
-
-
-def _steps_at_once(steps: int, settings: Settings) -> int:
-    """Return how many steps to run between two returns to Python.
-
-    An endless stream has no end to stop at, so there it must divide the epoch.
-    """
-    most = min(steps, _MOST_STEPS_AT_ONCE)
-    if settings.stream == "restart":
-        return most
-    return next(divisor for divisor in range(most, 0, -1) if steps % divisor == 0)

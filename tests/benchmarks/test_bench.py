@@ -124,13 +124,12 @@ def test_runs_side_by_side_are_timed_and_a_failed_one_is_named(monkeypatch):
         return subprocess.CompletedProcess(command, len(asked) // 3, "", "no space left")
 
     monkeypatch.setattr(bench_commands.subprocess, "run", run)
-    assert bench_commands.reproduce(2, "fit") > 0
-    assert asked[0][asked[0].index("--engine") + 1] == "fit"
+    assert bench_commands.reproduce(2) > 0
     folders = {command[command.index("--out") + 1] for command in asked}
     assert len(folders) == 2
     assert not any(Path(folder).exists() for folder in folders)
     with pytest.raises(SystemExit, match=r"^no space left$"):
-        bench_commands.reproduce(1, "compiled")
+        bench_commands.reproduce(1)
 
 
 @pytest.mark.parametrize("call", [*bench_doctor.CALLS, bench_doctor.FOLDED])

@@ -3,7 +3,7 @@ import re
 import bench_training
 import numpy as np
 import pytest
-from bench_training import ENGINES, Products, disagreement, train
+from bench_training import ENGINES, EPOCH, Products, disagreement, train
 
 
 def gradients(batch, kernels):
@@ -62,17 +62,18 @@ def test_every_engine_takes_the_steps_of_fit_from_the_same_start():
 
 
 def test_an_engine_that_leaves_steps_out_is_refused(monkeypatch):
-    found = {"fit": (10, 0.5), "compiled": (29, 0.5)}
+    found = {"fit": (10, 0.5), EPOCH: (29, 0.5)}
     monkeypatch.setattr(
         bench_training, "train", lambda engine, *size, epochs: (0.0, [1.0, 3.0, 7.0], found[engine])
     )
     bench_training._right.cache_clear()
     with pytest.raises(
-        SystemExit, match=r"^refused compiled at batches of 100: it took 29 steps, not 30$"
+        SystemExit,
+        match=r"^refused an epoch at a time at batches of 100: it took 29 steps, not 30$",
     ):
-        bench_training.later_epochs(2, "compiled", 100)
-    found["compiled"] = (30, 0.5)
-    assert bench_training.later_epochs(2, "compiled", 100) == 6.0
-    found["compiled"] = (10, 0.5)
-    assert bench_training.first_epochs(3, "compiled", 100) == 3.0
+        bench_training.later_epochs(2, EPOCH, 100)
+    found[EPOCH] = (30, 0.5)
+    assert bench_training.later_epochs(2, EPOCH, 100) == 6.0
+    found[EPOCH] = (10, 0.5)
+    assert bench_training.first_epochs(3, EPOCH, 100) == 3.0
     bench_training._right.cache_clear()

@@ -44,8 +44,8 @@ def results():
         "environment": {"tensorflow": "2.0", "keras": "3.0", "processor": "Made-up 9000"},
         "studies": list(studies.values()),
         "effects": [
-            effect("keras-100", "keras-916", 2.61, "steps an epoch"),
-            effect("average-100", "average-916", 2.52, "steps an epoch"),
+            effect("keras-100", "keras-916", 2.61, "batches an epoch"),
+            effect("average-100", "average-916", 2.52, "batches an epoch"),
             effect("average-100", "algorithm2-100", -0.02),
             effect("average-916", "algorithm2-916", 0.04),
             effect("average-100", "reversed-100", -0.43),
@@ -124,14 +124,13 @@ def test_the_readme_s_picture_shows_the_accuracies_of_the_record():
     shown = [study for study in record["studies"] if not study["settings"]["track_inputs"]]
     assert len(shown) == 11
     expected = {
-        f"study: {study['name']}; steps: {study['steps']}; seed: {run['seed']}; "
+        f"study: {study['name']}; batches: {study['steps']}; seed: {run['seed']}; "
         f"accuracy: {run['test']:.2f}"
         for study in shown
         for run in study["runs"]
     }
-    assert (
-        set(re.findall(r"study: \S+; steps: \d+; seed: \d+; accuracy: [\d.]+", picture)) == expected
-    )
+    found = set(re.findall(r"study: \S+; batches: \d+; seed: \d+; accuracy: [\d.]+", picture))
+    assert found == expected
 
 
 def test_the_readme_has_no_other_table_of_measured_figures():

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import shuffle
 
 from batchnorm_mechanics.studies import dataset
-from batchnorm_mechanics.studies.config import Settings
 from batchnorm_mechanics.studies.dataset import Arrays, DataError
+from batchnorm_mechanics.studies.registry import Settings
 
 SETTINGS = Settings("keras-layer")
 FORM = re.compile(r"load: `data` must .+\. Received: data='.+'\. .+\.", re.DOTALL)
@@ -86,6 +86,14 @@ def rows_of(batches):
         np.testing.assert_array_equal(x[:, 0], y[:, 0])
         found.append(x[:, 0].numpy().astype(int).tolist())
     return found
+
+
+def epochs_of(epochs, count=1):
+    """Return the first epochs' batches of rows, as the numbers in them say."""
+    return [
+        [batch.tolist() for batch in numbers.numpy()[:steps]]
+        for _, _, numbers, steps in epochs.take(count)
+    ]
 
 
 # The shipped file
@@ -517,14 +525,6 @@ def test_the_rows_needed_are_the_fewest_that_can_be_prepared(mnist):
 # Batches
 
 
-def training_batches(*args, **kwargs):
-    return dataset.training_batches(*args, **kwargs).as_dataset()
-
-
-def evaluation_batches(*args, **kwargs):
-    return dataset.evaluation_batches(*args, **kwargs).as_dataset()
-
-
 @pytest.mark.parametrize(
     ("rows", "changes", "steps"),
     [
@@ -539,13 +539,26 @@ def evaluation_batches(*args, **kwargs):
 def test_an_epoch_has_as_many_steps_as_its_batches(rows, changes, steps):
     settings = with_settings(**changes)
     assert dataset.steps_in_epoch(rows, settings) == steps
-    if settings.stream == "restart":
-        batches = training_batches(numbered(rows), settings, seed=1)
-        assert int(batches.cardinality()) == steps
+    [epoch] = epochs_of(dataset.training_epochs(numbered(rows), settings, seed=1))
+    assert len(epoch) == steps
+
+
+def test_an_epoch_that_restarts_is_one_pass_and_one_that_continues_has_no_end():
+    for stream, count in (("restart", 1), ("continue", tf.data.INFINITE_CARDINALITY)):
+        settings = with_settings(steps_per_epoch=3, stream=stream)
+        epochs = dataset.training_epochs(numbered(600), settings, seed=1)
+        assert int(epochs.cardinality()) == count
+
+
+def test_epochs_of_fewer_steps_have_the_shape_of_whole_ones():
+    for steps in (None, 3):
+        settings = with_settings(steps_per_epoch=steps)
+        [(_, _, numbers, _)] = dataset.training_epochs(numbered(600), settings, seed=1)
+        assert numbers.shape == (10, 60)
 
 
 def test_an_epoch_of_mnist_is_916_batches_with_no_row_twice():
-    batches = rows_of(training_batches(numbered(55_000), SETTINGS, seed=1))
+    [batches] = epochs_of(dataset.training_epochs(numbered(55_000), SETTINGS, seed=1))
     assert [len(batch) for batch in batches] == [60] * 916
     seen = np.concatenate(batches)
     assert len(set(seen)) == 916 * 60
@@ -561,41 +574,38 @@ def test_the_batches_are_those_of_the_published_pipeline():
         .shuffle(6000, seed=100, reshuffle_each_iteration=True)
         .batch(60, drop_remainder=True)
     )
-    ours = training_batches(arrays, SETTINGS, seed=100)
+    ours = dataset.training_epochs(arrays, SETTINGS, seed=100)
     for _ in range(2):
-        assert rows_of(ours) == rows_of(published)
+        assert epochs_of(ours) == [rows_of(published)]
 
 
-def test_images_keep_their_labels(arrays):
+def test_an_epoch_has_the_images_and_labels_that_its_numbers_stand_for(arrays):
     first = Arrays(**{name: array[:500] for name, array in vars(arrays).items()})
-    label_of = {x.tobytes(): y.argmax() for x, y in zip(first.x_train, first.y_train, strict=True)}
-    batches = list(training_batches(first, SETTINGS, seed=3).as_numpy_iterator())
-    assert len(batches) == 8
-    for x, y in batches:
-        assert (x.shape, x.dtype, y.shape, y.dtype) == ((60, 784), "float32", (60, 10), "float32")
-        assert [label_of[image.tobytes()] for image in x] == y.argmax(1).tolist()
+    [(images, labels, numbers, steps)] = dataset.training_epochs(first, SETTINGS, seed=3)
+    np.testing.assert_array_equal(images, first.x_train)
+    np.testing.assert_array_equal(labels, first.y_train)
+    assert (numbers.shape, int(steps)) == ((8, 60), 8)
 
 
 def test_each_epoch_is_shuffled_anew():
-    batches = training_batches(numbered(600), SETTINGS, seed=1)
-    first, second = rows_of(batches), rows_of(batches)
+    epochs = dataset.training_epochs(numbered(600), SETTINGS, seed=1)
+    [first], [second] = epochs_of(epochs), epochs_of(epochs)
     assert first != second
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(600))
 
 
 def test_the_same_seed_gives_the_same_epochs_and_another_seed_others():
     def epochs(seed):
-        batches = training_batches(numbered(600), SETTINGS, seed)
-        return [rows_of(batches), rows_of(batches)]
+        found = dataset.training_epochs(numbered(600), SETTINGS, seed)
+        return [epochs_of(found), epochs_of(found)]
 
     assert epochs(1) == epochs(1)
     assert epochs(1)[0] != epochs(2)[0]
 
 
 def test_a_restarted_epoch_does_not_go_on_where_the_last_one_ended():
-    settings = with_settings(steps_per_epoch=3)
-    batches = training_batches(numbered(600), settings, seed=1)
-    epochs = [rows_of(batches) for _ in range(4)]
+    found = dataset.training_epochs(numbered(600), with_settings(steps_per_epoch=3), seed=1)
+    epochs = [epoch for _ in range(4) for epoch in epochs_of(found)]
     assert [len(epoch) for epoch in epochs] == [3] * 4
     # Going on, the first three epochs would hold 540 different rows.
     assert len(set(chain(*chain(*epochs[:3])))) < 500
@@ -605,22 +615,17 @@ def test_a_restarted_epoch_does_not_go_on_where_the_last_one_ended():
 
 def test_a_continued_stream_goes_through_all_rows_before_it_repeats():
     settings = with_settings(steps_per_epoch=4, stream="continue")
-    batches = rows_of(training_batches(numbered(630), settings, seed=1).take(20))
+    epochs = epochs_of(dataset.training_epochs(numbered(630), settings, seed=1), 5)
+    batches = list(chain(*epochs))
     for single_pass in (batches[:10], batches[10:]):
         assert [len(batch) for batch in single_pass] == [60] * 10
         assert len(set(chain(*single_pass))) == 600
     assert batches[:10] != batches[10:]
 
 
-def test_evaluation_keeps_the_order_and_the_last_rows():
+@pytest.mark.parametrize(("batches", "rows"), [(0, 0), (1, 60), (2, 120), (50, 130), (None, 130)])
+def test_evaluation_takes_as_many_batches_as_asked_for_in_their_order(batches, rows):
     arrays = numbered(130)
-    batches = evaluation_batches(arrays.x_train, arrays.y_train, SETTINGS)
-    for _ in range(2):
-        assert rows_of(batches) == [list(range(60)), list(range(60, 120)), list(range(120, 130))]
-
-
-@pytest.mark.parametrize(("batches", "found"), [(0, 0), (1, 1), (2, 2), (50, 3), (None, 3)])
-def test_evaluation_takes_as_many_batches_as_asked_for(batches, found):
-    arrays = numbered(130)
-    taken = evaluation_batches(arrays.x_train, arrays.y_train, SETTINGS, batches=batches)
-    assert len(rows_of(taken)) == int(taken.cardinality()) == found
+    [(x, y)] = dataset.evaluation_rows(arrays.x_train, arrays.y_train, SETTINGS, batches=batches)
+    np.testing.assert_array_equal(x, arrays.x_train[:rows])
+    np.testing.assert_array_equal(y, arrays.y_train[:rows])

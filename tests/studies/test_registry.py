@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from batchnorm_mechanics.studies.config import Published
 from batchnorm_mechanics.studies.registry import (
     FACTORS,
     STUDIES,
+    Published,
     quick,
     with_paper_steps,
 )
@@ -64,7 +64,7 @@ def test_each_published_run_keeps_its_quirks(name, steps, validation_batches, ep
 # batches to `take(100)`: neither touches what is compared, the accuracy on all of the test file.
 BELONGS_TO = {
     "statistics": {"statistics", "reset_each_epoch"},
-    "steps an epoch": {"steps_per_epoch", "validation_batches"},
+    "batches an epoch": {"steps_per_epoch", "validation_batches"},
     "layer": {"statistics"},
     "baked training=True": {"baked_training"},
     "epochs": {"epochs"},

@@ -58,7 +58,7 @@ def path(found, tmp_path_factory):
 
 def test_without_javascript_the_page_has_every_number(found, html):
     text = Page(html).text
-    assert text.index(found["reasoning"]["verdict"]) < text.index("Published and ours")
+    assert text.index(found["conclusion"]) < text.index("Published and ours")
     for study in found["studies"]:
         for figures in study["summary"].values():
             keys = ("mean", "std", "min", "max", "published")

@@ -1,4 +1,4 @@
-"""One run of a study: what it measures, what it leaves behind, and that its quirks are real."""
+"""A study's network, its training, what that leaves behind, and that its quirks are real."""
 
 import csv
 from dataclasses import replace
@@ -8,9 +8,164 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.statistics import AverageOfBatches, ExponentialMovingAverage
 from batchnorm_mechanics.studies import dataset
 from batchnorm_mechanics.studies.registry import STUDIES, quick
-from batchnorm_mechanics.studies.train import _begin, _state, train
+from batchnorm_mechanics.studies.train import StudyModel, _begin, _state, build, train
+
+# The network
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(1.0, 3.0, (60, 784)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.eye(10, dtype=np.float32)[np.arange(60) % 10]
+
+
+def epoch(images, labels, numbers, count):
+    """An epoch as `StudyModel` is trained on."""
+    return tf.data.Dataset.from_tensors((images, labels, np.array(numbers), count))
+
+
+class BatchByBatch(StudyModel):
+    train_step = keras.Model.train_step
+    test_step = keras.Model.test_step
+
+
+def normalizations(model):
+    kinds = (BatchNormalization, keras.layers.BatchNormalization)
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+def test_the_network_has_the_parameters_that_the_source_reports():
+    model = build(STUDIES["keras-916"].settings, pixels=784, seed=100)
+    assert model.count_params() == 100_910
+    assert sum(int(np.prod(weight.shape)) for weight in model.non_trainable_weights) == 600
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another():
+    first, same, other = (
+        build(STUDIES["average-100"].settings, pixels=20, seed=seed).get_weights()
+        for seed in (100, 100, 101)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("name", ["keras-916", "average-916", "algorithm2-916", "reversed-916"])
+def test_networks_that_differ_in_statistics_alone_start_alike_and_train_alike(name, images):
+    reference = build(STUDIES["average-916"].settings, pixels=784, seed=100)
+    model = build(STUDIES[name].settings, pixels=784, seed=100)
+    outputs = [np.asarray(each(images, training=True)) for each in (reference, model)]
+    # Keras's layer rounds otherwise than ours; ours are the same code.
+    tolerance = 1e-5 if name == "keras-916" else 0.0
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=tolerance)
+
+
+def test_the_reversed_study_weighs_the_batch_with_0_99_and_starts_at_zero(images):
+    model = build(STUDIES["reversed-100"].settings, pixels=784, seed=100)
+    layer = normalizations(model)[0]
+    assert layer.policy == ExponentialMovingAverage(decay=0.01)
+    assert not layer.moving_mean.numpy().any()
+    assert not layer.moving_variance.numpy().any()
+    before = model.get_layer("dense_1")(images).numpy()
+    model(images, training=True)
+    np.testing.assert_allclose(layer.moving_mean, 0.99 * before.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, 0.99 * before.var(axis=0), rtol=1e-4)
+
+
+def test_the_population_study_averages_batches_as_algorithm_2_does():
+    model = build(STUDIES["algorithm2-100"].settings, pixels=784, seed=100)
+    assert [layer.policy for layer in normalizations(model)] == [AverageOfBatches()] * 3
+
+
+def test_a_study_without_batch_norm_has_none():
+    model = build(STUDIES["paper-without-bn"].settings, pixels=784, seed=100)
+    assert normalizations(model) == []
+
+
+def test_evaluation_obeys_a_baked_training_flag(images):
+    settings = STUDIES["keras-916-baked"].settings
+    model = build(settings, pixels=784, seed=100)
+    first, second, _ = normalizations(model)
+    model.predict(images, batch_size=60, verbose=0)
+    # The second layer normalized by the batch and so moved its statistics; the first did not.
+    assert not first.moving_mean.numpy().any()
+    assert second.moving_mean.numpy().any()
+
+
+def test_evaluation_without_a_baked_flag_uses_the_running_statistics(images):
+    model = build(STUDIES["keras-916"].settings, pixels=784, seed=100)
+    model.predict(images, batch_size=60, verbose=0)
+    assert not any(layer.moving_mean.numpy().any() for layer in normalizations(model))
+
+
+def test_training_uses_batch_statistics_with_or_without_the_flag(images):
+    baked = STUDIES["keras-916-baked"].settings
+    outputs = [
+        np.asarray(build(settings, pixels=784, seed=100)(images, training=True))
+        for settings in (baked, replace(baked, baked_training=(False, False, False)))
+    ]
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("name", ["algorithm2-100", "keras-916-baked"])
+def test_an_epoch_at_a_time_is_what_keras_does_batch_by_batch(name, images, labels):
+    settings = replace(STUDIES[name].settings, batch_size=20)
+    rows = [np.arange(20) * 3, np.arange(20) + 7]
+    numbers = [*rows, np.zeros(20, int)]
+    model, by_batches = (build(settings, pixels=784, seed=100) for _ in range(2))
+    by_batches.__class__ = BatchByBatch
+    found = model.fit(epoch(images, labels, numbers, 2), epochs=2, shuffle=False, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((images[rows], labels[rows]))
+    expected = by_batches.fit(batches, epochs=2, shuffle=False, verbose=0)
+    assert list(found.history) == list(expected.history)
+    for key, values in expected.history.items():
+        np.testing.assert_allclose(found.history[key], values, rtol=1e-4, err_msg=key)
+    assert int(model.optimizer.iterations) == 4
+    for ours, theirs in zip(model.weights, by_batches.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4, err_msg=ours.path)
+
+
+@pytest.mark.parametrize("name", ["algorithm2-100", "keras-916-baked"])
+def test_evaluation_goes_batch_by_batch_to_the_last_row(name, images, labels):
+    settings = replace(STUDIES[name].settings, batch_size=25)
+    model, by_batches = (build(settings, pixels=784, seed=100) for _ in range(2))
+    found = model.evaluate(
+        tf.data.Dataset.from_tensors((images, labels)), verbose=0, return_dict=True
+    )
+    # Batch norm with the flag in it normalizes by the batch, and so depends on what is in one.
+    logits = np.concatenate(
+        [by_batches(images[rows], training=False) for rows in np.split(np.arange(60), [25, 50])]
+    )
+    loss = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
+    assert found["loss"] == pytest.approx(float(np.mean(loss)), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels.argmax(1)))
+    for ours, expected in zip(model.weights, by_batches.weights, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6, err_msg=ours.path)
+
+
+def test_a_saved_keras_study_loads_as_a_plain_model_with_the_flag_in_it(images, labels, tmp_path):
+    model = build(STUDIES["keras-916-baked"].settings, pixels=784, seed=100)
+    model.fit(epoch(images, labels, [np.arange(60)], 1), shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is keras.Model or type(loaded).__name__ == "Functional"
+    assert not any(isinstance(layer, BatchNormalization) for layer in loaded.layers)
+    np.testing.assert_allclose(
+        loaded(images, training=True), model(images, training=True), rtol=1e-5, atol=1e-5
+    )
+    # `loaded(x)` obeys the flag: its third batch norm sees the batch.
+    loaded(images)
+    assert loaded.get_layer("batch_norm_3").moving_mean.numpy().any()
+
+
+# Its training
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +234,8 @@ def test_the_best_model_is_that_of_the_lowest_validation_loss(trained, digits):
     study, run, folder, _ = trained["average-100"]
     model = keras.saving.load_model(folder / "best.keras")
     arrays = dataset.prepare(digits, study.settings)
-    loss, _ = model.evaluate(
-        dataset.evaluation_batches(
-            arrays.x_val, arrays.y_val, study.settings, batches=study.settings.validation_batches
-        ).as_dataset(),
-        verbose=0,
-    )
+    rows = study.settings.validation_batches * study.settings.batch_size
+    loss, _ = model.evaluate(arrays.x_val[:rows], arrays.y_val[:rows], verbose=0)
     assert loss == pytest.approx(min(run.history["val_loss"]), rel=1e-5)
 
 
@@ -132,45 +283,47 @@ def test_the_papers_run_follows_test_accuracy_and_percentiles(digits, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["average-100", "paper-with-bn"])
-def test_both_engines_give_the_same_figures_and_artifacts(digits, tmp_path, name):
+def test_a_run_is_what_keras_gives_batch_by_batch(digits, tmp_path, name):
     study = small(name, **({"steps_per_epoch": 12} if name.startswith("paper") else {}))
-    arrays = dataset.prepare(digits, study.settings)
-    runs, models, files = [], [], []
-    for engine in ("fit", "compiled"):
-        folder = tmp_path / engine
-        folder.mkdir()
-        runs.append(train(study, seed=100, arrays=arrays, folder=folder, engine=engine))
-        models.append(keras.saving.load_model(folder / "best.keras"))
-        files.append(sorted(path.name for path in folder.iterdir()))
-        with (folder / "history.csv").open() as file:
-            files[-1] += next(csv.reader(file))
-    assert files[0] == files[1]
-    by_fit, compiled = runs
-    assert list(compiled.history) == list(by_fit.history)
-    for key, values in by_fit.history.items():
-        np.testing.assert_allclose(compiled.history[key], values, rtol=2e-3, err_msg=key)
-    assert compiled.test == pytest.approx(by_fit.test, abs=1)
-    for ours, theirs in zip(models[1].variables, models[0].variables, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=2e-3, err_msg=ours.path)
-    assert models[0].optimizer.iterations == models[1].optimizer.iterations
+    settings, arrays = study.settings, dataset.prepare(digits, study.settings)
+    run = train(study, seed=100, arrays=arrays, folder=tmp_path)
+
+    keras.utils.set_random_seed(100)
+    model = build(settings, pixels=784, seed=100)
+    model.__class__ = BatchByBatch
+    steps = dataset.steps_in_epoch(len(arrays.x_train), settings)
+    batches = (
+        tf.data.Dataset.from_tensor_slices((arrays.x_train, arrays.y_train))
+        .shuffle(len(arrays.x_train), seed=100)
+        .batch(settings.batch_size, drop_remainder=True)
+    )
+    expected = model.fit(
+        batches.repeat() if settings.stream == "continue" else batches.take(steps),
+        epochs=2,
+        steps_per_epoch=steps if settings.stream == "continue" else None,
+        validation_data=(arrays.x_val, arrays.y_val),
+        shuffle=False,
+        verbose=0,
+    ).history
+    for key, values in expected.items():
+        np.testing.assert_allclose(run.history[key], values, rtol=2e-3, err_msg=key)
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    assert int(best.optimizer.iterations) in (steps, 2 * steps)
 
 
 def test_another_seed_on_a_used_network_gives_what_a_new_one_gives(digits, tmp_path):
     study = small("algorithm2-100")
     arrays = dataset.prepare(digits, study.settings)
     networks = {}
-    train(study, seed=100, arrays=arrays, folder=tmp_path, engine="compiled", networks=networks)
+    train(study, seed=100, arrays=arrays, folder=tmp_path, networks=networks)
     (used,) = networks.values()
     assert int(used.optimizer.iterations) > 0
     begun = _begin(study.settings, arrays.x_train.shape[1], 101, networks)
     new = _begin(study.settings, arrays.x_train.shape[1], 101, None)
-    new.optimizer.build(new.trainable_variables)
     assert begun is used
     for ours, fresh in zip(_state(begun), _state(new), strict=True):
         np.testing.assert_array_equal(ours, fresh, err_msg=ours.path)
-    again = train(
-        study, seed=101, arrays=arrays, folder=tmp_path, engine="compiled", networks=networks
-    )
-    fresh = train(study, seed=101, arrays=arrays, folder=tmp_path, engine="compiled")
+    again = train(study, seed=101, arrays=arrays, folder=tmp_path, networks=networks)
+    fresh = train(study, seed=101, arrays=arrays, folder=tmp_path)
     assert again.history == fresh.history
     assert again.test == fresh.test

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from batchnorm_mechanics.studies.registry import STUDIES
 from batchnorm_mechanics.studies.summary import results
-from batchnorm_mechanics.studies.tables import print_results
+from batchnorm_mechanics.studies.terminal import print_results
 
 
 def printed(found, *, width=80, report=None, **console) -> str:
@@ -49,7 +49,7 @@ def test_it_has_each_effect_with_its_interval(found):
         )
         assert line.split()[3].strip("+-") == f"{abs(effect['difference']):.2f}"
         assert line.split()[-1] == str(effect["seeds"])
-    assert "steps an epoch: 100 → 916" in text
+    assert "batches an epoch: 100 of 916 → all 916" in text
 
 
 def test_misses_conclusion_and_the_report_close_it(found):
@@ -58,7 +58,7 @@ def test_misses_conclusion_and_the_report_close_it(found):
     for miss in found["misses"]:
         assert f"{miss['study']}, {miss['metric']}: published {miss['published']:.2f}" in words
         assert " ".join(miss["why"].split()) in words
-    assert found["reasoning"]["verdict"] in words
+    assert " ".join(found["conclusion"].split()) in words
     assert text.splitlines()[-1] == "Report with curves: results/report.html"
     assert "11 of 13 published figures within our seeds' range widened by 0.5 points" in words
 

@@ -1,19 +1,29 @@
-"""The results as a terminal shows them."""
+"""What a terminal shows: bars while studies run, and the results as tables.
 
-from collections.abc import Iterator, Mapping
+The command line imports this module only when there is something to show.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-# The command line imports this module only when there are results to print.
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from batchnorm_mechanics.studies.summary import METRICS, agreement, caveats, effect_groups
-from batchnorm_mechanics.studies.wording import signed
+from batchnorm_mechanics._io import progress
+from batchnorm_mechanics.studies.reproduce import Plan
+from batchnorm_mechanics.studies.runs import EpochEnded, RunEnded, Task
+from batchnorm_mechanics.studies.summary import (
+    METRICS,
+    agreement,
+    caveats,
+    effect_groups,
+    steps_per_epoch,
+)
 
 _MARKS = {True: (" ✓", "green"), False: (" ✗", "bold red"), None: ("", "")}
 
@@ -40,26 +50,20 @@ def print_results(
         console.print(_effects(results["effects"]))
     if results["misses"]:
         console.print(Text("\nPublished figures outside our range", "bold"))
-        for title, why in _misses(results["misses"]):
+        for miss in results["misses"]:
+            title = (
+                f"{miss['study']}, {miss['metric']}: published {miss['published']:.2f}, "
+                f"our range widened {miss['low']:.2f} to {miss['high']:.2f}"
+            )
             console.print(Text(title, "red"))
-            console.print(Padding(Text(why), (0, 0, 0, 2)))
+            console.print(Padding(Text(miss["why"]), (0, 0, 0, 2)))
     console.print()
-    console.print(
-        Panel(_conclusion(results["reasoning"]), title="Why the custom runs scored lower")
-    )
+    console.print(Panel(Text(results["conclusion"]), title="Why the custom runs scored lower"))
     if report is not None:
         # A path is for copying: it is not cut into lines.
         console.print(
             f"Report with curves: {report}", soft_wrap=True, markup=False, highlight=False
         )
-
-
-def _conclusion(reasoning: Mapping[str, Any]) -> Group:
-    return Group(
-        Text(reasoning["gap"]),
-        *(Padding(Text(f"• {sentence}"), (0, 0, 0, 1)) for sentence in reasoning["measured"]),
-        Text(reasoning["verdict"], "bold"),
-    )
 
 
 def _table() -> Table:
@@ -106,25 +110,74 @@ def _effects(effects: list[dict[str, Any]]) -> Table:
     table.add_column("95% interval", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
 
-    for title, group in effect_groups(effects):
+    for title, group in effect_groups(effects).items():
         table.add_row(title, "", "", "")
         for effect in group:
             interval = "–"
             if effect["low"] is not None:
-                interval = f"{signed(effect['low'])} to {signed(effect['high'])}"
+                interval = f"{effect['low']:+z.2f} to {effect['high']:+z.2f}"
             table.add_row(
                 Text(f"  {effect['from']} → {effect['to']}", "dim"),
-                Text(signed(effect["difference"]), "bold"),
+                Text(f"{effect['difference']:+z.2f}", "bold"),
                 interval,
                 str(effect["seeds"]),
             )
     return table
 
 
-def _misses(misses: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    for miss in misses:
-        yield (
-            f"{miss['study']}, {miss['metric']}: published {miss['published']:.2f}, "
-            f"our range widened {miss['low']:.2f} to {miss['high']:.2f}",
-            miss["why"],
+class Display(progress.Display):
+    """Show a plan's runs as they go on. Call it with each event.
+
+    Args:
+        plan: what is done.
+        console: where to show it; standard error leaves standard output to the results.
+    """
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._plan = plan
+        self._done = 0
+        steps = sum(self._steps(task) for task in plan.tasks)
+        super().__init__(console, "Starting TensorFlow", steps, remaining=True)
+
+    def __enter__(self) -> Self:
+        """Begin, and say what there is to do."""
+        kept = len(self._plan.wanted) - len(self._plan.tasks)
+        self.say(
+            f"{len(self._plan.wanted)} runs"
+            + (f", {kept} of them kept from before" if kept else "")
+            + f"; results in {self._plan.folder.path}"
+        )
+        if self._plan.tasks and not self.console.is_terminal:
+            self.say("The first ones take a while; a line follows each.")
+        return super().__enter__()
+
+    def __call__(self, event: Any) -> None:
+        """Show one event."""
+        if isinstance(event, EpochEnded):
+            self._epoch(event)
+        elif isinstance(event, RunEnded):
+            self._run(event)
+
+    def _steps(self, task: Task) -> int:
+        settings = task.study.settings
+        return settings.epochs * steps_per_epoch(settings, len(self._plan.digits.x_train))
+
+    def _epoch(self, event: EpochEnded) -> None:
+        study, epochs = event.task.study, event.task.study.settings.epochs
+        accuracy = f"val {100 * event.logs.get('val_accuracy', 0):.2f} %"
+        self.part(
+            event.task,
+            f"  {study.name}, seed {event.task.seed}, {accuracy}",
+            done=event.epoch,
+            total=epochs,
+        )
+        self.advance(self._steps(event.task) / epochs, what="All runs, in steps")
+
+    def _run(self, event: RunEnded) -> None:
+        self._done += 1
+        self.end(event.task)
+        run = event.run
+        self.say(
+            f"{self._done:3}/{len(self._plan.tasks)}  {event.task.study.name:<21}"
+            f"seed {run.seed}  test {run.test:5.2f} %  {run.seconds:5.1f} s"
         )
