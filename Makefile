@@ -18,7 +18,7 @@ PEERS := $(VENV)/.ready-peers
 # The tests' packages; `make lowest` takes the lowest that pyproject.toml admits.
 TEST_LOCK ?= requirements-dev.lock
 # What the processor's kernels can change, and what another Python can.
-KERNEL_TESTS := tests/core tests/layers tests/statistics tests/training tests/doctor \
+KERNEL_TESTS := tests/core tests/layers tests/statistics tests/doctor \
 	tests/test_machine.py tests/test_reference.py $(wildcard tests/test_cli*.py)
 PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statistics \
 	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/checks/test_weights.py \
