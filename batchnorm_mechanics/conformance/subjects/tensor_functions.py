@@ -47,15 +47,7 @@ class CoreFunctions(Subject):
         way = "autodiff" if autodiff else "backward"
         self.name = name
         self.description = f"our functions forward, infer and {way}"
-        self.abilities = frozenset(
-            {
-                Ability.TRAIN,
-                Ability.INFER,
-                Ability.STATISTICS,
-                Ability.GRADIENTS,
-                Ability.MASK,
-            }
-        )
+        self.abilities = frozenset(Ability) - {Ability.CALL, Ability.RELOAD}
         self.declared_momentum = "old"
         self.needs = frozenset({"axis"})
         self._autodiff = autodiff
@@ -200,15 +192,7 @@ class TfFused(Subject):
 
     def __init__(self) -> None:
         self.description = f"FusedBatchNormV3 of {_version()}"
-        self.abilities = frozenset(
-            {
-                Ability.TRAIN,
-                Ability.INFER,
-                Ability.CALL,
-                Ability.STATISTICS,
-                Ability.GRADIENTS,
-            }
-        )
+        self.abilities = frozenset(Ability) - {Ability.MASK, Ability.RELOAD}
         self.declared_momentum = "new"
         self.needs = frozenset({"statistics"})
 
