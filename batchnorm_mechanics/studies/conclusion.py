@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from batchnorm_mechanics.studies.registry import FACTORS, STUDIES, Settings, Study
-from batchnorm_mechanics.studies.runs import Run
+from batchnorm_mechanics.studies.registry import FACTORS, STUDIES, Run, Settings, Study
 
 # A factor is no reason for a gap if even the upper end of its interval makes less of it than this.
 REASON_SHARE = 0.5
