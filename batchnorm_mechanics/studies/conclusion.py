@@ -244,8 +244,8 @@ def _beside_twin(
 
 def _published_difference(study: Study, twin: Study, metric: str) -> float | None:
     """Return the difference of two published figures, None where one is missing."""
-    figures = [each.published and getattr(each.published, metric) for each in (study, twin)]
-    return None if None in figures else figures[0] - figures[1]
+    one, other = (each.published and getattr(each.published, metric) for each in (study, twin))
+    return None if one is None or other is None else one - other
 
 
 def _twin(
