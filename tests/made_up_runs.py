@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from batchnorm_mechanics.studies.registry import STUDIES
-from batchnorm_mechanics.studies.runs import Run
+from batchnorm_mechanics.studies.registry import STUDIES, Run
 from batchnorm_mechanics.studies.summary import results
 
 ENVIRONMENT = {

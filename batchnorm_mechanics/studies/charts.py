@@ -280,8 +280,8 @@ def _lines(
     **encoding: Any,
 ) -> Chart:
     """Draw a line for each `line` of the rows; a choice holds the name of the study to show."""
-    mark = {"point": {"size": 15, "opacity": 0.7}} if points else {}
-    lines = _of(rows).mark_line(strokeWidth=1.3, opacity=0.75, **mark)
+    point = alt.OverlayMarkDef(size=15, opacity=0.7) if points else False
+    lines = _of(rows).mark_line(strokeWidth=1.3, opacity=0.75, point=point)
     lines = lines.encode(detail="line:N", **encoding)
     if choice is not None:
         lines = lines.add_params(choice).transform_filter(f"datum.study == {choice.name}")

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from batchnorm_mechanics.studies.registry import FACTORS, STUDIES, Settings, Study
-from batchnorm_mechanics.studies.runs import Run
+from batchnorm_mechanics.studies.registry import FACTORS, STUDIES, Run, Settings, Study
 
 # A factor is no reason for a gap if even the upper end of its interval makes less of it than this.
 REASON_SHARE = 0.5
@@ -245,8 +244,8 @@ def _beside_twin(
 
 def _published_difference(study: Study, twin: Study, metric: str) -> float | None:
     """Return the difference of two published figures, None where one is missing."""
-    figures = [each.published and getattr(each.published, metric) for each in (study, twin)]
-    return None if None in figures else figures[0] - figures[1]
+    one, other = (each.published and getattr(each.published, metric) for each in (study, twin))
+    return None if one is None or other is None else one - other
 
 
 def _twin(

@@ -1,4 +1,4 @@
-"""The studies: what one is, and which there are.
+"""The studies: what one is, what a run of it gives, and which there are.
 
 A study is frozen data from which everything else follows. Settings hold every choice that can
 change a result, and nothing else: two runs with equal settings, data and seed give the same
@@ -126,6 +126,27 @@ class Study:
     settings: Settings
     source: str = "comparison"
     published: Published | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one study with one seed.
+
+    Attributes:
+        seed: of initialization and shuffling.
+        train: accuracy of the last epoch as Keras reports it, in percent.
+        val: on the validation rows after the last epoch, in percent.
+        test: on the test file after the last epoch, in percent.
+        seconds: from building the network to the last evaluation.
+        history: one list for each thing measured along training, an entry an epoch.
+    """
+
+    seed: int
+    train: float
+    val: float
+    test: float
+    seconds: float
+    history: dict[str, list[float]]
 
 
 @dataclass(frozen=True)

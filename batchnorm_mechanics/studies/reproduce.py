@@ -15,11 +15,10 @@ from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics._workers import cores
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
-from batchnorm_mechanics.studies.registry import STUDIES, Study, quick, with_paper_steps
+from batchnorm_mechanics.studies.registry import STUDIES, Run, Study, quick, with_paper_steps
 from batchnorm_mechanics.studies.runs import (
     EpochEnded,
     OutputFolder,
-    Run,
     RunEnded,
     Task,
     run_all,

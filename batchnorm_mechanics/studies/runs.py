@@ -22,34 +22,13 @@ from batchnorm_mechanics._workers import (
     side_by_side,
     tell,
 )
-from batchnorm_mechanics.studies.registry import Settings, Study, network_settings
+from batchnorm_mechanics.studies.registry import Run, Settings, Study, network_settings
 
 _CONDITIONS = "conditions.json"
 _RUN = "run.json"
 
 # TensorFlow, the images as floats, and TensorFlow's copy of them: 1.7 GB measured.
 _WORKER_BYTES = 2 * 2**30
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of one study with one seed.
-
-    Attributes:
-        seed: of initialization and shuffling.
-        train: accuracy of the last epoch as Keras reports it, in percent.
-        val: on the validation rows after the last epoch, in percent.
-        test: on the test file after the last epoch, in percent.
-        seconds: from building the network to the last evaluation.
-        history: one list for each thing measured along training, an entry an epoch.
-    """
-
-    seed: int
-    train: float
-    val: float
-    test: float
-    seconds: float
-    history: dict[str, list[float]]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from batchnorm_mechanics.studies.registry import (
     FACTORS,
     STUDIES,
     Factor,
+    Run,
     Settings,
     Study,
 )
-from batchnorm_mechanics.studies.runs import Run
 
 METRICS = ("train", "val", "test")
 

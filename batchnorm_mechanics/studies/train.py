@@ -20,8 +20,7 @@ from batchnorm_mechanics.statistics import (
     ExponentialMovingAverage,
 )
 from batchnorm_mechanics.studies.dataset import CLASSES, Arrays, evaluation_rows, training_epochs
-from batchnorm_mechanics.studies.registry import Settings, Study, network_settings
-from batchnorm_mechanics.studies.runs import Run
+from batchnorm_mechanics.studies.registry import Run, Settings, Study, network_settings
 
 LAST_PRE_ACTIVATION = "last_pre_activation"
 

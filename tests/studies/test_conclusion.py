@@ -4,8 +4,7 @@ import pytest
 from made_up_runs import made_up
 
 from batchnorm_mechanics.studies.conclusion import conclusion, misses
-from batchnorm_mechanics.studies.registry import BAKED, BATCHES, LAYER, STATISTICS, STUDIES
-from batchnorm_mechanics.studies.runs import Run
+from batchnorm_mechanics.studies.registry import BAKED, BATCHES, LAYER, STATISTICS, STUDIES, Run
 from batchnorm_mechanics.studies.summary import MARGIN, summarize
 
 PAIRS = {

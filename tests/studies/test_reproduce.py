@@ -8,9 +8,9 @@ import pytest
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics.studies import reproduce
-from batchnorm_mechanics.studies.registry import STUDIES
+from batchnorm_mechanics.studies.registry import STUDIES, Run
 from batchnorm_mechanics.studies.reproduce import Request, plan
-from batchnorm_mechanics.studies.runs import Run, RunEnded
+from batchnorm_mechanics.studies.runs import RunEnded
 
 
 def request(tmp_path, **changes):

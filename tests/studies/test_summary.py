@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from made_up_runs import DATA, ENVIRONMENT, made_up, run, runs
 
-from batchnorm_mechanics.studies.registry import BATCHES, STUDIES, quick
-from batchnorm_mechanics.studies.runs import Run
+from batchnorm_mechanics.studies.registry import BATCHES, STUDIES, Run, quick
 from batchnorm_mechanics.studies.summary import (
     MARGIN,
     caveats,
