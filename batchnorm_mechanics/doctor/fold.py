@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
+from batchnorm_mechanics._keras import graph_of_sequence, layers_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
-from batchnorm_mechanics.doctor.folding.compare import (
+from batchnorm_mechanics.doctor.fitting import missing_kernel
+from batchnorm_mechanics.doctor.fold_compare import (
     explained_by,
     first_batches,
     largest_difference,
@@ -18,10 +21,10 @@ from batchnorm_mechanics.doctor.folding.compare import (
     rounding_of,
     times_as_fast,
 )
-from batchnorm_mechanics.doctor.folding.plan import plan_of, tolerance_of
-from batchnorm_mechanics.doctor.folding.rewrite import rewritten
-from batchnorm_mechanics.doctor.probing.machine import missing_kernel
-from batchnorm_mechanics.doctor.structure.wiring import graph_of
+from batchnorm_mechanics.doctor.fold_kinds import KINDS, Weights
+from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
+from batchnorm_mechanics.doctor.model_copies import Edits, copied
+from batchnorm_mechanics.doctor.wiring import graph_of
 
 # Batches of given data on which outputs are compared.
 _BATCHES = 32
@@ -215,13 +218,69 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
     )
 
 
+class Rewritten(NamedTuple):
+    """A new model.
+
+    Attributes:
+        model: it.
+        notes: what it could not take along of the old one, in sentences.
+    """
+
+    model: Any
+    notes: tuple[str, ...]
+
+
+def rewritten(model: Any, plan: FoldPlan) -> Rewritten:
+    """Return a new model with the weights of a plan and copies of all others.
+
+    Args:
+        model: functional or sequential.
+        plan: made for this model.
+
+    Returns:
+        A model of the same kind, with the class of the old one where its constructor is Keras's.
+        Layers keep their names, settings, types of numbers and `trainable`; those with new weights
+        have no regularizer or constraint, which were meant for the old ones.
+
+    Raises:
+        InputError: a layer cannot be copied.
+    """
+    settings = {
+        id(layer): _settings(layer.get_config(), plan.weights[id(layer)])
+        for layer in layers_in(model)
+        if id(layer) in plan.weights
+    }
+    new = copied(model, Edits(left_out=plan.folded, settings=settings), caller="fold")
+    for key, weights in plan.weights.items():
+        (layer,) = new.of[key]
+        _store(layer, weights)
+    return Rewritten(new.model, new.lost)
+
+
+def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
+    """Return what changes in the configuration of a layer that takes a batch norm in."""
+    unset = {name: None for name in config if name.endswith(("_regularizer", "_constraint"))}
+    return {**unset, "use_bias": weights.has_bias}
+
+
+def _store(layer: Any, weights: Weights) -> None:
+    for name, kernel in zip(KINDS[type(layer)].kernels, weights.kernels, strict=True):
+        getattr(layer, name).assign(_rounded(kernel, getattr(layer, name)))
+    if weights.has_bias:
+        layer.bias.assign(_rounded(weights.bias, layer.bias))
+
+
+def _rounded(value: np.ndarray, variable: Any) -> np.ndarray:
+    return value.astype(keras.backend.standardize_dtype(variable.dtype))
+
+
 def _check(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise InputError(
             f"fold: `model` must be a Keras model. Received: model={model!r}. "
             "Put a layer into a keras.Sequential with an Input."
         )
-    if isinstance(model, keras.Sequential) and getattr(model, "_functional", None) is None:
+    if isinstance(model, keras.Sequential) and graph_of_sequence(model) is None:
         raise InputError(
             f"fold: `model` must have weights. Received: model={model!r}, which is not built. "
             "Call it on data first, or begin it with keras.layers.Input."
@@ -241,5 +300,5 @@ def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:
 
 def _dtypes(model: Any) -> set[str]:
     """Return the floating types that a model computes in, float32 if there are none."""
-    found = {layer.compute_dtype for layer in model._flatten_layers()}
+    found = {layer.compute_dtype for layer in layers_in(model)}
     return {dtype for dtype in found if dtype and "float" in dtype} or {"float32"}

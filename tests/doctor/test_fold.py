@@ -10,7 +10,7 @@ from fold_models import bn, distance, folded, settled, stack
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.fold import Folded, fold
-from batchnorm_mechanics.doctor.structure.norms import norms_in
+from batchnorm_mechanics.doctor.norms import norms_in
 
 L = keras.layers
 
