@@ -11,7 +11,7 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import missing_kernel
+from batchnorm_mechanics.doctor.fitting import missing_kernel, sizes_match
 from batchnorm_mechanics.doctor.model_files import first_line
 
 _SCALING = ("Rescaling", "Normalization")
@@ -164,7 +164,7 @@ def _check_shapes(expected: list[Any], data: Data, name: str, caller: str) -> No
 
 def _check_one(tensor: Any, part: Any, batch_size: int, name: str, caller: str) -> None:
     wanted, got = tuple(tensor.shape), tuple(part.shape)
-    if not _matches(wanted[1:], got[1:]):
+    if not sizes_match(wanted[1:], got[1:]):
         raise InputError(
             f"{caller}: `data` must hold samples of shape {_shape(wanted)}, as the model takes "
             f"them. Received: data={name!r} with samples of shape {_shape(got)}. "
@@ -186,17 +186,6 @@ def _check_one(tensor: Any, part: Any, batch_size: int, name: str, caller: str) 
             )
 
 
-def _matches(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> bool:
-    """Return whether samples fit, as Keras sees it: a last axis of size 1 may be left out or in."""
-    if len(wanted) == len(got) + 1 and wanted[-1] == 1:
-        wanted = wanted[:-1]
-    elif len(got) == len(wanted) + 1 and got[-1] == 1:
-        got = got[:-1]
-    return len(wanted) == len(got) and all(
-        size is None or size == given for size, given in zip(wanted, got, strict=True)
-    )
-
-
 def _shape(sizes: tuple[int | None, ...]) -> str:
     """Return the shape of one sample as Python writes it, and "any" for a size that is open."""
     shown = ", ".join("any" if size is None else str(size) for size in sizes[1:])
@@ -204,7 +193,7 @@ def _shape(sizes: tuple[int | None, ...]) -> str:
 
 
 def _advice(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> str:
-    if len(got) == len(wanted) - 1 and _matches(wanted[1:], got):
+    if len(got) == len(wanted) - 1 and sizes_match(wanted[1:], got):
         return "It looks like one sample: give it an axis of samples, array[None]."
     sizes = [size for size in wanted[1:] if size is not None]
     if len(sizes) == len(wanted) - 1:

@@ -1,7 +1,7 @@
 """Whether data fit a model, by structure, shapes, types and values, and the model the machine."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,7 +65,7 @@ class Fitting:
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{self._caller}: `data` must be numbers. Received: a batch with a part of type "
-                f"{type(part).__name__}, on which TensorFlow fails: {_said(error)} "
+                f"{type(part).__name__}, on which TensorFlow fails: {said(error)} "
                 "Make an array of numbers of it."
             ) from error
         # As `predict` does: Keras's layers take float32 unless told otherwise.
@@ -85,7 +85,9 @@ class Fitting:
 
     def _check_shapes(self, given: list[tuple[int, ...]]) -> None:
         wanted = self._takes
-        if len(given) == len(wanted) and all(map(_fits, given, wanted)):
+        if len(given) == len(wanted) and all(
+            sizes_match(want[1:], have[1:]) for have, want in zip(given, wanted, strict=True)
+        ):
             return
         raise InputError(
             f"{self._caller}: `data` must have the shape of the model's input, {_words(wanted)}. "
@@ -120,7 +122,7 @@ class Fitting:
             shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
             raise InputError(
                 f"{self._caller}: `data` must fit the model. Received: batches of shape "
-                f"{_words(shapes)}, on which it fails: {_said(error)} "
+                f"{_words(shapes)}, on which it fails: {said(error)} "
                 "Pass what `model.predict` takes."
             ) from error
 
@@ -156,7 +158,7 @@ def _quoted(names: list[Any]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """Return the words of an error without Keras's colors, its list of arguments or its stack."""
     words, *_ = _ESCAPES.sub("", str(error)).partition("Arguments received by")
     if words.startswith(_IN_A_GRAPH):
@@ -165,16 +167,23 @@ def _said(error: Exception) -> str:
     return " ".join(words.split())[:_LONGEST].rstrip(". ") + "."
 
 
-def _fits(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    # Keras itself adds a last axis of size 1, or drops one.
+def sizes_match(wanted: Sequence[int | None], given: Sequence[int]) -> bool:
+    """Return whether a sample fits, as Keras sees it: a last axis of 1 may be left out or in.
+
+    Args:
+        wanted: sizes of a sample as the model takes it, None where one is open.
+        given: those of a sample.
+
+    Example:
+        >>> sizes_match((None, 3), (5, 3)), sizes_match((28, 28, 1), (28, 28))
+        (True, True)
+    """
     if len(wanted) == len(given) + 1 and wanted[-1] == 1:
         wanted = wanted[:-1]
     elif len(given) == len(wanted) + 1 and given[-1] == 1:
         given = given[:-1]
-    if len(given) != len(wanted):
-        return False
-    return all(
-        want is None or have == want for have, want in zip(given[1:], wanted[1:], strict=True)
+    return len(wanted) == len(given) and all(
+        want is None or have == want for have, want in zip(given, wanted, strict=True)
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import graph_of_sequence, layers_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
-from batchnorm_mechanics.doctor.fitting import missing_kernel
+from batchnorm_mechanics.doctor.fitting import missing_kernel, said
 from batchnorm_mechanics.doctor.fold_compare import (
     explained_by,
     first_batches,
@@ -23,7 +23,7 @@ from batchnorm_mechanics.doctor.fold_compare import (
 )
 from batchnorm_mechanics.doctor.fold_kinds import KINDS, Weights
 from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
-from batchnorm_mechanics.doctor.model_copies import Edits, copied
+from batchnorm_mechanics.doctor.model_copies import Copied, Edits, copied
 from batchnorm_mechanics.doctor.wiring import graph_of
 
 # Batches of given data on which outputs are compared.
@@ -166,7 +166,8 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
             "Leave it out to compare on random data alone."
         )
     plan = plan_of(model)
-    new, notes = rewritten(model, plan)
+    copy = rewritten(model, plan)
+    new = copy.model
     # Otherwise the one could run under XLA and the other not, and the times would say nothing.
     new.run_eagerly, new.jit_compile = model.run_eagerly, model.jit_compile
     # As many as are given: another size would be another trace of both models.
@@ -184,6 +185,11 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
                 f"fold: `data` must be given for a model whose inputs have open sizes, "
                 f"{open_sizes}, and that fails on random data of sizes {sizes}. "
                 f"Received: data=None, and {reason}. Give a batch that the model predicts."
+            ) from error
+        if isinstance(error, ValueError):
+            raise InputError(
+                f"fold: `model` must be one that predicts. Received: model={model.name!r}, which "
+                f"fails on random data: {said(error)} Mend that first."
             ) from error
         raise
     samples, worst = 0, made
@@ -213,24 +219,12 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
         samples=samples,
         speed=times_as_fast(model, new, timed) if plan.folded else None,
         batch_size=rows,
-        notes=notes,
+        notes=copy.lost,
         rounding=rounding,
     )
 
 
-class Rewritten(NamedTuple):
-    """A new model.
-
-    Attributes:
-        model: it.
-        notes: what it could not take along of the old one, in sentences.
-    """
-
-    model: Any
-    notes: tuple[str, ...]
-
-
-def rewritten(model: Any, plan: FoldPlan) -> Rewritten:
+def rewritten(model: Any, plan: FoldPlan) -> Copied:
     """Return a new model with the weights of a plan and copies of all others.
 
     Args:
@@ -254,7 +248,7 @@ def rewritten(model: Any, plan: FoldPlan) -> Rewritten:
     for key, weights in plan.weights.items():
         (layer,) = new.of[key]
         _store(layer, weights)
-    return Rewritten(new.model, new.lost)
+    return new
 
 
 def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:

@@ -158,3 +158,12 @@ def graphs_reached(model: Any) -> tuple[Reached, ...]:
 
     visit(model, training=False)
     return tuple(found.values())
+
+
+def editable_graphs(model: Any) -> tuple[Any, ...]:
+    """Return the graphs in a model whose calls can be changed when it is built anew.
+
+    Missing are those within layers that have their own code, and those of sequences of layers, in
+    which no call has a flag and no layer has two.
+    """
+    return tuple(one.graph for one in graphs_reached(model) if not one.is_sequence)

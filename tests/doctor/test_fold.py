@@ -433,3 +433,15 @@ def test_a_model_of_open_size_that_random_data_do_not_fit_asks_for_data():
 def test_data_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="`data` must fit the inputs of the model"):
         fold(small(), np.ones((3, 5)))
+
+
+def test_a_model_that_cannot_predict_is_refused_in_one_sentence():
+    model = keras.Sequential([L.Input((3,)), L.Dense(2), L.BatchNormalization(name="two words")])
+    with pytest.raises(InputError) as refused:
+        fold(model)
+    assert str(refused.value).startswith(
+        f"fold: `model` must be one that predicts. Received: model={model.name!r}, which fails on "
+        "random data: "
+    )
+    assert "'two words' is not a valid scope name" in str(refused.value)
+    assert str(refused.value).endswith("Mend that first.")

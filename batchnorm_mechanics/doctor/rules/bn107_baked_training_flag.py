@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 def _flagged_calls(model: Any, norm: "Norm") -> list[Any]:
     """Return the calls with a flag that a layer obeys, of the graphs that can be built anew."""
-    from batchnorm_mechanics.doctor.wiring import graphs_reached
+    from batchnorm_mechanics.doctor.wiring import editable_graphs
 
-    # In a sequence of layers no call has a flag.
-    graphs = [reached.graph for reached in graphs_reached(model) if not reached.is_sequence]
-    nodes = [node for graph in graphs for node in nodes_in(graph)]
+    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
     return [node for node in nodes if _is_flagged(node, norm.layer)]
 
 

@@ -19,12 +19,11 @@ def _a_layer_each(_model: Any, norm: "Norm") -> "Edits":
 
 
 def _obstacle(model: Any, norm: "Norm") -> str | None:
-    from batchnorm_mechanics.doctor.wiring import graphs_reached
+    from batchnorm_mechanics.doctor.wiring import editable_graphs
 
     if len(norm.calls) < 2:
         return "a model that holds the layer is called on several inputs; split that by hand"
-    # In a sequence of layers no layer has two calls.
-    graphs = [reached.graph for reached in graphs_reached(model) if not reached.is_sequence]
+    graphs = editable_graphs(model)
     if any(all(call.graph is not graph for graph in graphs) for call in norm.calls):
         return "one of its calls stands within a sequence, or a layer that has its own code"
     return None

@@ -161,6 +161,7 @@ def odd_model():
     norm = layers.BatchNormalization(name="odd")
     model = keras.Sequential([layers.Input((3,)), norm])
     norm.moving_mean.assign([3.0, 3.0, 3.0])
+    norm.moving_variance.assign(x.var(0))
     norm.beta.assign([0.1, 0.2, 0.3])
     return model, x
 
