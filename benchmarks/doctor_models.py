@@ -339,14 +339,14 @@ def never_updated(model, _x):
 
 def poisoned(model, _x):
     """Leave NaN in one channel of the first layer."""
-    mean = np.array(norms_of(model)[0].moving_mean)
+    mean = norms_of(model)[0].moving_mean.numpy()
     mean[0] = np.nan
     norms_of(model)[0].moving_mean.assign(mean)
 
 
 def negative(model, _x):
     """Leave a variance below 0 in the last layer."""
-    variance = np.array(norms_of(model)[-1].moving_variance)
+    variance = norms_of(model)[-1].moving_variance.numpy()
     variance[-1] = -0.1 * variance[-1] - 1e-3
     norms_of(model)[-1].moving_variance.assign(variance)
 
@@ -355,15 +355,15 @@ def stale(model, x):
     """Leave the last layer with the statistics of other weights."""
     rng = np.random.default_rng(0)
     layer = norms_of(model)[-1]
-    deviation = np.sqrt(np.array(layer.moving_variance) + layer.epsilon)
+    deviation = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
     sign = rng.choice([-1, 1], deviation.shape)
-    layer.moving_mean.assign(np.array(layer.moving_mean) + 2.0 * sign * deviation)
+    layer.moving_mean.assign(layer.moving_mean.numpy() + 2.0 * sign * deviation)
 
 
 def shrunken(model, _x):
     """Leave all variances of the last layer 9 times too small, as dropout before it does."""
     layer = norms_of(model)[-1]
-    layer.moving_variance.assign(np.array(layer.moving_variance) / 9)
+    layer.moving_variance.assign(layer.moving_variance.numpy() / 9)
 
 
 def reversed_momentum(model, _x):
@@ -380,9 +380,9 @@ def first_alone(model, _x):
     rng = np.random.default_rng(0)
     layer = norms_of(model)[0]
     many = layer.moving_mean.shape[0]
-    layer.moving_variance.assign(np.array(layer.moving_variance) * np.exp(rng.normal(0, 2, many)))
-    deviation = np.sqrt(np.array(layer.moving_variance) + layer.epsilon)
-    layer.moving_mean.assign(np.array(layer.moving_mean) + rng.normal(0, 3, many) * deviation)
+    layer.moving_variance.assign(layer.moving_variance.numpy() * np.exp(rng.normal(0, 2, many)))
+    deviation = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
+    layer.moving_mean.assign(layer.moving_mean.numpy() + rng.normal(0, 3, many) * deviation)
 
 
 def brightened(_model, x):

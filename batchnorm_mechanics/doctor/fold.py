@@ -176,22 +176,10 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
     try:
         difference = largest_difference(model, new, made)
     except (ValueError, tf.errors.OpError) as error:
-        if (missing := missing_kernel(error, "fold")) is not None:
-            raise missing from error
-        if first is None and (open_sizes := _open_sizes(model)):
-            sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"fold: `data` must be given for a model whose inputs have open sizes, "
-                f"{open_sizes}, and that fails on random data of sizes {sizes}. "
-                f"Received: data=None, and {reason}. Give a batch that the model predicts."
-            ) from error
-        if isinstance(error, ValueError):
-            raise InputError(
-                f"fold: `model` must be one that predicts. Received: model={model.name!r}, which "
-                f"fails on random data: {said(error)} Mend that first."
-            ) from error
-        raise
+        refusal = _refusal(error, model, made, has_data=first is not None)
+        if refusal is None:
+            raise
+        raise refusal from error
     samples, worst = 0, made
     if given is not None:
         for inputs in first_batches(given, _BATCHES):
@@ -285,6 +273,26 @@ def _check(model: Any) -> None:
             f"of {type(model).__name__}.call calls its layers, and no layer can be taken out of "
             "that; fold the functional models in it by themselves."
         )
+
+
+def _refusal(error: Exception, model: Any, made: Any, *, has_data: bool) -> InputError | None:
+    """Return what to say of a model that fails on random data; None where they are no reason."""
+    if (missing := missing_kernel(error, "fold")) is not None:
+        return missing
+    if not has_data and (open_sizes := _open_sizes(model)):
+        sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
+        reason = str(error).partition("\n")[0]
+        return InputError(
+            f"fold: `data` must be given for a model whose inputs have open sizes, "
+            f"{open_sizes}, and that fails on random data of sizes {sizes}. "
+            f"Received: data=None, and {reason}. Give a batch that the model predicts."
+        )
+    if not isinstance(error, ValueError):
+        return None
+    return InputError(
+        f"fold: `model` must be one that predicts. Received: model={model.name!r}, which fails on "
+        f"random data: {said(error)} Mend that first."
+    )
 
 
 def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:
