@@ -339,14 +339,14 @@ def never_updated(model, _x):
 
 def poisoned(model, _x):
     """Leave NaN in one channel of the first layer."""
-    mean = norms_of(model)[0].moving_mean.numpy()
+    mean = np.copy(norms_of(model)[0].moving_mean.numpy())
     mean[0] = np.nan
     norms_of(model)[0].moving_mean.assign(mean)
 
 
 def negative(model, _x):
     """Leave a variance below 0 in the last layer."""
-    variance = norms_of(model)[-1].moving_variance.numpy()
+    variance = np.copy(norms_of(model)[-1].moving_variance.numpy())
     variance[-1] = -0.1 * variance[-1] - 1e-3
     norms_of(model)[-1].moving_variance.assign(variance)
 
