@@ -124,7 +124,9 @@ def _unseen(case: Case) -> dict[str, str]:
     if case.measured is None:
         return {}
     return dict(case.measured.unseen) | {
-        name: f"its statistics may be off, and {gap.batches} batches are too few to tell"
+        name: "its statistics may be off, and "
+        + ("one batch is" if gap.batches == 1 else f"{gap.batches} batches are")
+        + " too few to tell"
         for name, gap in case.gaps.items()
         if gap.is_unclear
     }
