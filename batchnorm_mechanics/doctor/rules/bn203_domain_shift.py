@@ -17,7 +17,7 @@ _NEARLY_ALL, _CLEAR = 0.8, 2 * FLOOR
 # Later layers that get what they had in training, and variances of the first that moved by factors
 # of their own. Pixels in another order reach 0.33 and 0.13, noise for digits 0.34 and 0.1. Of 11
 # kinds of models with data in another range all are told by these, and of 11 whose first layer
-# alone is spoilt 8 (benchmarks/doctor.md).
+# alone is spoilt 8 (benchmarks/doctor_models.md).
 _NO_GAP, _SPREAD = 0.05, 0.4
 
 
