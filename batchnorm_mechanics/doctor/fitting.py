@@ -10,11 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics._tensorflow import one_dnn_is_on
 from batchnorm_mechanics.doctor.norms import functional_of
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST = 300
+# Of a layer, what TensorFlow takes for a name when it compiles.
+_NAME = re.compile(r"[A-Za-z0-9_.\\/>-]+")
 _IN_A_GRAPH = "Graph execution error"
 # Text, for instance, cannot be cast to numbers, which is not implemented.
 _FAILURES = (ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
@@ -33,6 +36,7 @@ class Fitting:
 
     def __init__(self, model: Any, caller: str = "diagnose") -> None:
         """Look for what `model` takes; `caller` is named in errors."""
+        check_names(model, caller)
         self._caller = caller
         self._bad_samples = 0
         self.samples = self.bad = 0
@@ -65,7 +69,7 @@ class Fitting:
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{self._caller}: `data` must be numbers. Received: a batch with a part of type "
-                f"{type(part).__name__}, on which TensorFlow fails: {said(error)} "
+                f"{type(part).__name__}, on which TensorFlow fails: {_said(error)} "
                 "Make an array of numbers of it."
             ) from error
         # As `predict` does: Keras's layers take float32 unless told otherwise.
@@ -122,7 +126,7 @@ class Fitting:
             shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
             raise InputError(
                 f"{self._caller}: `data` must fit the model. Received: batches of shape "
-                f"{_words(shapes)}, on which it fails: {said(error)} "
+                f"{_words(shapes)}, on which it fails: {_said(error)} "
                 "Pass what `model.predict` takes."
             ) from error
 
@@ -158,7 +162,7 @@ def _quoted(names: list[Any]) -> str:
     return ", ".join(map(repr, names))
 
 
-def said(error: Exception) -> str:
+def _said(error: Exception) -> str:
     """Return the words of an error without Keras's colors, its list of arguments or its stack."""
     words, *_ = _ESCAPES.sub("", str(error)).partition("Arguments received by")
     if words.startswith(_IN_A_GRAPH):
@@ -191,6 +195,25 @@ def _words(shapes: list[Any]) -> str:
     # The size of a batch is nobody's business here.
     texts = ["(" + ", ".join(["n", *map(str, shape[1:])]) + ")" for shape in shapes]
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+
+def check_names(model: Any, caller: str) -> None:
+    """Refuse a model that TensorFlow cannot compile for a name in it.
+
+    Keras's `predict` fails on it too, and names the layers of all later models wrongly then.
+
+    Raises:
+        InputError: there is such a name, and the model is not run eagerly.
+    """
+    if getattr(model, "run_eagerly", False):
+        return
+    for layer in layers_in(model):
+        if not isinstance(layer, keras.layers.InputLayer) and not _NAME.fullmatch(layer.name):
+            raise InputError(
+                f"{caller}: `model` must have names that TensorFlow can compile. Received: the "
+                f"name {layer.name!r}. Use letters, digits and the signs _ . - / alone, or "
+                "compile the model with run_eagerly=True."
+            )
 
 
 def missing_kernel(error: Exception, caller: str) -> InputError | None:

@@ -12,7 +12,7 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import graph_of_sequence, layers_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
-from batchnorm_mechanics.doctor.fitting import missing_kernel, said
+from batchnorm_mechanics.doctor.fitting import check_names, missing_kernel
 from batchnorm_mechanics.doctor.fold_compare import (
     explained_by,
     first_batches,
@@ -273,6 +273,7 @@ def _check(model: Any) -> None:
             f"of {type(model).__name__}.call calls its layers, and no layer can be taken out of "
             "that; fold the functional models in it by themselves."
         )
+    check_names(model, "fold")
 
 
 def _refusal(error: Exception, model: Any, made: Any, *, has_data: bool) -> InputError | None:
@@ -287,12 +288,7 @@ def _refusal(error: Exception, model: Any, made: Any, *, has_data: bool) -> Inpu
             f"{open_sizes}, and that fails on random data of sizes {sizes}. "
             f"Received: data=None, and {reason}. Give a batch that the model predicts."
         )
-    if not isinstance(error, ValueError):
-        return None
-    return InputError(
-        f"fold: `model` must be one that predicts. Received: model={model.name!r}, which fails on "
-        f"random data: {said(error)} Mend that first."
-    )
+    return None
 
 
 def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:

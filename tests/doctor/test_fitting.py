@@ -88,3 +88,19 @@ def test_sparse_batches_are_refused_where_they_are_kept():
 def test_batches_that_are_no_numbers_are_refused():
     with pytest.raises(InputError, match=r"`data` must be numbers\. .* a part of type ndarray"):
         Fitting(one_input()).checked(A.astype(object))
+
+
+@pytest.mark.parametrize("name", ["two words", "ünï", "100%"])
+def test_a_name_that_tensorflow_cannot_compile_is_refused_before_keras_stumbles(name):
+    layers = keras.layers
+    inputs = layers.Input((3,), name="input of any name")
+    model = keras.Model(inputs, layers.BatchNormalization(name=name)(inputs))
+    with pytest.raises(InputError) as refused:
+        Fitting(model)
+    assert str(refused.value) == (
+        "diagnose: `model` must have names that TensorFlow can compile. Received: the name "
+        f"{name!r}. Use letters, digits and the signs _ . - / alone, or compile the model with "
+        "run_eagerly=True."
+    )
+    model.compile(run_eagerly=True)
+    Fitting(model)

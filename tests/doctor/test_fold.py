@@ -435,13 +435,7 @@ def test_data_that_do_not_fit_are_refused():
         fold(small(), np.ones((3, 5)))
 
 
-def test_a_model_that_cannot_predict_is_refused_in_one_sentence():
+def test_a_name_that_tensorflow_cannot_compile_is_refused():
     model = keras.Sequential([L.Input((3,)), L.Dense(2), L.BatchNormalization(name="two words")])
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError, match="fold: `model` must have names that TensorFlow can"):
         fold(model)
-    assert str(refused.value).startswith(
-        f"fold: `model` must be one that predicts. Received: model={model.name!r}, which fails on "
-        "random data: "
-    )
-    assert "'two words' is not a valid scope name" in str(refused.value)
-    assert str(refused.value).endswith("Mend that first.")
