@@ -21,7 +21,7 @@ TEST_LOCK ?= requirements-dev.lock
 KERNEL_TESTS := tests/core tests/layers tests/statistics tests/doctor \
 	tests/test_machine.py tests/test_reference.py $(wildcard tests/test_cli*.py)
 PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statistics \
-	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/checks/test_weights.py \
+	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/rules/test_weights.py \
 	tests/doctor/test_fold.py tests/tracing tests/test_machine.py tests/test_cli_trace.py
 # What touches Keras, TensorFlow and every other dependency at least once.
 LOWEST_TESTS := tests/test_keras.py tests/core/test_rows.py tests/statistics tests/layers/test_drop_in.py \

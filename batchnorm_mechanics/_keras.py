@@ -127,3 +127,12 @@ def averages_of(optimizer: Any) -> Iterable[tuple[Any, Any]]:
     return zip(
         optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
     )
+
+
+def batches_seen(optimizer: Any) -> Any:
+    """Return the variable in which an optimizer counts batches.
+
+    `optimizer.iterations` is public and counts updates: of gradients that are gathered from
+    several batches, it counts one.
+    """
+    return optimizer._iterations

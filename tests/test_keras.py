@@ -134,3 +134,13 @@ def test_an_optimizer_tells_the_average_of_each_weight():
     assert of is weight
     assert average is not weight
     assert tuple(average.shape) == (1,)
+
+
+def test_an_optimizer_counts_batches_whose_gradients_it_gathers():
+    weight = keras.Variable([1.0], name="weight")
+    optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=4)
+    optimizer.build([weight])
+    for _ in range(6):
+        optimizer.apply([keras.ops.ones(1)])
+    assert int(_keras.batches_seen(optimizer)) == 6
+    assert int(optimizer.iterations) == 1

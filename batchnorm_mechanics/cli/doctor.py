@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.findings import Diagnosis
 
 _DEMO = "demo"
-# What data of another range than in training bring about.
-_TOLD_BY_RANGE = {"BN201", "BN203"}
-# Not the model may be wrong, but the data.
-_OTHER_DATA = "BN203"
 
 
 def doctor(  # noqa: PLR0913 - each is an option
@@ -122,7 +118,7 @@ def _tell(code: str | None) -> None:
     from rich.console import Console
 
     from batchnorm_mechanics.doctor.rules import rule_of
-    from batchnorm_mechanics.doctor.showing.text import print_rules, print_story
+    from batchnorm_mechanics.doctor.showing import print_rules, print_story
 
     console = Console(highlight=False)
     if code is None:
@@ -135,12 +131,13 @@ def _next_steps(
     diagnosis: "Diagnosis", model: Any, data: Any, *, command: list[str]
 ) -> tuple[str, ...]:
     """Return what a reader may do next; `command` repairs, but for the name of the new file."""
-    from batchnorm_mechanics.doctor.files.data_fit import range_hint
-    from batchnorm_mechanics.doctor.showing.grouping import grouped
+    from batchnorm_mechanics.doctor.data_fit import range_hint
+    from batchnorm_mechanics.doctor.rules import RULES
+    from batchnorm_mechanics.doctor.wording import grouped
 
     steps = []
     hint = None
-    if data is not None and any(found.code in _TOLD_BY_RANGE for found in diagnosis.findings):
+    if data is not None and any(RULES[found.code].is_told_by_range for found in diagnosis.findings):
         hint = range_hint(model, data)
     if hint is not None:
         steps.append(hint)
@@ -150,19 +147,20 @@ def _next_steps(
         return tuple(steps)
     first = grouped(diagnosis)[0].code
     steps.append(f"The whole story: bnm doctor --explain {first}")
-    if first != _OTHER_DATA:
+    on_what_condition = RULES[first].only_if_asked
+    if on_what_condition is None:
         steps.append(f"Repair: {shlex.join([*command, '--out', 'FIXED.keras'])}")
     elif hint is None:
         # The model may be right: it is for the reader to say that these data are what it is for.
-        adapt = [*command, "--only", _OTHER_DATA, "--out", "ADAPTED.keras"]
-        steps.append(f"If the model is to work on such data: {shlex.join(adapt)}")
+        adapt = [*command, "--only", first, "--out", "ADAPTED.keras"]
+        steps.append(f"{on_what_condition}: {shlex.join(adapt)}")
     return tuple(steps)
 
 
 def _print(diagnosis: "Diagnosis", *, file: str, steps: tuple[str, ...], html: Path | None) -> None:
     from rich.console import Console
 
-    from batchnorm_mechanics.doctor.showing.text import print_diagnosis
+    from batchnorm_mechanics.doctor.showing import print_diagnosis
 
     written = () if html is None else (f"Page: {html}",)
     print_diagnosis(diagnosis, Console(highlight=False), file=file, next_steps=(*steps, *written))
@@ -171,7 +169,7 @@ def _print(diagnosis: "Diagnosis", *, file: str, steps: tuple[str, ...], html: P
 def _write_page(
     diagnosis: "Diagnosis", path: Path, *, file: str, steps: tuple[str, ...] = ()
 ) -> None:
-    from batchnorm_mechanics.doctor.showing.html import page
+    from batchnorm_mechanics.doctor.showing import page
 
     options.write_page(path, page(diagnosis, file=file, next_steps=steps), caller="doctor")
 
@@ -183,7 +181,7 @@ def _demo(out: Path | None, html: Path | None, *, as_json: bool) -> None:
 
     import_tensorflow_quietly()
     from batchnorm_mechanics.doctor import demo
-    from batchnorm_mechanics.doctor.showing.text import print_demo
+    from batchnorm_mechanics.doctor.showing import print_demo
 
     log = Console(stderr=True, highlight=False)
     with options.insisting():

@@ -33,7 +33,7 @@ def fold(
     Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input or if
     interrupted.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    from batchnorm_mechanics.doctor.files.models import check_out, save_model
+    from batchnorm_mechanics.doctor.model_files import check_out, save_model
 
     check_out(out, model, caller="fold")
     loaded = options.load_model(model, trust=trust, custom=custom, caller="fold")
@@ -64,6 +64,6 @@ def fold(
         return
     from rich.console import Console
 
-    from batchnorm_mechanics.doctor.showing.text import print_fold
+    from batchnorm_mechanics.doctor.showing import print_fold
 
     print_fold(folded, Console(highlight=False), file=str(model), out=written)

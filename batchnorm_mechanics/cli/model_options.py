@@ -12,7 +12,7 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.cli.interruption import insisting
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.files.data_fit import Checked
+    from batchnorm_mechanics.doctor.data_fit import Checked
 
 # That of `doctor.data`, which takes TensorFlow to import.
 DEFAULT_BATCH_SIZE = 32
@@ -57,7 +57,7 @@ def codes(given: list[str] | None) -> tuple[str, ...]:
 
 def load_model(path: Path, *, trust: bool, custom: list[str] | None, caller: str) -> Any:
     """Load a model; code from its file runs only if it is trusted."""
-    from batchnorm_mechanics.doctor.files.models import load_model as load
+    from batchnorm_mechanics.doctor.model_files import load_model as load
 
     with insisting():
         return load(path, trust=trust, custom=custom or (), caller=caller)
@@ -67,8 +67,8 @@ def load_data(
     model: Any, path: Path | None, *, labels: str | None, batch_size: int, caller: str
 ) -> "Checked | None":
     """Open data and see that they fit the model; None where there are none."""
-    from batchnorm_mechanics.doctor.files.data_files import load_data as load
-    from batchnorm_mechanics.doctor.files.data_fit import check_data_fits
+    from batchnorm_mechanics.doctor.data_files import load_data as load
+    from batchnorm_mechanics.doctor.data_fit import check_data_fits
 
     if path is None:
         if labels is not None:
@@ -135,7 +135,7 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
     import tensorflow as tf
     from rich.console import Console
 
-    from batchnorm_mechanics.doctor.files.models import first_line
+    from batchnorm_mechanics.doctor.model_files import first_line
 
     # On standard error: standard output holds the results alone.
     console = Console(stderr=True)

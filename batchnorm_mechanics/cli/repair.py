@@ -71,7 +71,7 @@ def repair(  # noqa: PLR0913 - each is an option
             "repair: `out` must name the file for the repaired model. Received: nothing. "
             "Give --out FIXED.keras, or --dry-run to write nothing."
         )
-    from batchnorm_mechanics.doctor.files.models import check_out, save_model
+    from batchnorm_mechanics.doctor.model_files import check_out, save_model
 
     if out is not None:
         check_out(out, model, caller="repair")
@@ -97,7 +97,7 @@ def repair(  # noqa: PLR0913 - each is an option
     else:
         from rich.console import Console
 
-        from batchnorm_mechanics.doctor.showing.text import print_repair
+        from batchnorm_mechanics.doctor.showing import print_repair
 
         print_repair(done, Console(highlight=False), file=str(model), out=written)
     if left.is_sick:

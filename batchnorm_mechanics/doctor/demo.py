@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.files.models import save_model
 from batchnorm_mechanics.doctor.findings import Diagnosis
+from batchnorm_mechanics.doctor.model_files import save_model
 from batchnorm_mechanics.doctor.repair import Repair, repair
 
 NAME = "demo"

@@ -1,27 +1,23 @@
-"""`diagnose`: what batch norm does wrong in a model, from its weights, its graph, and data."""
+"""`diagnose`: what batch norm does wrong in a model, and what explains what."""
 
-import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 
-from batchnorm_mechanics.doctor.checks.data import check_data
-from batchnorm_mechanics.doctor.checks.gaps import Gap, gaps_of
-from batchnorm_mechanics.doctor.checks.graph import check_graph
-from batchnorm_mechanics.doctor.checks.roots import ordered
-from batchnorm_mechanics.doctor.checks.weights import check_weights
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
-from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
-from batchnorm_mechanics.doctor.probing.probe import measure
-from batchnorm_mechanics.doctor.probing.running import build
-from batchnorm_mechanics.doctor.rules import chosen
-from batchnorm_mechanics.doctor.structure.norms import norms_in
-
-_TOLD_BY_TRAINING = ("BN106", "BN110")
+from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding
+from batchnorm_mechanics.doctor.gaps import gaps_of
+from batchnorm_mechanics.doctor.measuring import measure
+from batchnorm_mechanics.doctor.model_runs import build
+from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.past import past_of
+from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rules import RULES, chosen
 
 
 def diagnose(
@@ -82,49 +78,176 @@ def diagnose(
     norms = norms_in(model)
     if not norms:
         return Diagnosis(model.name, (), ())
-    findings = [*check_weights(model, norms), *check_graph(model, norms)]
-    order = [norm.name for norm in norms]
-    if batches is None:
-        return Diagnosis(model.name, tuple(order), _kept(findings, wanted, order))
-    measured = measure(model, norms, batches)
-    gaps = gaps_of(norms, measured)
-    findings = [*_weighed(findings, gaps), *check_data(norms, measured, gaps)]
-    called = sorted(order, key=lambda name: list(gaps).index(name) if name in gaps else len(gaps))
+    case = Case(model, norms, past_of(model, norms))
+    if batches is not None:
+        measured = measure(model, norms, batches)
+        case = replace(case, measured=measured, gaps=gaps_of(norms, measured))
+    found = findings_of(case)
     return Diagnosis(
         model=model.name,
-        norms=tuple(order),
-        findings=_kept(findings, wanted, called),
-        samples=measured.samples,
-        measures=MappingProxyType(_gap_of_all(gaps) | dict(measured.scores)),
-        unseen=measured.unseen,
+        norms=tuple(norm.name for norm in norms),
+        # Causes are named although they are not asked for: an effect without its cause would
+        # mislead.
+        findings=tuple(one for one in found if one.code in wanted),
+        samples=0 if case.measured is None else case.measured.samples,
+        measures=MappingProxyType(_measures(case)),
+        unseen=MappingProxyType(_unseen(case)),
     )
 
 
-def _kept(findings: list[Finding], wanted: frozenset[str], order: list[str]) -> tuple[Finding, ...]:
-    # Causes are named although they are not asked for: an effect without its cause would mislead.
-    return tuple(found for found in ordered(findings, order) if found.code in wanted)
+def findings_of(case: Case) -> tuple[Finding, ...]:
+    """Return what all rules find, with roots, in the order in which a reader wants it."""
+    found = [one for rule in RULES.values() for one in rule.check(case)]
+    names = [norm.name for norm in case.norms]
+    calls = list(case.gaps)
+    order = sorted(names, key=lambda name: calls.index(name) if name in calls else len(calls))
+    return ordered(found, order)
 
 
-def _gap_of_all(gaps: Mapping[str, Gap]) -> dict[str, float]:
-    """Return the largest gap of a layer; NaN where statistics are, nothing if none was heard."""
-    if not gaps:
+def _measures(case: Case) -> dict[str, float]:
+    """Return what was measured of the model as a whole.
+
+    The gap is the largest of a layer; NaN where statistics are, and missing if none was heard.
+    """
+    if case.measured is None:
         return {}
+    gaps = case.gaps.values()
     # The largest of the others would look like health where statistics are not numbers.
-    known = not any(np.isnan(gap.channels).any() for gap in gaps.values())
-    return {"gap": max(gap.layer for gap in gaps.values()) if known else math.nan}
+    known = not any(np.isnan(gap.channels).any() for gap in gaps)
+    largest = max((gap.layer for gap in gaps), default=None)
+    of_all = {} if largest is None else {"gap": largest if known else math.nan}
+    return of_all | dict(case.measured.scores)
 
 
-def _weighed(findings: list[Finding], gaps: Mapping[str, Gap]) -> list[Finding]:
-    """Make a note of what only the optimizer tells of statistics that suit the data.
+def _unseen(case: Case) -> dict[str, str]:
+    """Return the layers of which data say nothing, or too little, and why."""
+    if case.measured is None:
+        return {}
+    return dict(case.measured.unseen) | {
+        name: "its statistics may be off, and "
+        + ("one batch is" if gap.batches == 1 else f"{gap.batches} batches are")
+        + " too few to tell"
+        for name, gap in case.gaps.items()
+        if gap.is_unclear
+    }
 
-    Nothing in a file says that statistics were estimated anew since.
+
+class Known:
+    """The findings of a model, among which the causes of one are looked for.
+
+    Args:
+        findings: by their keys.
+        order: names of the layers in the order in which the model calls them.
     """
 
-    def weigh(found: Finding) -> Finding:
-        gap = gaps.get(found.layer)
-        if found.code not in _TOLD_BY_TRAINING or gap is None or not gap.suits:
-            return found
-        evidence = {**found.evidence, "gap": gap.layer}
-        return dataclasses.replace(found, severity="note", evidence=evidence)
+    def __init__(self, findings: dict[str, Finding], order: Sequence[str]) -> None:
+        self.findings = findings
+        self.place = {name: number for number, name in enumerate(order)}
 
-    return [weigh(found) for found in findings]
+    def here(self, finding: Finding) -> str | None:
+        """Return the worst that explains a finding at its layer or of the model as a whole."""
+        return self._worst_here(finding, lambda rule: rule.explains)
+
+    def perhaps_here(self, finding: Finding) -> str | None:
+        """Return likewise what may explain it, if nothing else does."""
+        return self._worst_here(finding, lambda rule: rule.may_explain)
+
+    def anywhere(self, finding: Finding) -> str | None:
+        """Return what explains a finding whatever its layer."""
+        found = self._explaining(finding, lambda rule: rule.explains_everywhere)
+        return next((one.key for one in found), None)
+
+    def before(self, finding: Finding) -> str | None:
+        """Return the first that explains a finding at a layer that is called before."""
+        here = self.place.get(finding.layer, len(self.place))
+        found = self._explaining(finding, lambda rule: rule.explains_later)
+        places = {one.key: self.place[one.layer] for one in found if one.layer in self.place}
+        earlier = [key for key, place in places.items() if place < here]
+        return min(earlier, key=places.__getitem__, default=None)
+
+    def _worst_here(self, finding: Finding, codes: Callable[[Rule], tuple[str, ...]]) -> str | None:
+        found = [
+            one for one in self._explaining(finding, codes) if one.layer in (finding.layer, "")
+        ]
+        worst = min(found, key=lambda one: (_severity(one), one.code), default=None)
+        return None if worst is None else worst.key
+
+    def _explaining(
+        self, finding: Finding, codes: Callable[[Rule], tuple[str, ...]]
+    ) -> Iterator[Finding]:
+        return (one for one in self.findings.values() if finding.code in codes(RULES[one.code]))
+
+
+def ordered(findings: Sequence[Finding], order: Sequence[str] = ()) -> tuple[Finding, ...]:
+    """Name the root of each finding that another one explains, and sort them.
+
+    Args:
+        findings: of the weights, the graph and the data, in any order.
+        order: names of the layers in the order in which the model calls them.
+
+    Returns:
+        First what explains others, then what stands alone, then what is explained; within each by
+        severity, code and the order of layers. Of two with one code and layer, the first. What
+        another finding hides, or makes needless by explaining it, is left out.
+
+    Example:
+        >>> gap = RULES["BN201"].finding("bn", cause="...", remedy="...", own_gap=2.0)
+        >>> never = RULES["BN103"].finding("bn", cause="...", remedy="...")
+        >>> [(found.code, found.root) for found in ordered([gap, never])]
+        [('BN103', None), ('BN201', 'BN103 bn')]
+    """
+    hidden = {(code, one.layer) for one in findings for code in RULES[one.code].hides}
+    by_key: dict[str, Finding] = {}
+    for found in findings:
+        if (found.code, found.layer) not in hidden:
+            by_key.setdefault(found.key, found)
+    known = Known(by_key, order)
+    causes = _causes(known)
+    needless = [
+        key
+        for key, found in by_key.items()
+        if RULES[found.code].is_only_unexplained and causes[key] is not None
+    ]
+    for key in needless:
+        del by_key[key]
+        # What it explained has the cause of what it was explained by, or another.
+        causes = _causes(known)
+    roots = {key: _last(key, causes) for key in by_key}
+    named = [_with_root(found, by_key.get(roots[key] or "")) for key, found in by_key.items()]
+    explains = {found.root for found in named}
+
+    def rank(found: Finding) -> tuple[int, int, str, int]:
+        group = 2 if found.root else 0 if found.key in explains else 1
+        return group, _severity(found), found.code, known.place.get(found.layer, -1)
+
+    return tuple(sorted(named, key=rank))
+
+
+def _severity(found: Finding) -> int:
+    return SEVERITIES.index(found.severity)
+
+
+def _causes(known: Known) -> dict[str, str | None]:
+    """Return by key what explains each finding directly, or None."""
+    return {
+        key: found.root if found.root in known.findings else RULES[found.code].cause(found, known)
+        for key, found in known.findings.items()
+    }
+
+
+def _last(key: str, causes: dict[str, str | None]) -> str | None:
+    """Follow causes to the one that has none; None for one that has none itself."""
+    seen = {key}
+    last = None
+    cause = causes[key]
+    while cause is not None and cause not in seen:
+        seen.add(cause)
+        last, cause = cause, causes[cause]
+    return last
+
+
+def _with_root(found: Finding, root: Finding | None) -> Finding:
+    if root is None:
+        return replace(found, root=None)
+    severity = RULES[found.code].severity_under(found, root)
+    return replace(found, root=root.key, severity=severity)

@@ -69,7 +69,8 @@ class Diagnosis:
         findings: roots first, then by severity, code and layer.
         samples: how many samples of data were looked at; 0 without data.
         measures: what was measured of the model as a whole, such as "accuracy".
-        unseen: by path, the layers of which the data say nothing, and why; empty without data.
+        unseen: by path, the layers of which the data say nothing, or too little, and why; empty
+            without data.
     """
 
     model: str

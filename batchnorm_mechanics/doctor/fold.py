@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
+from batchnorm_mechanics._keras import graph_of_sequence, layers_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
-from batchnorm_mechanics.doctor.folding.compare import (
+from batchnorm_mechanics.doctor.fitting import check_names, missing_kernel
+from batchnorm_mechanics.doctor.fold_compare import (
     explained_by,
     first_batches,
     largest_difference,
@@ -18,10 +21,10 @@ from batchnorm_mechanics.doctor.folding.compare import (
     rounding_of,
     times_as_fast,
 )
-from batchnorm_mechanics.doctor.folding.plan import plan_of, tolerance_of
-from batchnorm_mechanics.doctor.folding.rewrite import rewritten
-from batchnorm_mechanics.doctor.probing.machine import missing_kernel
-from batchnorm_mechanics.doctor.structure.wiring import graph_of
+from batchnorm_mechanics.doctor.fold_kinds import KINDS, Weights
+from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
+from batchnorm_mechanics.doctor.model_copies import Copied, Edits, copied
+from batchnorm_mechanics.doctor.wiring import graph_of
 
 # Batches of given data on which outputs are compared.
 _BATCHES = 32
@@ -163,7 +166,8 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
             "Leave it out to compare on random data alone."
         )
     plan = plan_of(model)
-    new, notes = rewritten(model, plan)
+    copy = rewritten(model, plan)
+    new = copy.model
     # Otherwise the one could run under XLA and the other not, and the times would say nothing.
     new.run_eagerly, new.jit_compile = model.run_eagerly, model.jit_compile
     # As many as are given: another size would be another trace of both models.
@@ -172,17 +176,10 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
     try:
         difference = largest_difference(model, new, made)
     except (ValueError, tf.errors.OpError) as error:
-        if (missing := missing_kernel(error, "fold")) is not None:
-            raise missing from error
-        if first is None and (open_sizes := _open_sizes(model)):
-            sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"fold: `data` must be given for a model whose inputs have open sizes, "
-                f"{open_sizes}, and that fails on random data of sizes {sizes}. "
-                f"Received: data=None, and {reason}. Give a batch that the model predicts."
-            ) from error
-        raise
+        refusal = _refusal(error, model, made, has_data=first is not None)
+        if refusal is None:
+            raise
+        raise refusal from error
     samples, worst = 0, made
     if given is not None:
         for inputs in first_batches(given, _BATCHES):
@@ -210,9 +207,53 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
         samples=samples,
         speed=times_as_fast(model, new, timed) if plan.folded else None,
         batch_size=rows,
-        notes=notes,
+        notes=copy.lost,
         rounding=rounding,
     )
+
+
+def rewritten(model: Any, plan: FoldPlan) -> Copied:
+    """Return a new model with the weights of a plan and copies of all others.
+
+    Args:
+        model: functional or sequential.
+        plan: made for this model.
+
+    Returns:
+        A model of the same kind, with the class of the old one where its constructor is Keras's.
+        Layers keep their names, settings, types of numbers and `trainable`; those with new weights
+        have no regularizer or constraint, which were meant for the old ones.
+
+    Raises:
+        InputError: a layer cannot be copied.
+    """
+    settings = {
+        id(layer): _settings(layer.get_config(), plan.weights[id(layer)])
+        for layer in layers_in(model)
+        if id(layer) in plan.weights
+    }
+    new = copied(model, Edits(left_out=plan.folded, settings=settings), caller="fold")
+    for key, weights in plan.weights.items():
+        (layer,) = new.of[key]
+        _store(layer, weights)
+    return new
+
+
+def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
+    """Return what changes in the configuration of a layer that takes a batch norm in."""
+    unset = {name: None for name in config if name.endswith(("_regularizer", "_constraint"))}
+    return {**unset, "use_bias": weights.has_bias}
+
+
+def _store(layer: Any, weights: Weights) -> None:
+    for name, kernel in zip(KINDS[type(layer)].kernels, weights.kernels, strict=True):
+        getattr(layer, name).assign(_rounded(kernel, getattr(layer, name)))
+    if weights.has_bias:
+        layer.bias.assign(_rounded(weights.bias, layer.bias))
+
+
+def _rounded(value: np.ndarray, variable: Any) -> np.ndarray:
+    return value.astype(keras.backend.standardize_dtype(variable.dtype))
 
 
 def _check(model: Any) -> None:
@@ -221,7 +262,7 @@ def _check(model: Any) -> None:
             f"fold: `model` must be a Keras model. Received: model={model!r}. "
             "Put a layer into a keras.Sequential with an Input."
         )
-    if isinstance(model, keras.Sequential) and getattr(model, "_functional", None) is None:
+    if isinstance(model, keras.Sequential) and graph_of_sequence(model) is None:
         raise InputError(
             f"fold: `model` must have weights. Received: model={model!r}, which is not built. "
             "Call it on data first, or begin it with keras.layers.Input."
@@ -232,6 +273,22 @@ def _check(model: Any) -> None:
             f"of {type(model).__name__}.call calls its layers, and no layer can be taken out of "
             "that; fold the functional models in it by themselves."
         )
+    check_names(model, "fold")
+
+
+def _refusal(error: Exception, model: Any, made: Any, *, has_data: bool) -> InputError | None:
+    """Return what to say of a model that fails on random data; None where they are no reason."""
+    if (missing := missing_kernel(error, "fold")) is not None:
+        return missing
+    if not has_data and (open_sizes := _open_sizes(model)):
+        sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
+        reason = str(error).partition("\n")[0]
+        return InputError(
+            f"fold: `data` must be given for a model whose inputs have open sizes, "
+            f"{open_sizes}, and that fails on random data of sizes {sizes}. "
+            f"Received: data=None, and {reason}. Give a batch that the model predicts."
+        )
+    return None
 
 
 def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:
@@ -241,5 +298,5 @@ def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:
 
 def _dtypes(model: Any) -> set[str]:
     """Return the floating types that a model computes in, float32 if there are none."""
-    found = {layer.compute_dtype for layer in model._flatten_layers()}
+    found = {layer.compute_dtype for layer in layers_in(model)}
     return {dtype for dtype in found if dtype and "float" in dtype} or {"float32"}

@@ -9,11 +9,11 @@ from typing import Any
 import keras
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.changes import Change
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
-from batchnorm_mechanics.doctor.probing.running import build
-from batchnorm_mechanics.doctor.repairing.change import Change
-from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
-from batchnorm_mechanics.doctor.structure.norms import KINDS, Norm, norms_in
+from batchnorm_mechanics.doctor.estimation import How, Method, estimate_anew
+from batchnorm_mechanics.doctor.model_runs import build
+from batchnorm_mechanics.doctor.norms import KINDS, Norm, norms_in
 
 FROZEN = "it is frozen"
 # What decides which statistics a layer needs; a subclass with its own may need others.

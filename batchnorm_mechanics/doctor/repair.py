@@ -1,38 +1,29 @@
 """`repair`: diagnose, do what the findings call for and nothing else, and diagnose again."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
+from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, joined, undo_all
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.doctor.decisions import Decided, decide, worsening
 from batchnorm_mechanics.doctor.diagnose import diagnose
+from batchnorm_mechanics.doctor.estimation import How, Method, estimate_anew
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
+from batchnorm_mechanics.doctor.model_copies import rebuilt, why_no_copy
+from batchnorm_mechanics.doctor.norms import Norm, norms_in
+from batchnorm_mechanics.doctor.past import Mark, mark_of, put_mark
 from batchnorm_mechanics.doctor.recalibrate import check_model
-from batchnorm_mechanics.doctor.repairing.change import (
-    Change,
-    LayerChange,
-    changed,
-    joined,
-    undo_all,
-)
-from batchnorm_mechanics.doctor.repairing.graph_edits import obstacle, rebuilt, why_no_copy
-from batchnorm_mechanics.doctor.repairing.outcome import worsening
-from batchnorm_mechanics.doctor.repairing.plan import Action, Circumstances, Plan, Step, plan
-from batchnorm_mechanics.doctor.repairing.renew import How, Method, estimate_anew
+from batchnorm_mechanics.doctor.rule import RE_ESTIMATE, Action, Circumstances, Stage, Step
 from batchnorm_mechanics.doctor.rules import matching
-from batchnorm_mechanics.doctor.structure.marks import Mark, mark_of, put_mark
-from batchnorm_mechanics.doctor.structure.norms import Norm, norms_in
-from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.doctor.wiring import graph_of
 from batchnorm_mechanics.layers.compiled import renew_compiled_functions
 
 # Repairing a cause may bare what it hid; more than twice was never needed.
 _MOST_ROUNDS = 3
-# Where the momentum has no complement that averages: Keras's default.
-_USUAL_MOMENTUM = 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +175,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     now, taken = before, []
     try:
         for _ in range(1 if dry_run else _MOST_ROUNDS):
-            decided = work.plan(now.findings, asked)
+            decided = work.decide(now.findings, asked)
             refused |= decided.refused
             if not decided.steps:
                 break
@@ -208,7 +199,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     change = Change(
         joined(work.changes),
         samples=before.samples,
-        how=str(how) if any(step.action == "re-estimate" for step in taken) else "",
+        how=str(how) if any(step.how is RE_ESTIMATE for step in taken) else "",
     )
     return Repair(
         model=work.model,
@@ -235,7 +226,7 @@ class _Work:
         self.model, self.data, self.how = model, data, how
         self.changes: list[LayerChange] = []
         self.notes: list[str] = []
-        self.done: set[tuple[Action, str, tuple[int, ...]]] = set()
+        self.done: set[tuple[str, str, tuple[int, ...]]] = set()
         self._no_copy: dict[int, str | None] = {}
 
     def point(self) -> tuple[Any, Mark | None, int, int]:
@@ -251,18 +242,22 @@ class _Work:
             put_mark(self.model, mark)
         renew_compiled_functions(self.model)
 
-    def plan(self, findings: Sequence[Finding], asked: frozenset[str] | None) -> Plan:
+    def decide(self, findings: Sequence[Finding], asked: frozenset[str] | None) -> Decided:
         circumstances = Circumstances(
+            norms={norm.name: norm for norm in norms_in(self.model)},
             asked=asked,
             has_data=self.data is not None,
             obstacle=self._obstacle,
             done=frozenset(self.done),
         )
-        return plan(findings, norms_in(self.model), circumstances)
+        return decide(findings, circumstances)
 
     def _obstacle(self, norm: Norm, action: Action) -> str | None:
-        reason = obstacle(self.model, norm, action)
-        if reason is not None or action == "fold-bias":
+        if action.stage is not Stage.GRAPH:
+            return action.obstacle(self.model, norm)
+        if graph_of(self.model) is None:
+            return "the model's own code calls the layer, which only its author can change"
+        if (reason := action.obstacle(self.model, norm)) is not None:
             return reason
         if id(self.model) not in self._no_copy:
             self._no_copy[id(self.model)] = why_no_copy(self.model)
@@ -271,35 +266,39 @@ class _Work:
     def diagnose(self) -> Diagnosis:
         return diagnose(self.model, self.data)
 
-    def do(self, decided: Plan) -> None:
+    def do(self, decided: Decided) -> None:
         """Take the steps, in their order."""
-        steps: dict[Action, list[Step]] = {}
-        for step in decided.steps:
-            steps.setdefault(step.action, []).append(step)
-        renamed = self._rebuild(steps.get("unflag", []), steps.get("split", []))
+        renamed = self._rebuild([step for step in decided.steps if step.how.edits is not None])
         norms = {norm.name: norm for norm in norms_in(self.model)}
-        for action, change in _CHANGES.items():
-            for step in steps.get(action, []):
-                self.changes += change(norms[step.layer], step.channels)
-        if "momentum" in steps:
+        for step in decided.steps:
+            if step.how.new_values is not None:
+                # One after another: what is computed next may depend on what this one leaves.
+                for new in step.how.new_values(norms[step.layer]):
+                    self.changes.append(changed(*new))
+        if any(step.how.stage is Stage.SETTINGS for step in decided.steps):
             renew_compiled_functions(self.model)
-        self._estimate(steps.get("re-estimate", []), tuple(norms.values()), renamed)
+        estimated = [step for step in decided.steps if step.how is RE_ESTIMATE]
+        self._estimate(estimated, tuple(norms.values()), renamed)
         self.done |= {(step.action, step.layer, step.channels) for step in decided.steps}
 
-    def _rebuild(self, unflag: list[Step], split: list[Step]) -> dict[str, tuple[str, ...]]:
-        """Build the graph anew; return the names of the layers that came of the split ones."""
-        if not unflag and not split:
+    def _rebuild(self, steps: list[Step]) -> dict[str, tuple[str, ...]]:
+        """Build the graph anew; return the names of the layers that came of those concerned."""
+        if not steps:
             return {}
         norms = {norm.name: norm for norm in norms_in(self.model)}
-        new = rebuilt(
-            self.model,
-            unflag=[norms[step.layer] for step in unflag],
-            split=[norms[step.layer] for step in split],
-        )
+        edits = [
+            step.how.edits(self.model, norms[step.layer])
+            for step in steps
+            if step.how.edits is not None
+        ]
+        new = rebuilt(self.model, reduce(operator.or_, edits), caller="repair")
         self.model = new.model
         self.notes += new.lost
         names = {id(norm.layer): norm.name for norm in norms_in(new.model)}
-        return {name: tuple(names[id(one)] for one in of) for name, of in new.split.items()}
+        return {
+            step.layer: tuple(names[id(one)] for one in new.of[id(norms[step.layer].layer)])
+            for step in steps
+        }
 
     def _estimate(
         self, steps: list[Step], norms: tuple[Norm, ...], renamed: Mapping[str, tuple[str, ...]]
@@ -312,51 +311,4 @@ class _Work:
         change = estimate_anew(self.model, self.data, norms, channels, self.how)
         self.changes += change.layers
         self.notes += [f"{name} was left: {reason}" for name, reason in change.left.items()]
-        self.done |= {("re-estimate", name, of_layer) for name, of_layer in channels.items()}
-
-
-def _swap(norm: Norm, _channels: tuple[int, ...]) -> list[LayerChange]:
-    values: dict[str, Any] = {"moving_mean": norm.variance, "moving_variance": norm.mean}
-    if norm.renorm:
-        # Keras derives the moving variance from it with every step.
-        values["moving_stddev"] = np.sqrt(np.maximum(norm.mean, 0) + norm.layer.epsilon)
-    return [changed(norm.name, norm.layer, values)]
-
-
-def _reset(norm: Norm, _channels: tuple[int, ...]) -> list[LayerChange]:
-    values = {
-        name: np.where(np.isfinite(old), old, start)
-        for name, old, start in (("gamma", norm.gamma, 1.0), ("beta", norm.beta, 0.0))
-        if old is not None and not np.isfinite(old).all()
-    }
-    return [changed(norm.name, norm.layer, values)] if values else []
-
-
-def _correct_momentum(norm: Norm, _channels: tuple[int, ...]) -> list[LayerChange]:
-    old = norm.momentum or 0.0
-    new = 1 - old if 0 < old < 1 else _USUAL_MOMENTUM
-    layer = norm.layer
-    if isinstance(layer, BatchNormalization) and layer.statistics is not None:
-        policy: Any = layer.statistics
-        return [changed(norm.name, layer, {"statistics": dataclasses.replace(policy, decay=new)})]
-    return [changed(norm.name, layer, {"momentum": new})]
-
-
-def _fold_bias(norm: Norm, _channels: tuple[int, ...]) -> list[LayerChange]:
-    before = norm.calls[0].before
-    bias = np.asarray(before.bias.numpy(), np.float64)
-    means = {"moving_mean": norm.mean - bias}
-    if norm.renorm:
-        means["renorm_mean"] = norm.layer.renorm_mean.numpy().astype(np.float64) - bias
-    return [
-        changed(before.name, before, {"bias": np.zeros_like(bias)}),
-        changed(norm.name, norm.layer, means),
-    ]
-
-
-_CHANGES: Mapping[Action, Callable[[Norm, tuple[int, ...]], list[LayerChange]]] = {
-    "swap": _swap,
-    "reset": _reset,
-    "momentum": _correct_momentum,
-    "fold-bias": _fold_bias,
-}
+        self.done |= {(RE_ESTIMATE.name, name, of_layer) for name, of_layer in channels.items()}

@@ -3,60 +3,52 @@
 import csv as csv_files
 import difflib
 import inspect
-import threading
 import warnings
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.checks.weights import check_weights
+from batchnorm_mechanics._keras import layers_in
+from batchnorm_mechanics.doctor.changes import Change
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
-from batchnorm_mechanics.doctor.probing.fitting import Fitting
-from batchnorm_mechanics.doctor.probing.snapshots import (
-    Snapshot,
-    distance,
-    latest_batches,
-    snapshot,
-)
+from batchnorm_mechanics.doctor.diagnose import findings_of
+from batchnorm_mechanics.doctor.estimation import How
+from batchnorm_mechanics.doctor.fitting import Fitting
+from batchnorm_mechanics.doctor.gaps import gaps_of
+from batchnorm_mechanics.doctor.measuring import measure
+from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
+from batchnorm_mechanics.doctor.past import past_of
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
-from batchnorm_mechanics.doctor.repairing.change import Change
-from batchnorm_mechanics.doctor.repairing.renew import How
-from batchnorm_mechanics.doctor.structure.norms import KINDS, Norm, norms_in
-
-# Batches between two snapshots: at momentum 0.5 a sixteenth is left of what is four batches old.
-_STRIDE = 4
-# Snapshots: enough to see past the noise of a few batches.
-_KEPT = 10
-# They judge a training that is over.
-_AT_THE_END = frozenset({"BN103", "BN106", "BN110"})
+from batchnorm_mechanics.doctor.rule import Case
+from batchnorm_mechanics.doctor.rules import RULES
 
 When = Literal["train_end", "epoch_end"]
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What `Watch` saw of a layer in an epoch; each is a root mean square over channels.
+    """What `Watch` saw of a layer in an epoch.
 
     Attributes:
         epoch: from 0.
         layer: path of the layer in the model.
-        gap_mean: of (mean of the latest batches - moving mean) / moving standard deviation; None
-            where it cannot be known.
-        gap_variance: of log(variance of the latest batches / moving variance); None likewise.
-        drift_mean: how far the moving mean went in this epoch, in standard deviations.
-        drift_variance: of log(moving variance / what it was when the epoch began).
+        gap: how far the layer's output is from what it is by the statistics of the data that were
+            given, in its own standard deviations, as BN201 measures it; None without data, and
+            where data say nothing of the layer.
+        drift_mean: how far the moving mean went in this epoch, in standard deviations, as a root
+            mean square over channels.
+        drift_variance: of log(moving variance / what it was when the epoch began), likewise.
     """
 
     epoch: int
     layer: str
-    gap_mean: float | None
-    gap_variance: float | None
+    gap: float | None
     drift_mean: float
     drift_variance: float
 
@@ -64,23 +56,8 @@ class Watched:
 class Watch(keras.callbacks.Callback):
     """Log the train-inference gap and the drift of the statistics of each layer, epoch by epoch.
 
-    It costs no pass through the model. A moving average after k more batches is
-    momentum**k * old + (1 - momentum**k) * (an average of their statistics): from its values then
-    and now follow the statistics that the latest k batches had in training. They are compared with
-    the moving ones, which inference uses. (The variance between the means of batches is not in
-    them.) Two vectors a layer are noted every 4 batches, and the last 10 of these notes are kept:
-    k is the largest there of which at least 5% is left of the old values, at most 40, and at most
-    3 / (1 - momentum).
-
-    The gap is known for moving averages, Keras's or ours, batch renormalization left out. It is
-    None for others, for frozen layers, and where a moving average has forgotten all it was by the
-    next time that the callback is called: it then equals the average of those batches, and their
-    difference, which the gap follows from, is rounding. So it is at a momentum below 0.48, or
-    where more than 3 / (1 - momentum) batches lie between two calls, as can be with
-    `steps_per_execution`. The drift is always known.
-
-    A batch is taken to update each layer once for each call in the graph; in a `train_step` of
-    one's own that runs the model several times, the gap comes out too large.
+    The drift costs no pass through the model. The gap is measured on data, which go through it as
+    in `diagnose`; some hundred samples do.
 
     Rules that need no data are checked as each epoch ends. The first time that one fires at warning
     or above, it warns; those on unconverged, stale or never updated statistics judge the end of
@@ -90,32 +67,30 @@ class Watch(keras.callbacks.Callback):
         log_dir: folder for TensorBoard; no events are written by default.
         csv: file for a table; none is written by default.
         every: epochs between two records.
+        data: as for `diagnose`, like those of training; without them the gap is not known.
 
     Raises:
         InputError: an argument cannot be used; as training begins, the folder or the file cannot be
             written.
 
     Example:
-        >>> import numpy as np
         >>> keras.utils.set_random_seed(0)
         >>> layer = keras.layers.BatchNormalization(momentum=0.9, name="bn")
         >>> model = keras.Sequential([keras.layers.Input((2,)), layer])
         >>> model.compile(loss="mse")
-        >>> watch = Watch()
         >>> x = np.random.default_rng(0).normal(5, 1, (640, 2)).astype("float32")
+        >>> watch = Watch(data=x)
         >>> _ = model.fit(x, x, epochs=2, batch_size=32, verbose=0, callbacks=[watch])
-        >>> [round(seen.gap_mean, 1) for seen in watch.records]
-        [0.7, 0.1]
+        >>> [round(seen.gap, 1) for seen in watch.records]
+        [0.5, 0.1]
     """
-
-    # The end of a batch is only counted: Keras may do that in threads, and need not wait.
-    async_safe = True
 
     def __init__(
         self,
         log_dir: str | Path | None = None,
         csv: str | Path | None = None,
         every: int = 1,
+        data: Any = None,
     ) -> None:
         super().__init__()
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
@@ -124,15 +99,12 @@ class Watch(keras.callbacks.Callback):
                 f"Received: every={every!r}. Leave it out for every epoch."
             )
         self.log_dir, self.csv, self.every = log_dir, csv, every
+        self.data = None if data is None else as_data(data, caller="Watch")
         self.records: list[Watched] = []
         self._fired: set[str] = set()
         self._norms: tuple[Norm, ...] = ()
         self._writer: Any = None
-        self._at_epoch: Snapshot | None = None
-        self._latest: deque[Snapshot] = deque(maxlen=_KEPT)
-        self._counting = threading.Lock()
-        self._batches = 0
-        self._updates: int | None = None
+        self._begun: Mapping[str, tuple[Vector, Vector]] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open the log and the table."""
@@ -161,32 +133,16 @@ class Watch(keras.callbacks.Callback):
         """Remember the statistics of now."""
         # Layers get their weights with the first batch at the latest.
         self._norms = self._norms or norms_in(self.model)
-        self._at_epoch = snapshot(self._norms, 0)
-        self._latest.clear()
-        self._batches, self._updates = 0, _updates_of(self.model)
-        if (epoch + 1) % self.every == 0:
-            self._latest.append(self._at_epoch)
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remember the statistics every 4 batches, the last 10 times."""
-        # Of an epoch that is not recorded there are none.
-        if self._latest and batch - self._latest[-1].step >= _STRIDE:
-            self._latest.append(snapshot(self._norms, batch))
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count the batches."""
-        with self._counting:
-            self._batches = max(self._batches, batch + 1)
+        self._begun = _statistics(self._norms)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the gap and the drift, and check the rules."""
         self._norms = self._norms or norms_in(self.model)
         self._warn(at_the_end=False)
-        if self._at_epoch is None or (epoch + 1) % self.every:
-            return
-        records = list(self._watched(epoch, snapshot(self._norms, self._trained())))
-        self.records += records
-        self._write(records)
+        if (epoch + 1) % self.every == 0:
+            records = list(self._watched(epoch))
+            self.records += records
+            self._write(records)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Check the rules that judge a whole training, and close the log."""
@@ -195,29 +151,16 @@ class Watch(keras.callbacks.Callback):
             self._writer.close()
             self._writer = None
 
-    def _trained(self) -> int:
-        """Return how many batches this epoch has trained on.
-
-        An optimizer need not count them: gradients are accumulated, losses overflow, a model has
-        several optimizers or none. But it knows how many there were in a last execution of several
-        steps, cut short by the end of the data, and in a loop that only tells of epochs.
-        """
-        now = _updates_of(self.model)
-        updates = 0 if now is None or self._updates is None else now - self._updates
-        at_once = int(getattr(self.model, "steps_per_execution", None) or 1)
-        is_last = self._batches - at_once < updates <= self._batches
-        return updates if is_last or not self._batches else self._batches
-
-    def _watched(self, epoch: int, now: Snapshot) -> Iterator[Watched]:
-        begun = self._at_epoch or now
+    def _watched(self, epoch: int) -> Iterator[Watched]:
+        gaps = {}
+        if self.data is not None:
+            gaps = gaps_of(self._norms, measure(self.model, self._norms, self.data))
+        now = _statistics(self._norms)
         for norm in self._norms:
-            if norm.name not in begun.statistics:
-                continue
-            moving, old = now.of(norm.name), begun.of(norm.name)
-            known = (latest_batches(norm, then, now) for then in self._latest)
-            batches = next((found for found in known if found is not None), None)
-            gap = (None, None) if batches is None else distance(norm, batches, moving)
-            yield Watched(epoch, norm.name, *gap, *distance(norm, moving, old, unit=moving))
+            if norm.name in self._begun:
+                gap = gaps.get(norm.name)
+                drift = _drift(norm, self._begun[norm.name], now[norm.name])
+                yield Watched(epoch, norm.name, None if gap is None else gap.layer, *drift)
 
     def _write(self, records: list[Watched]) -> None:
         if self._writer is not None:
@@ -236,8 +179,8 @@ class Watch(keras.callbacks.Callback):
                 )
 
     def _warn(self, *, at_the_end: bool) -> None:
-        for found in check_weights(self.model, self._norms):
-            early = found.code in _AT_THE_END and not at_the_end
+        for found in findings_of(Case(self.model, self._norms, past_of(self.model, self._norms))):
+            early = RULES[found.code].judges_whole_training and not at_the_end
             if found.severity == "note" or early or found.code in self._fired:
                 continue
             self._fired.add(found.code)
@@ -247,10 +190,20 @@ class Watch(keras.callbacks.Callback):
             )
 
 
-def _updates_of(model: Any) -> int | None:
-    """Return how many times a model's optimizer has updated it; None where it does not tell."""
-    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
-    return None if iterations is None else int(keras.ops.convert_to_numpy(iterations))
+def _statistics(norms: tuple[Norm, ...]) -> dict[str, tuple[Vector, Vector]]:
+    return {norm.name: (norm.mean, norm.variance) for norm in norms}
+
+
+def _drift(
+    norm: Norm, old: tuple[Vector, Vector], new: tuple[Vector, Vector]
+) -> tuple[float, float]:
+    """Return how far means and variances went, as root mean squares over channels."""
+    epsilon = float(norm.layer.epsilon)
+    with np.errstate(all="ignore"):
+        # What is not finite or below 0 comes out as NaN, and the rules tell of it.
+        shift = (new[0] - old[0]) / np.sqrt(new[1] + epsilon)
+        ratio = np.log((np.maximum(new[1], 0) + epsilon) / (old[1] + epsilon))
+        return float(np.sqrt(np.mean(shift**2))), float(np.sqrt(np.mean(ratio**2)))
 
 
 class Recalibrate(keras.callbacks.Callback):
@@ -309,7 +262,7 @@ class Recalibrate(keras.callbacks.Callback):
         """Look at what is needed later, without a pass over the data."""
         size = self.settings.get("batch_size", DEFAULT_BATCH_SIZE)
         data = as_data(self.data, batch_size=size, caller="Recalibrate")
-        layers = self.model._flatten_layers()
+        layers = layers_in(self.model)
         if self.model.built and not any(isinstance(layer, KINDS) for layer in layers):
             raise InputError(
                 "Recalibrate: `model` must have batch normalization. Received: a model without. "

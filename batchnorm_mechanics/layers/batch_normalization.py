@@ -10,22 +10,13 @@ from batchnorm_mechanics import core
 from batchnorm_mechanics._keras import own_variables
 from batchnorm_mechanics.core.axes import normalize_axes
 from batchnorm_mechanics.core.transform import check_epsilon
-from batchnorm_mechanics.statistics import (
-    AverageOfBatches,
-    DebiasedMovingAverage,
-    ExponentialMovingAverage,
-    Policy,
-    PooledPopulation,
-)
+from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
 
 PACKAGE = "batchnorm_mechanics"
-for _policy in (
-    AverageOfBatches,
-    DebiasedMovingAverage,
-    ExponentialMovingAverage,
-    PooledPopulation,
-):
-    keras.saving.register_keras_serializable(PACKAGE)(_policy)
+# Those of this package; a user's are for the user to register, under a name of their own.
+for _policy in Policy.__subclasses__():
+    if _policy.__module__.startswith(f"{PACKAGE}."):
+        keras.saving.register_keras_serializable(PACKAGE)(_policy)
 
 _DEFAULT_MOMENTUM = 0.99
 

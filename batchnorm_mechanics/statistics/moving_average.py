@@ -10,6 +10,7 @@ from batchnorm_mechanics.core.axes import as_dtype
 from batchnorm_mechanics.core.moments import unbiased_variance
 from batchnorm_mechanics.statistics.policy import (
     Policy,
+    Statistics,
     initial_statistics,
     spread_count,
     where_counted,
@@ -93,6 +94,21 @@ class ExponentialMovingAverage(Policy):
         """Check the settings."""
         _check_decay("ExponentialMovingAverage", self.decay, one_is_allowed=True)
 
+    @property
+    def keeps_unbiased_variance(self) -> bool:
+        """Whether it averages the unbiased variance; see `Policy`."""
+        return self.unbiased
+
+    @property
+    def formula(self) -> str:
+        """The two terms of the average; see `Policy`."""
+        which = "unbiased" if self.unbiased else "biased"
+        return f"{self.decay:g} · before + {1 - self.decay:.6g} · batch ({which} variance)"
+
+    def weight_of_start(self, updates: int) -> float:
+        """Return decay**updates; see `Policy.weight_of_start`."""
+        return self.decay**updates
+
     def init(self, shape: Sequence[int], dtype: tf.DType = tf.float32) -> AverageState:
         """Return mean 0 and variance 1; see `Policy.init`."""
         return AverageState(*initial_statistics(shape, dtype))
@@ -142,6 +158,20 @@ class DebiasedMovingAverage(Policy):
     def __post_init__(self) -> None:
         """Check the settings."""
         _check_decay("DebiasedMovingAverage", self.decay, one_is_allowed=False)
+
+    @property
+    def keeps_unbiased_variance(self) -> bool:
+        """Whether it averages the unbiased variance; see `Policy`."""
+        return self.unbiased
+
+    def settled(self, statistics: Statistics, count: Any, batches: int = 1) -> DebiasedState:
+        """Return a state all of whose weight lies on samples; see `Policy.settled`.
+
+        As after one batch, the next one would push them out.
+        """
+        state = super().settled(statistics, count, batches)
+        ones = tf.ones_like(state.mean_weight)
+        return state._replace(mean_weight=ones, variance_weight=ones)
 
     def init(self, shape: Sequence[int], dtype: tf.DType = tf.float32) -> DebiasedState:
         """Return mean 0 and variance 1, both of weight 0; see `Policy.init`."""

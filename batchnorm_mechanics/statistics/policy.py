@@ -1,4 +1,4 @@
-"""The contract of a statistics policy: three pure functions over an explicit state."""
+"""The contract of a statistics policy: pure functions over an explicit state."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -37,7 +37,26 @@ class Policy(ABC):
 
     A statistic with no sample behind it (`count` 0, as under an empty mask) leaves its part of the
     state as it was.
+
+    `init` and `update` are all that a new policy must have. What else a caller asks has an answer
+    here that is right for many, and that a policy changes where it knows better.
+
+    Attributes:
+        decay: weight of the old value in the new one; None where no such number describes it.
     """
+
+    # Any, since a policy that has one makes a field of it.
+    decay: Any = None
+
+    @property
+    def keeps_unbiased_variance(self) -> bool:
+        """Whether its variance is the unbiased one; the biased one, unless a policy says so."""
+        return False
+
+    @property
+    def formula(self) -> str:
+        """In short, how the new statistics come of the old ones and a batch's."""
+        return repr(self)
 
     @abstractmethod
     def init(self, shape: Sequence[int], dtype: tf.DType = tf.float32) -> Any:
@@ -75,6 +94,34 @@ class Policy(ABC):
             The state's `mean` and `variance`.
         """
         return Statistics(state.mean, state.variance)
+
+    def weight_of_start(self, updates: int) -> float:
+        """Return how much of the reading is still what the state began with.
+
+        Args:
+            updates: how many batches there were.
+
+        Returns:
+            A share of 1; 0, unless a policy says so: the first batch replaces the start.
+        """
+        return 1.0 if updates == 0 else 0.0
+
+    def settled(self, statistics: Statistics, count: Any, batches: int = 1) -> Any:
+        """Return a state that reads given statistics, from which training goes on.
+
+        Args:
+            statistics: mean and variance of a population, in the shape of the kept axes; the
+                variance as the policy keeps it.
+            count: samples behind each statistic, likewise or a scalar.
+            batches: in how many batches they came.
+
+        Returns:
+            The state after one batch of so many samples and these statistics, unless a policy
+            knows better.
+        """
+        mean, variance = (tf.convert_to_tensor(part) for part in statistics)
+        state = self.init(np.shape(mean), mean.dtype)
+        return self.update(state, mean, variance, count)._replace(mean=mean, variance=variance)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, as Keras serialization wants them."""

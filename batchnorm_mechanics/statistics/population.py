@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from batchnorm_mechanics.core.axes import as_dtype
 from batchnorm_mechanics.core.moments import Moments, merge_moments
-from batchnorm_mechanics.statistics.policy import Policy, initial_statistics, spread_count
+from batchnorm_mechanics.statistics.policy import (
+    Policy,
+    Statistics,
+    initial_statistics,
+    spread_count,
+)
 
 # Counts are kept in float64: float32 stops counting in steps of 60 at 1e9 samples, which a
 # convolution reaches in an epoch. The arithmetic follows suit, since it is per channel and cheap.
@@ -67,6 +72,16 @@ class AverageOfBatches(Policy):
         >>> [value.numpy().round(4).tolist() for value in policy.read(state)]
         [[22.3056], [203.5126]]
     """
+
+    @property
+    def keeps_unbiased_variance(self) -> bool:
+        """Yes, as the paper does; see `Policy`."""
+        return True
+
+    def settled(self, statistics: Statistics, count: Any, batches: int = 1) -> BatchesState:
+        """Return a state that knows how many batches there were; see `Policy.settled`."""
+        state = super().settled(statistics, count, batches)
+        return state._replace(degrees_of_freedom=state.count - batches)
 
     def init(self, shape: Sequence[int], dtype: tf.DType = tf.float32) -> BatchesState:
         """Return mean 0 and variance 1, with nothing behind them; see `Policy.init`."""

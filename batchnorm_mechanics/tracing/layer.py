@@ -23,7 +23,7 @@ from batchnorm_mechanics.tracing.computation import (
 from batchnorm_mechanics.tracing.notes import notes_on
 from batchnorm_mechanics.tracing.reasons import Circumstances, reasons
 from batchnorm_mechanics.tracing.record import Step, Trace
-from batchnorm_mechanics.tracing.steps import forward_steps, moving_formula, state_steps
+from batchnorm_mechanics.tracing.steps import forward_steps, state_steps
 
 
 def trace_layer(
@@ -162,7 +162,7 @@ def _trace(
         steps=(*steps, output),
         statistics=(
             *state_steps(call.before, "before", "as they were"),
-            *state_steps(call.after, "after", moving_formula(policy) if training else "unchanged"),
+            *state_steps(call.after, "after", policy.formula if training else "unchanged"),
         ),
         notes=tuple(notes),
         checks=capture.checks_of(layer, call, computation, cache),

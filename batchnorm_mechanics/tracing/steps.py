@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics import core
 from batchnorm_mechanics._difference import elementwise_error
-from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
+from batchnorm_mechanics.statistics import Policy
 from batchnorm_mechanics.tracing.computation import Computation, array, wide_array
 from batchnorm_mechanics.tracing.record import Step
 
@@ -207,7 +207,7 @@ def moving_steps(policy: Policy, before: Any, cache: core.Cache | None) -> tuple
         after = policy.update(before, cache.mean, cache.variance, cache.count)
     return (
         *state_steps(before, "before", "as they were"),
-        *state_steps(after, "after", moving_formula(policy) if cache is not None else "unchanged"),
+        *state_steps(after, "after", policy.formula if cache is not None else "unchanged"),
     )
 
 
@@ -229,11 +229,3 @@ def state_steps(state: Any, when: str, formula: str) -> tuple[Step, ...]:
         )
         for field, value in state._asdict().items()
     )
-
-
-def moving_formula(policy: Policy) -> str:
-    """Return in short how a policy makes the new statistics of the old and the batch's."""
-    if isinstance(policy, ExponentialMovingAverage):
-        which = "unbiased" if policy.unbiased else "biased"
-        return f"{policy.decay:g} · before + {1 - policy.decay:.6g} · batch ({which} variance)"
-    return repr(policy)

@@ -13,9 +13,9 @@ from doctor.healthy_models import healthy
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.findings import Diagnosis
+from batchnorm_mechanics.doctor.past import estimated_in
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.rules import RULES
-from batchnorm_mechanics.doctor.structure.marks import estimated_in
 
 layers = keras.layers
 
@@ -335,3 +335,18 @@ def test_a_diagnosis_that_is_not_all_numbers_is_json():
     found = Diagnosis("net", ("bn",), (), measures={"gap": math.nan, "accuracy": 0.5})
     text = json.dumps(found.as_json(), allow_nan=False)
     assert json.loads(text)["measures"] == {"gap": "NaN", "accuracy": 0.5}
+
+
+@pytest.mark.parametrize(("rows", "batches"), [(32, "one batch is"), (64, "2 batches are")])
+def test_where_too_few_batches_came_to_tell_it_is_said_and_nothing_is_found(rows, batches):
+    layer = layers.BatchNormalization(name="bn")
+    model = keras.Sequential([layers.Input((3,)), layer])
+    layer.moving_mean.assign([1.0, 0.0, 0.0])
+    layer.moving_variance.assign([2.0, 1.0, 1.0])
+    x = np.random.default_rng(0).normal(size=(rows, 3)).astype("float32")
+    diagnosis = diagnose(model, x)
+    assert not diagnosis.findings
+    assert dict(diagnosis.unseen) == {
+        "bn": f"its statistics may be off, and {batches} too few to tell"
+    }
+    assert diagnose(model, np.tile(x, (8, 1))).of("BN201")

@@ -10,7 +10,7 @@ from fold_models import bn, distance, folded, settled, stack
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.fold import Folded, fold
-from batchnorm_mechanics.doctor.structure.norms import norms_in
+from batchnorm_mechanics.doctor.norms import norms_in
 
 L = keras.layers
 
@@ -433,3 +433,9 @@ def test_a_model_of_open_size_that_random_data_do_not_fit_asks_for_data():
 def test_data_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="`data` must fit the inputs of the model"):
         fold(small(), np.ones((3, 5)))
+
+
+def test_a_name_that_tensorflow_cannot_compile_is_refused():
+    model = keras.Sequential([L.Input((3,)), L.Dense(2), L.BatchNormalization(name="two words")])
+    with pytest.raises(InputError, match="fold: `model` must have names that TensorFlow can"):
+        fold(model)

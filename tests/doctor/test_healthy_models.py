@@ -1,12 +1,10 @@
 """Nothing at warning or above may be found in any healthy model."""
 
 import pytest
+from doctor.cases import case_of, found_by
 from doctor.healthy_models import BATCH, MAKERS, healthy
 
-from batchnorm_mechanics.doctor.checks.graph import check_graph
-from batchnorm_mechanics.doctor.checks.weights import check_weights
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.structure.norms import norms_in
 
 # The notes that a healthy model may get, by code, without data.
 NOTES = {
@@ -17,9 +15,9 @@ NOTES = {
 
 
 def findings_without_data(model):
-    norms = norms_in(model)
-    assert norms
-    return [*check_weights(model, norms), *check_graph(model, norms)]
+    case = case_of(model)
+    assert case.norms
+    return found_by(["BN1"], case)
 
 
 # One test for each model, since each is made anew in each process: what is found with data belongs

@@ -10,13 +10,14 @@ from keras import layers
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.decisions import decide
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.making import finding
+from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.past import estimated_in
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.repair import repair
-from batchnorm_mechanics.doctor.repairing.plan import Circumstances, plan
-from batchnorm_mechanics.doctor.structure.marks import estimated_in
-from batchnorm_mechanics.doctor.structure.norms import norms_in
+from batchnorm_mechanics.doctor.rule import Circumstances
+from batchnorm_mechanics.doctor.rules import RULES
 
 BN = layers.BatchNormalization
 NAN = np.nan
@@ -73,15 +74,15 @@ def set_channel(weight, channel, value):
 
 
 def found(code, layer, *, root=None, **settings):
-    return finding(code, layer, cause="cause", remedy="remedy", root=root, **settings)
+    return RULES[code].finding(layer, cause="cause", remedy="remedy", root=root, **settings)
 
 
 def planned(
     model, *findings, asked=None, has_data=True, obstacle=lambda *_: None, done=frozenset()
 ):
     asked = None if asked is None else frozenset(asked)
-    circumstances = Circumstances(asked, has_data, obstacle, done)
-    return plan(findings, norms_in(model), circumstances)
+    norms = {norm.name: norm for norm in norms_in(model)}
+    return decide(findings, Circumstances(norms, asked, has_data, obstacle, done))
 
 
 def actions(decided):
@@ -772,9 +773,9 @@ def test_what_was_good_before_is_kept_when_a_later_round_is_taken_back(monkeypat
     monkeypatch.setattr("batchnorm_mechanics.doctor.repair.worsening", judged)
     # The first round for the one layer, the second for the other.
     monkeypatch.setattr(
-        "batchnorm_mechanics.doctor.repair.plan",
-        lambda findings, norms, given: plan(
-            [one for one in findings if (one.code == "BN101") == (not rounds)], norms, given
+        "batchnorm_mechanics.doctor.repair.decide",
+        lambda findings, given: decide(
+            [one for one in findings if (one.code == "BN101") == (not rounds)], given
         ),
     )
     done = repair(model, data, batch_size=50)

@@ -14,6 +14,7 @@ from oracle_cases import assert_within, data, resolution, rounding
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import reference
+from batchnorm_mechanics.statistics import Statistics
 
 
 class Judged(NamedTuple):
@@ -265,3 +266,56 @@ def test_a_constant_input_is_a_fixed_point(name, value, size, steps):
     bound = rounding("float64", 8 * steps, max(abs(value), 1e-280))
     assert_within(mean, [value], bound)
     assert_within(variance, [0.0], bound**2 + resolution("float64") ** 2 * value**2)
+
+
+EVERY_POLICY = [
+    bnm.ExponentialMovingAverage(0.9),
+    bnm.ExponentialMovingAverage(0.0, unbiased=True),
+    bnm.DebiasedMovingAverage(0.9),
+    bnm.DebiasedMovingAverage(0.5, unbiased=True),
+    bnm.AverageOfBatches(),
+    bnm.PooledPopulation(),
+]
+
+
+@pytest.mark.parametrize("policy", EVERY_POLICY, ids=repr)
+@pytest.mark.parametrize("updates", [0, 1, 4])
+def test_the_weight_of_the_start_is_what_is_left_of_it(policy, updates):
+    state = policy.init([1], tf.float64)._replace(mean=tf.ones([1], tf.float64))
+    for _ in range(updates):
+        state = policy.update(state, [0.0], [1.0], count=8)
+    np.testing.assert_allclose(policy.read(state).mean[0], policy.weight_of_start(updates))
+
+
+@pytest.mark.parametrize("policy", EVERY_POLICY, ids=repr)
+def test_the_variance_that_is_kept_is_the_one_that_the_policy_names(policy):
+    state = policy.init([1], tf.float64)
+    for _ in range(500):
+        state = policy.update(state, [0.0], [1.0], count=5)
+    # The pooled variance of batches of one mean is their own.
+    factor = 5 / 4 if policy.keeps_unbiased_variance else 1.0
+    np.testing.assert_allclose(policy.read(state).variance[0], factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", EVERY_POLICY, ids=repr)
+def test_a_settled_state_reads_what_it_was_given(policy):
+    given = Statistics(tf.constant([3.0, -1.0]), tf.constant([4.0, 0.25]))
+    reading = policy.read(policy.settled(given, count=100.0))
+    np.testing.assert_array_equal(reading.mean, given.mean)
+    np.testing.assert_array_equal(reading.variance, given.variance)
+
+
+def test_a_settled_average_of_batches_goes_on_as_if_it_had_seen_them():
+    policy, state = bnm.AverageOfBatches(), bnm.AverageOfBatches().init([1], tf.float64)
+    for mean, variance in ((2.0, 3.0), (4.0, 5.0)):
+        state = policy.update(state, [mean], [variance], count=10)
+    settled = policy.settled(policy.read(state), count=20.0, batches=2)
+    for one, other in zip(settled, state, strict=True):
+        np.testing.assert_allclose(one, other)
+
+
+def test_a_settled_debiased_average_is_not_pushed_out_by_the_next_batch():
+    policy = bnm.DebiasedMovingAverage(0.9)
+    state = policy.settled(Statistics(tf.constant([3.0]), tf.constant([4.0])), count=100.0)
+    moved = policy.update(state, [5.0], [4.0], count=10)
+    np.testing.assert_allclose(policy.read(moved).mean, [0.9 * 3 + 0.1 * 5], rtol=1e-6)

@@ -1,1 +1,0 @@
-"""The rules: pure functions from weights, graphs and measurements to findings."""

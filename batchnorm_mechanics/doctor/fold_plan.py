@@ -1,0 +1,354 @@
+"""Which batch norm goes into which layer, past which others, and which stays and why."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import keras
+import ml_dtypes
+import numpy as np
+
+from batchnorm_mechanics._keras import layers_in, nodes_in, own_variables
+from batchnorm_mechanics.doctor.fold_kinds import (
+    KINDS,
+    Affine,
+    Array,
+    Weights,
+    affine_of,
+    channel_axis,
+    is_linear,
+    kind_of,
+    obstacle,
+    offset_obstacle,
+)
+from batchnorm_mechanics.doctor.norms import Norm, norms_in
+from batchnorm_mechanics.doctor.wiring import (
+    Wiring,
+    baked_training,
+    calls_in,
+    graphs_reached,
+    method_of_its_own,
+)
+from batchnorm_mechanics.layers.intercept import own_call
+
+L = keras.layers
+
+# By exact class: a subclass may compute something that we do not know.
+_IDENTITIES = frozenset(
+    {
+        L.Identity,
+        L.ActivityRegularization,
+        L.Dropout,
+        L.SpatialDropout1D,
+        L.SpatialDropout2D,
+        L.SpatialDropout3D,
+        L.AlphaDropout,
+        L.GaussianDropout,
+        L.GaussianNoise,
+    }
+)
+_AVERAGES = frozenset(
+    {L.GlobalAveragePooling1D, L.GlobalAveragePooling2D, L.GlobalAveragePooling3D}
+)
+
+
+class Placed(NamedTuple):
+    """A scale and an offset, and where they apply.
+
+    Attributes:
+        affine: one scale and one offset for each place of the axis.
+        axis: on which they lie, counted from 0.
+        rank: of the tensor, the axis of samples included.
+    """
+
+    affine: Affine
+    axis: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """What folding does to a model.
+
+    Attributes:
+        weights: by id of a layer, its new weights in float64.
+        folded: ids of the batch norm layers that go.
+        left: by path of each other batch norm layer, why it stays.
+        undefined: names of layers whose weights give no number whatever they get: batch norms
+            whose scale or offset in inference is not finite, and other layers with NaN.
+    """
+
+    weights: Mapping[int, Weights]
+    folded: frozenset[int]
+    left: Mapping[str, str]
+    undefined: tuple[str, ...] = ()
+
+
+def tolerance_of(dtype: str) -> float:
+    """Return how far, relatively, a model that computes in a dtype may move when it is folded.
+
+    Two equal sums in another order differ by some units in the last place, and layers add that up:
+    1e-4 for float32, 16 units for what is coarser. Some deep models add up more: `fold` measures.
+    """
+    return max(1e-4, 16 * float(ml_dtypes.finfo(dtype).eps))
+
+
+def plan_of(model: Any) -> FoldPlan:
+    """Decide what to fold in a model.
+
+    Args:
+        model: a functional or sequential Keras model, with weights.
+    """
+    return _Planner(model).plan()
+
+
+class _Planner:
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.norms = norms_in(model)
+        self.reached = {id(reached.graph): reached for reached in graphs_reached(model)}
+        self.calls = calls_in(model)
+        self.wirings = {key: Wiring(reached.graph) for key, reached in self.reached.items()}
+        self.weights: dict[int, Weights] = {}
+        for key, reached in self.reached.items():
+            for node in nodes_in(reached.graph):
+                if is_identity(node, training=reached.training):
+                    self.wirings[key].bridge(node)
+
+    def plan(self) -> FoldPlan:
+        left: dict[str, str] = {}
+        open_norms: list[Norm] = []
+        for norm in self.norms:
+            reason = self._reason_to_stay(norm)
+            if reason is None:
+                open_norms.append(norm)
+            else:
+                left[norm.name] = reason
+        folded: set[int] = set()
+        # Each norm that goes can bring another one next to a layer that takes it: go round until
+        # nothing changes.
+        while True:
+            reasons: dict[str, str] = {}
+            for norm in open_norms:
+                reason = self._fold(norm)
+                if reason is None:
+                    folded.add(id(norm.layer))
+                else:
+                    reasons[norm.name] = reason
+            if len(reasons) == len(open_norms):
+                break
+            open_norms = [norm for norm in open_norms if norm.name in reasons]
+        left |= reasons
+        ordered = {norm.name: left[norm.name] for norm in self.norms if norm.name in left}
+        return FoldPlan(
+            MappingProxyType(self.weights),
+            frozenset(folded),
+            MappingProxyType(ordered),
+            tuple(self._undefined()),
+        )
+
+    def _undefined(self) -> Iterator[str]:
+        """Yield the names of layers that give no number whatever they get."""
+        for norm in self.norms:
+            # Whatever flag a call has: Keras predicts by the moving statistics.
+            if not all(np.isfinite(part).all() for part in _affine(norm)):
+                yield norm.name
+        norms = {id(norm.layer) for norm in self.norms}
+        for layer in layers_in(self.model):
+            weights = own_variables(layer)
+            floating = [one for one in weights if "float" in one.dtype]
+            if id(layer) not in norms and any(_has_nan(one) for one in floating):
+                yield layer.name
+
+    def _reason_to_stay(self, norm: Norm) -> str | None:
+        """Return why a norm cannot go, whatever stands beside it."""
+        if not norm.calls or any(id(call.graph) not in self.reached for call in norm.calls):
+            container = norm.name.rpartition("/")[0]
+            within = f" of {container}" if container else ""
+            return f"it is called by Python code{within}, which cannot be rewritten"
+        call, *others = norm.calls
+        if others:
+            return f"it is called {len(norm.calls)} times, and would have to go into several layers"
+        if method := method_of_its_own(norm.layer, ("__call__", "build", "call")):
+            return f"it has a `{method}` of its own, which may compute something else"
+        if norm.layer.trainable and (
+            baked_training(call.node) or self.reached[id(call.graph)].training
+        ):
+            return "training=True is baked into its call, so it normalizes by the batch"
+        if not all(np.isfinite(part).all() for part in _affine(norm)):
+            return "its statistics, gamma or beta are not finite, or its variance is negative"
+        return None
+
+    def _fold(self, norm: Norm) -> str | None:
+        """Put a norm into a layer beside it, or return why neither takes it."""
+        call = norm.calls[0]
+        wiring = self.wirings[id(call.graph)]
+        before = self._into_previous(norm, wiring)
+        if before is not None:
+            after = self._into_next(norm, wiring)
+            if after is not None:
+                return f"before it: {before}; after it: {after}"
+        wiring.bridge(call.node)
+        return None
+
+    def _into_previous(self, norm: Norm, wiring: Wiring) -> str | None:
+        tensor = wiring.origin(norm.calls[0].node.input_tensors[0])
+        layer = wiring.source(tensor)
+        if layer is None:
+            return "nothing but the input"
+        users = wiring.users(tensor)
+        reason = self._reason_against(norm, layer, _placed(norm))
+        if reason is None and not is_linear(layer):
+            reason = f"has the activation {layer.activation.__name__}"
+        if reason is None and (users.is_output or len(users.nodes) > 1):
+            reason = "has an output that is used elsewhere too"
+        if reason is None:
+            kind = KINDS[type(layer)]
+            reason = self._take(layer, kind.after(self._weights_of(layer), _affine(norm)))
+        return None if reason is None else f"{layer.name} {reason}"
+
+    def _into_next(self, norm: Norm, wiring: Wiring) -> str | None:
+        placed, whose = _placed(norm), "its"
+        users = wiring.users(norm.calls[0].node.output_tensors[0])
+        while True:
+            if users.is_output:
+                return f"{whose} output is one of the model's"
+            if len(users.nodes) != 1:
+                return f"{whose} output is used {len(users.nodes)} times"
+            (node,) = users.nodes
+            layer = node.operation
+            moved = moved_past(node, placed)
+            if moved is None:
+                break
+            placed, whose = moved, f"{layer.name}'s"
+            users = wiring.users(node.output_tensors[0])
+        reason = (
+            self._reason_against(norm, layer, placed)
+            or offset_obstacle(layer, placed.affine)
+            or _digits_lost(norm, layer)
+        )
+        if reason is None:
+            kind = KINDS[type(layer)]
+            reason = self._take(layer, kind.before(self._weights_of(layer), placed.affine))
+        return None if reason is None else f"{layer.name} {reason}"
+
+    def _reason_against(self, norm: Norm, layer: Any, placed: Placed) -> str | None:
+        """Return why a layer beside a norm can take no norm in, or not this one."""
+        if kind_of(layer) is None:
+            return f"({type(layer).__name__}) is no layer that takes it in"
+        if self.calls[id(layer)] > 1:
+            return f"is called {self.calls[id(layer)]} times"
+        if reason := obstacle(layer):
+            return reason
+        theirs = channel_axis(layer, placed.rank)
+        if placed.axis != theirs:
+            return f"has its channels on axis {theirs}, it on axis {placed.axis}"
+        if layer.compute_dtype != norm.layer.compute_dtype:
+            return f"computes in {layer.compute_dtype}, it in {norm.layer.compute_dtype}"
+        return None
+
+    def _weights_of(self, layer: Any) -> Weights:
+        return self.weights.get(id(layer)) or KINDS[type(layer)].read(layer)
+
+    def _take(self, layer: Any, weights: Weights) -> str | None:
+        """Keep new weights of a layer, or return why it cannot have them."""
+        largest = float(ml_dtypes.finfo(layer.compute_dtype).max)
+        if any(np.any(np.abs(part) > largest) for part in (*weights.kernels, weights.bias)):
+            return f"would need weights beyond the range of {layer.compute_dtype}"
+        self.weights[id(layer)] = weights
+        return None
+
+
+def _has_nan(weight: Any) -> bool:
+    """Return whether a floating weight holds NaN."""
+    return bool(np.isnan(np.asarray(keras.ops.convert_to_numpy(weight), np.float64)).any())
+
+
+def _affine(norm: Norm) -> Affine:
+    return affine_of(norm.mean, norm.variance, norm.gamma, norm.beta, norm.layer.epsilon)
+
+
+def _placed(norm: Norm) -> Placed:
+    rank = len(norm.calls[0].shape)
+    return Placed(_affine(norm), norm.layer.axis % rank, rank)
+
+
+def _digits_lost(norm: Norm, layer: Any) -> str | None:
+    """Return why the next layer would compute too coarsely on what is not normalized, or None.
+
+    It would sum numbers of the size of the mean to get one of the size of the deviation. The layer
+    before a norm has done that already, so there the question does not arise.
+    """
+    if not _gets_floats(norm):
+        return "would get integers"
+    times = float(np.max(np.abs(norm.mean) / np.sqrt(norm.variance + norm.layer.epsilon)))
+    dtype = layer.compute_dtype
+    if times * float(ml_dtypes.finfo(dtype).eps) > tolerance_of(dtype) / 4:
+        return f"would lose digits in {dtype}: its mean is up to {times:.3g} times the deviation"
+    return None
+
+
+def _gets_floats(norm: Norm) -> bool:
+    """Say whether a norm's input is of a floating type."""
+    call = norm.calls[0]
+    return "float" in call.node.input_tensors[0].dtype
+
+
+def is_identity(node: Any, *, training: bool) -> bool:
+    """Say whether a call returns its input in inference.
+
+    Args:
+        node: the call.
+        training: whether its graph runs in training mode.
+
+    Example:
+        >>> x = keras.Input((3,))
+        >>> y = keras.layers.Dropout(0.5)(x)
+        >>> node = origin_of(y).node
+        >>> is_identity(node, training=False), is_identity(node, training=True)
+        (True, False)
+    """
+    layer = node.operation
+    if training or baked_training(node) or not _keeps_dtype(node):
+        return False
+    if _is(layer, frozenset({L.Activation})):
+        return layer.activation is keras.activations.linear
+    return _is(layer, _IDENTITIES)
+
+
+def moved_past(node: Any, placed: Placed) -> Placed | None:
+    """Return what, applied after a call, does what `placed` does before it, or None.
+
+    A mean over places is linear, and its weights sum to 1. Flattening gives each place and channel
+    a place of its own.
+    """
+    if not _keeps_dtype(node):
+        return None
+    layer, (tensor,) = node.operation, node.input_tensors
+    if _is(layer, _AVERAGES):
+        channels = 1 if layer.data_format == "channels_first" else placed.rank - 1
+        if placed.axis != channels:
+            return None
+        return placed if layer.keepdims else Placed(placed.affine, axis=1, rank=2)
+    shape = tuple(tensor.shape[1:])
+    in_order = _is(layer, frozenset({L.Flatten})) and layer.data_format == "channels_last"
+    if not in_order or placed.axis == 0 or None in shape:
+        return None
+
+    def spread(values: Array) -> Array:
+        after = placed.rank - 1 - placed.axis
+        return np.broadcast_to(values.reshape(-1, *(1,) * after), shape).reshape(-1)
+
+    return Placed(Affine(*map(spread, placed.affine)), axis=1, rank=2)
+
+
+def _is(layer: Any, kinds: frozenset[type]) -> bool:
+    return type(layer) in kinds and own_call(layer) is None
+
+
+def _keeps_dtype(node: Any) -> bool:
+    """Say whether a call takes one tensor and gives one, of the same type of numbers."""
+    if len(node.input_tensors) != 1 or len(node.output_tensors) != 1:
+        return False
+    return node.input_tensors[0].dtype == node.output_tensors[0].dtype

@@ -1,0 +1,308 @@
+"""What data say about a model: one pass as `predict` makes it, and a few samples seen again."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+
+from batchnorm_mechanics._keras import layers_in, own_state
+from batchnorm_mechanics.doctor.data import Data
+from batchnorm_mechanics.doctor.effects import Effects, Sample, effects_on
+from batchnorm_mechanics.doctor.fitting import Fitting
+from batchnorm_mechanics.doctor.model_runs import Ran, Runner
+from batchnorm_mechanics.doctor.norms import Norm, Vector
+from batchnorm_mechanics.doctor.scores import Scores
+
+
+@dataclass
+class Pool:
+    """Moments of all batches so far, and how they scatter from one batch to the next.
+
+    It holds a few vectors of one number a channel, however many batches came.
+
+    Attributes:
+        count: samples behind each statistic, all batches together.
+        mean: of all samples.
+        deviations: sum of the squared deviations from the mean.
+        within: sum of the squared deviations from the means of their own batches.
+        freedom: degrees of freedom of `within`, samples less batches.
+        batches: how many.
+        non_finite: values that are NaN or infinite.
+        counts: how often a batch had so many samples behind each statistic.
+
+    Example:
+        >>> pool = Pool(1)
+        >>> pool.add(2.0, np.array([1.0]), np.array([1.0]), np.array([0.0]))
+        >>> pool.add(1.0, np.array([7.0]), np.array([0.0]), np.array([0.0]))
+        >>> pool.mean.item(), pool.variance.item()
+        (3.0, 8.666666666666666)
+    """
+
+    channels: int
+    count: float = 0.0
+    freedom: float = 0.0
+    batches: int = 0
+    counts: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start with nothing."""
+        self.mean = np.zeros(self.channels)
+        self.deviations = np.zeros(self.channels)
+        self.within = np.zeros(self.channels)
+        self.non_finite = np.zeros(self.channels)
+        self._first = np.zeros(self.channels)
+        # Running means and squared deviations, over batches, of the batch's mean and of its
+        # second moment about the first batch's mean.
+        self._centres = np.zeros((2, self.channels))
+        self._squares = np.zeros((2, self.channels))
+
+    def add(self, count: float, mean: Vector, variance: Vector, non_finite: Vector) -> None:
+        """Take a batch's moments in; its variance is the biased one.
+
+        A batch in which a mask lets nothing count changes nothing.
+
+        Implements: Chan, Golub and LeVeque (1983), the pairwise update.
+        """
+        if not count:
+            return
+        # Infinite values make NaN here, which is what they should make; quietly.
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not self.batches:
+                self._first = mean.copy()
+            total = self.count + count
+            delta = mean - self.mean
+            squares = variance * count
+            self.within += squares
+            self.freedom += count - 1
+            self.deviations += squares + delta**2 * self.count * count / total
+            self.mean += delta * count / total
+            self.count = total
+            self.batches += 1
+            self.counts[round(count)] = self.counts.get(round(count), 0) + 1
+            self.non_finite += non_finite
+            values = np.stack((mean - self._first, variance + (mean - self._first) ** 2))
+            step = values - self._centres
+            self._centres += step / self.batches
+            self._squares += step * (values - self._centres)
+
+    @property
+    def variance(self) -> Vector:
+        """The biased variance of all samples, the variance between batch means included."""
+        return self.deviations / max(self.count, 1.0)
+
+    @property
+    def spread(self) -> tuple[Vector, Vector]:
+        """Standard deviations, from batch to batch, of the mean and of the second moment.
+
+        NaN where there is one batch only.
+        """
+        if self.batches < 2:
+            return np.full(self.channels, np.nan), np.full(self.channels, np.nan)
+        mean, second = np.sqrt(self._squares / (self.batches - 1))
+        return mean, second
+
+
+@dataclass(frozen=True, eq=False)
+class NormMeasured:
+    """What data say about one layer.
+
+    Attributes:
+        order: its place in the order of first calls, from 0.
+        dtype: of its input.
+        frozen: whether training, too, normalizes by the moving statistics.
+        by_batch: whether it normalizes by the batch although the model predicts.
+        largest: of |input|; only for a float16 input, which can overflow, else 0.
+        pool: moments of its input over all the data, at inference.
+        own: mean and biased variance of its input, float64, when the layers before it normalize by
+            the batch: what is left is the layer's own. Of a few samples; None if it was not called.
+        own_samples: how many.
+    """
+
+    order: int
+    dtype: str
+    frozen: bool
+    by_batch: bool
+    largest: float
+    pool: Pool
+    own: tuple[Vector, Vector] | None
+    own_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What data say about a model.
+
+    Attributes:
+        norms: by the layers' names; those that the model called, where it could be seen.
+        unseen: the others, and why nothing is known of them.
+        samples: how many the data held.
+        batches: how many batches they came in.
+        full: whether a batch was as large as it can be; not if a few samples made one small batch.
+        non_finite_outputs: values of the model's output that are NaN or infinite.
+        effects: of the batch and of batch statistics on the output.
+        scores: "loss" and "accuracy", as far as there are labels to know them by.
+    """
+
+    norms: Mapping[str, NormMeasured]
+    unseen: Mapping[str, str]
+    samples: int
+    batches: int
+    full: bool
+    non_finite_outputs: int
+    effects: Effects
+    scores: Mapping[str, float]
+
+
+def measure(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured:
+    """Measure what data say about a model and its batch norm layers.
+
+    The data are gone through once, as `predict` does, and each layer's input is summed up on the
+    way; 128 samples, spread over the data, are then looked at again. Memory does not grow with the
+    data, and nothing of the model changes.
+
+    Args:
+        model: any Keras model with weights.
+        norms: its batch norm layers.
+        data: batches that the model takes.
+
+    Returns:
+        `Measured`. A layer that runs inside a loop of the graph, as in a recurrent cell, cannot be
+        seen from outside.
+
+    Raises:
+        InputError: the data do not fit the model, hold NaN or infinite values, or are empty.
+
+    Numerics:
+        Moments of a batch are float32 or wider, by two passes; they are merged in float64.
+
+    Example:
+        >>> from batchnorm_mechanics.doctor.norms import norms_in
+        >>> model = keras.Sequential(
+        ...     [keras.layers.Input((1,)), keras.layers.BatchNormalization(name="bn")]
+        ... )
+        >>> data = Data(np.array([[1.0], [2.0], [6.0]], "float32"))
+        >>> pool = measure(model, norms_in(model), data).norms["bn"].pool
+        >>> pool.count, pool.mean.item(), round(pool.variance.item(), 4)
+        (3.0, 3.0, 4.6667)
+    """
+    with kept(model):
+        return _measured(model, norms, data)
+
+
+def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured:
+    run, counting = (Runner(model, norms, count=count) for count in (False, True))
+    trained = {norm.name for norm in norms if not is_frozen(model, norm)}
+    # A few batches: to trace the model once more would take longer.
+    training = Runner(model, norms, by_batch=trained, eagerly=True)
+    fitting = Fitting(model)
+    sample, scores = Sample(), Scores(model)
+    pools, own = ({norm.name: Pool(norm.channels) for norm in norms} for _ in range(2))
+    largest = dict.fromkeys(pools, 0.0)
+    batches = bad_outputs = 0
+    for given, labels in data:
+        inputs = fitting.checked(given)
+        if fitting.bad:
+            continue
+        with fitting.explained(inputs):
+            ran = run(inputs)
+            if not _all_finite(ran):
+                ran = counting(inputs)
+        batches += 1
+        bad_outputs += ran.bad_outputs
+        sample.add(inputs)
+        for said in ran.calls:
+            pools[said.name].add(said.count, said.mean, said.variance, said.non_finite)
+            largest[said.name] = max(largest[said.name], said.largest)
+        scores.add(labels, ran.outputs)
+    fitting.finish()
+
+    def train(inputs: Any) -> Any:
+        ran = training(inputs)
+        for said in ran.calls:
+            own[said.name].add(said.count, said.mean, said.variance, said.non_finite)
+        return ran.outputs
+
+    effects = effects_on(
+        model, norms, sample, predict=lambda inputs: run(inputs).outputs, train=train
+    )
+    order = list(run.dtypes)
+    measured = {
+        name: NormMeasured(
+            order=order.index(name),
+            dtype=run.dtypes[name],
+            frozen=is_frozen(model, norm),
+            by_batch=name in run.told_to_train,
+            largest=largest[name],
+            pool=pools[name],
+            own=(own[name].mean, own[name].variance) if own[name].batches else None,
+            own_samples=sample.rows,
+        )
+        for name, norm in {norm.name: norm for norm in norms}.items()
+        if pools[name].batches
+    }
+    return Measured(
+        norms=MappingProxyType(measured),
+        unseen=MappingProxyType(
+            {name: run.reason_unheard(name) for name in pools if name not in measured}
+        ),
+        samples=fitting.samples,
+        batches=batches,
+        full=batches > 1 or data.rows is None or sample.most >= data.batch_size,
+        non_finite_outputs=bad_outputs,
+        effects=effects,
+        scores=MappingProxyType(scores.results()),
+    )
+
+
+def is_frozen(model: Any, norm: Norm) -> bool:
+    """Return whether training, too, has the layer normalize by its moving statistics.
+
+    A model of which nothing trains was frozen for its use, once training was over.
+    """
+    return not norm.layer.trainable and bool(model.trainable_variables)
+
+
+def _all_finite(ran: Ran) -> bool:
+    """Return whether no input of a layer was NaN or infinite: one such value makes the mean so.
+
+    Counting the values in each batch would cost a pass over memory.
+    """
+    return all(np.isfinite(said.mean).all() for said in ran.calls)
+
+
+@contextmanager
+def kept(model: Any) -> Iterator[None]:
+    """Put the states of a model's layers back in the end: seeds, and what recurrent layers carry.
+
+    Weights that are frozen are no state: no run moves them, and they may be many.
+
+    Args:
+        model: any Keras model, which is run in the block.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dropout(0.5)])
+        >>> seed = model.layers[0].seed_generator.state
+        >>> before = seed.numpy()
+        >>> with kept(model):
+        ...     _ = model(np.ones((1, 2)), training=True)
+        >>> bool((seed.numpy() == before).all())
+        True
+    """
+    before = [(state, keras.ops.convert_to_numpy(state)) for state in _states_in(model)]
+    try:
+        yield
+    finally:
+        for state, value in before:
+            if not np.array_equal(keras.ops.convert_to_numpy(state), value, equal_nan=True):
+                state.assign(value)
+
+
+def _states_in(model: Any) -> list[Any]:
+    found: dict[int, Any] = {}
+    for layer in layers_in(model):
+        found.update({id(state): state for state in own_state(layer)})
+    return list(found.values())

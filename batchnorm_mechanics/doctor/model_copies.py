@@ -1,0 +1,315 @@
+"""A new model like another, with copies of its layers and some of them, or of their calls, other.
+
+Keras's `clone_model` leaves weights, flags and seeds behind, copies what was shared within models
+several times, and cannot copy a layer with a function of one's own.
+"""
+
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import keras
+
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._keras import compile_arguments, direct_layers, nodes_in, own_variables
+from batchnorm_mechanics.doctor.layer_copies import at_hand, copy_of, fill, naming
+from batchnorm_mechanics.doctor.wiring import graph_of, method_of_its_own
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What a copy has other than its original, by the ids of the original's layers and calls.
+
+    Attributes:
+        left_out: layers whose calls go: their input, one tensor, stands for their output.
+        settings: layers with other settings; they get no weights, since those may not fit.
+        unflagged: calls whose `training=...` goes.
+        split: layers with a copy for each of their calls. The first keeps the name, the others are
+            "name_2" and so on.
+    """
+
+    left_out: Collection[int] = frozenset()
+    settings: Mapping[int, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    unflagged: Collection[int] = frozenset()
+    split: Collection[int] = frozenset()
+
+    def __or__(self, other: "Edits") -> "Edits":
+        """Return the edits of both."""
+        return Edits(
+            frozenset(self.left_out) | frozenset(other.left_out),
+            MappingProxyType({**self.settings, **other.settings}),
+            frozenset(self.unflagged) | frozenset(other.unflagged),
+            frozenset(self.split) | frozenset(other.split),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Copied:
+    """A copy of a model.
+
+    Attributes:
+        model: the copy. Nothing in it is the original's.
+        of: by id of each layer of the original, its copies: one, or as many as calls if it was
+            split.
+        lost: what could not be taken along, in sentences.
+    """
+
+    model: Any
+    of: Mapping[int, tuple[Any, ...]]
+    lost: tuple[str, ...]
+
+
+def copied(model: Any, edits: Edits | None = None, *, caller: str) -> Copied:
+    """Copy a functional or sequential model, and the models and layers in it.
+
+    Weights, seeds of random numbers, types of numbers, and what is frozen are the same, down to
+    single weights; names and the structure of inputs and outputs too. What is shared within the
+    model is shared within the copy. A subclass stays what it is if its constructor takes what
+    Keras's does.
+
+    Args:
+        model: functional or sequential, and built.
+        edits: what shall be other than in the original; None for nothing.
+        caller: the function to name in an error.
+
+    Raises:
+        InputError: a layer cannot be copied; the message says which, and why.
+
+    Example:
+        >>> layer = keras.layers.Dense(2, name="dense")
+        >>> model = keras.Sequential([keras.layers.Input((3,)), layer, keras.layers.ReLU()])
+        >>> (copy,) = copied(model, caller="fold").of[id(layer)]
+        >>> copy.name, copy is layer, bool((copy.kernel == layer.kernel).numpy().all())
+        ('dense', False, True)
+    """
+    copies = _Copies(Edits() if edits is None else edits, caller)
+    new = copies.of(model)
+    copies.fill()
+    of = {key: tuple(made) for key, (_, made) in copies.made.items()}
+    lost = dict.fromkeys((*copies.lost, *copies.untied()))
+    return Copied(new, MappingProxyType(of), tuple(lost))
+
+
+def rebuilt(model: Any, edits: Edits, *, caller: str) -> Copied:
+    """Copy a functional or sequential model as `copied` does, and compile the copy like it.
+
+    The state of the optimizer goes along. `lost` says what could not be carried over.
+    """
+    new = copied(model, edits, caller=caller)
+    return replace(new, lost=(*new.lost, *_compile_like(model, new.model)))
+
+
+def why_no_copy(model: Any) -> str | None:
+    """Return why a model cannot be built anew at all, or None: the only way to know is to try."""
+    try:
+        copied(model, caller="repair")
+    except InputError as error:
+        return f"its graph cannot be built anew: {str(error).partition('Received: ')[2]}"
+    return None
+
+
+def _compile_like(model: Any, copy: Any) -> tuple[str, ...]:
+    """Compile a model like another, the optimizer's state included; return what was lost."""
+    if not model.compiled:
+        return ()
+    if method_of_its_own(model, ("compile",)) and not method_of_its_own(
+        model, ("compile_from_config",)
+    ):
+        return ("the new model is not compiled, since its class has a `compile` of its own",)
+    try:
+        with at_hand(keras.tree.flatten(compile_arguments(model))):
+            copy.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        (first, *_) = str(error).splitlines() or [""]
+        return (f"the new model is not compiled, since its settings cannot be copied: {first}",)
+    old, new = model.optimizer, copy.optimizer
+    if old is None or not old.built:
+        return ()
+    shapes = [[tuple(weight.shape) for weight in of.variables] for of in (old, new)]
+    if shapes[0] != shapes[1]:
+        new.iterations.assign(old.iterations)
+        return ("the optimizer's state, but for the number of steps",)
+    for before, after in zip(old.variables, new.variables, strict=True):
+        after.assign(before)
+    return ()
+
+
+class _Copies:
+    """The copies of layers and models, each made once, so that what was shared is shared again."""
+
+    def __init__(self, edits: Edits, caller: str) -> None:
+        self._edits = edits
+        self._caller = caller
+        # By id, beside the original, which must live as long as its id is asked for.
+        self.made: dict[int, tuple[Any, list[Any]]] = {}
+        self.lost: list[str] = []
+
+    def of(self, layer: Any) -> Any:
+        if id(layer) not in self.made:
+            graph = graph_of(layer)
+            if graph is None:
+                copy = self._of_a_layer(layer)
+            elif isinstance(layer, keras.Sequential):
+                copy = self._of_a_sequence(layer)
+            else:
+                copy = self._of_a_graph(graph)
+            self.made[id(layer)] = (layer, [copy])
+        return self.made[id(layer)][1][0]
+
+    def _of_a_layer(self, layer: Any, **settings: Any) -> Any:
+        settings |= self._edits.settings.get(id(layer), {})
+        return copy_of(layer, settings, caller=self._caller)
+
+    def _of_a_sequence(self, model: Any) -> Any:
+        layers = [self.of(layer) for layer in direct_layers(model) if self._stays(layer)]
+        with naming(model, self._caller):
+            return self._model_like(model, layers)
+
+    def _of_a_graph(self, graph: Any) -> Any:
+        names = {node.operation.name for node in nodes_in(graph)}
+        tensors: dict[int, Any] = {}
+        for node in nodes_in(graph):
+            layer = node.operation
+            if node.is_input:
+                outputs = self.of(layer).output
+            elif self._stays(layer):
+                positional, named = self._arguments(node, tensors)
+                copy = self._for_call(layer, names)
+                with naming(layer, self._caller):
+                    outputs = copy(*positional, **named)
+            else:
+                outputs = tensors[id(node.input_tensors[0])]
+            for old, new in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+                tensors[id(old)] = new
+        self._look_outside(graph)
+        ends = (
+            keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)
+            for structure in (graph.input, graph.output)
+        )
+        return self._model_like(graph, *ends)
+
+    def _look_outside(self, graph: Any) -> None:
+        inside = {id(layer) for layer in graph.layers}
+        outside = [layer.name for layer in direct_layers(graph) if id(layer) not in inside]
+        outside += [v.path for v in own_variables(graph)]
+        if outside:
+            self.lost.append(
+                f"What {graph.name} holds outside its graph is not in the new model: "
+                f"{', '.join(outside)}."
+            )
+
+    def _stays(self, layer: Any) -> bool:
+        return id(layer) not in self._edits.left_out
+
+    def _arguments(self, node: Any, tensors: dict[int, Any]) -> tuple[Any, dict[str, Any]]:
+        def constant(value: Any) -> Any:
+            if not isinstance(value, keras.Variable):
+                return value
+            # As in a file of Keras's; left as it is, both models would train it.
+            self.lost.append(
+                f"{node.operation.name} takes the variable {value.path}, which is a constant in "
+                "the new model."
+            )
+            return keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(value))
+
+        arguments = keras.tree.map_structure(constant, node.arguments.fill_in(tensors))
+        positional, named = arguments
+        if id(node) in self._edits.unflagged:
+            named = {name: value for name, value in named.items() if name != "training"}
+        return positional, named
+
+    def _for_call(self, layer: Any, names: set[str]) -> Any:
+        if id(layer) not in self._edits.split or id(layer) not in self.made:
+            return self.of(layer)
+        _, copies = self.made[id(layer)]
+        copies.append(self._of_a_layer(layer, name=_unused(layer.name, names)))
+        return copies[-1]
+
+    def _model_like(self, model: Any, *parts: Any) -> Any:
+        """Return a model of the same class, or of Keras's where that has another constructor."""
+        kind = type(model)
+        plain = next(one for one in kind.__mro__ if one.__module__.startswith("keras."))
+        new = _constructed(kind, plain, parts, model.name)
+        if new is None:
+            new = plain(*parts, name=model.name)
+            self.lost.append(
+                f"{model.name} is a {plain.__name__} model now and no {kind.__name__}, whose "
+                "constructor is one of its own."
+            )
+        # By default it is the one that is set at present, and a loss is scaled by it.
+        if new.dtype_policy != model.dtype_policy:
+            new.dtype_policy = model.dtype_policy
+        return new
+
+    def fill(self) -> None:
+        """Give the copies their weights and flags."""
+        # A model's flag is handed down to all in it, which come into their own after it.
+        for layer, (copy, *_) in reversed(self.made.values()):
+            if graph_of(layer) is not None:
+                copy.trainable = layer.trainable
+        for layer, copies in self._single():
+            with_weights = id(layer) not in self._edits.settings
+            for copy in copies:
+                fill(layer, copy, with_weights=with_weights, caller=self._caller)
+
+    def untied(self) -> list[str]:
+        """Say which layers had weights in common, which their copies have not."""
+        owners: dict[int, list[str]] = {}
+        for layer, _ in self._single():
+            for variable in layer.variables:
+                owners.setdefault(id(variable), []).append(layer.name)
+        return [
+            f"{' and '.join(names)} have weights of their own now, and no more in common."
+            for names in owners.values()
+            if len(names) > 1
+        ]
+
+    def _single(self) -> list[tuple[Any, list[Any]]]:
+        """Return the layers that are no graphs, and their copies."""
+        return [
+            (layer, copies)
+            for layer, copies in self.made.values()
+            if isinstance(layer, keras.Layer) and graph_of(layer) is None
+        ]
+
+
+def _unused(name: str, names: set[str]) -> str:
+    number = 2
+    while f"{name}_{number}" in names:
+        number += 1
+    names.add(f"{name}_{number}")
+    return f"{name}_{number}"
+
+
+def _constructed(kind: type, plain: type, parts: tuple[Any, ...], name: str) -> Any | None:
+    """Return a model made from what one of Keras's is made from; None where that is another."""
+    names, own = (
+        [
+            parameter.kind if parameter.kind is parameter.VAR_POSITIONAL else parameter.name
+            for parameter in inspect.signature(one.__init__).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        for one in (plain, kind)
+    )
+    if own not in (names, ["self", inspect.Parameter.VAR_POSITIONAL]):
+        return None
+    try:
+        new = kind(*parts, name=name)
+    except Exception:
+        # Not a list of types: a user's constructor raises any. The caller says what comes of it.
+        return None
+    return new if _consists_of(new, parts) else None
+
+
+def _consists_of(model: Any, parts: tuple[Any, ...]) -> bool:
+    """Whether a constructor has added nothing to the layers, or the tensors, that it got."""
+    made = (
+        (direct_layers(model),)
+        if isinstance(model, keras.Sequential)
+        else (model.input, model.output)
+    )
+    return [id(part) for part in keras.tree.flatten(made)] == [
+        id(part) for part in keras.tree.flatten(parts)
+    ]

@@ -1,0 +1,298 @@
+"""The batch norm layers of a model: where they are, what they hold, and how graphs call them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from batchnorm_mechanics._keras import (
+    direct_layers,
+    graph_of_sequence,
+    is_graph,
+    layers_in,
+    nodes_in,
+    origin_of,
+)
+from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.layers.intercept import own_call
+from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
+
+Vector = NDArray[np.float64]
+
+KINDS = (keras.layers.BatchNormalization, BatchNormalization)
+# Layers that are linear in their input, and begin with a bias of zero unless told otherwise.
+LINEAR = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_USUAL_STARTS = {keras.initializers.Zeros: 0.0, keras.initializers.Ones: 1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """How a functional graph calls a layer.
+
+    Attributes:
+        before: the layer or operation that makes the input; None where it is the graph's own.
+        shape: of the input, None where a size is not known.
+        node: Keras's record of the call.
+        graph: the functional model that it belongs to.
+    """
+
+    before: Any
+    shape: tuple[int | None, ...]
+    node: Any
+    graph: Any
+
+    @property
+    def linear_before(self) -> Any | None:
+        """The layer that makes the input where that is dense or a convolution, or None."""
+        return self.before if isinstance(self.before, LINEAR) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a batch norm layer's weights were before training; gamma and beta may be None."""
+
+    mean: Vector
+    variance: Vector
+    gamma: Vector | None
+    beta: Vector | None
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A batch norm layer, Keras's or ours.
+
+    Attributes:
+        name: its path in the model, as "encoder/bn_1"; of several with one path, the second is
+            "encoder/bn_1 (2)".
+        layer: the layer itself, with weights.
+        calls: how functional graphs within the model call it; none in a subclassed model.
+    """
+
+    name: str
+    layer: Any
+    calls: tuple[Call, ...]
+
+    @property
+    def mean(self) -> Vector:
+        """The moving mean, float64 of shape (channels,)."""
+        return _vector(self.layer.moving_mean)
+
+    @property
+    def variance(self) -> Vector:
+        """The moving variance, likewise; biased with Keras and by default with ours."""
+        return _vector(self.layer.moving_variance)
+
+    @property
+    def gamma(self) -> Vector | None:
+        """Gamma likewise, or None where the layer does not scale."""
+        return None if self.layer.gamma is None else _vector(self.layer.gamma)
+
+    @property
+    def beta(self) -> Vector | None:
+        """Beta likewise, or None where the layer does not shift."""
+        return None if self.layer.beta is None else _vector(self.layer.beta)
+
+    @property
+    def by_channel(self) -> dict[str, Vector]:
+        """All weights of one number a channel by their names, float64."""
+        return {
+            weight.name: _vector(weight)
+            for weight in self.layer.weights
+            if tuple(weight.shape) == (self.channels,)
+        }
+
+    @property
+    def is_finite(self) -> NDArray[np.bool_]:
+        """Where mean, variance, gamma and beta are all finite, of shape (channels,)."""
+        parts = [self.mean, self.variance, self.gamma, self.beta]
+        return np.all([np.isfinite(part) for part in parts if part is not None], axis=0)
+
+    @property
+    def gain(self) -> Vector:
+        """|gamma| / sqrt(variance + epsilon); 0 where there is no such root."""
+        gamma = np.ones(self.channels) if self.gamma is None else np.abs(self.gamma)
+        total = self.variance + float(self.layer.epsilon)
+        defined = np.isfinite(total) & (total >= 0) & np.isfinite(gamma)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(defined, gamma / np.sqrt(np.where(defined, total, 1)), 0)
+
+    @property
+    def channels(self) -> int:
+        """How many channels it has."""
+        return int(self.layer.moving_mean.shape[0])
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is our layer, whose policy keeps the statistics, and not Keras's."""
+        return isinstance(self.layer, BatchNormalization)
+
+    @property
+    def subtracts_the_mean_first(self) -> bool:
+        """Whether it is computed so that a large mean costs no digits, as ours and not Keras's."""
+        return self.is_ours or own_call(self.layer) is not None
+
+    @property
+    def policy(self) -> Policy:
+        """The policy by which its statistics move; Keras's layer has a moving average."""
+        if self.is_ours:
+            return self.layer.policy
+        return ExponentialMovingAverage(decay=self.layer.momentum)
+
+    @property
+    def momentum(self) -> float | None:
+        """The weight of the old value in its moving average; None where the policy is no such."""
+        return self.policy.decay if self.is_ours else float(self.layer.momentum)
+
+    @property
+    def renorm(self) -> bool:
+        """Whether the layer is one of batch renormalization, which derives its moving variance."""
+        return bool(getattr(self.layer, "renorm", False))
+
+    @property
+    def start(self) -> Start:
+        """What the layer's own initializers begin with, as float64 of shape (channels,)."""
+        layer = self.layer
+        return Start(
+            mean=_begun(layer.moving_mean, layer.moving_mean_initializer),
+            variance=_begun(layer.moving_variance, layer.moving_variance_initializer),
+            gamma=None if layer.gamma is None else _begun(layer.gamma, layer.gamma_initializer),
+            beta=None if layer.beta is None else _begun(layer.beta, layer.beta_initializer),
+        )
+
+    @property
+    def mean_is_at_start(self) -> bool:
+        """Whether the moving mean is exactly what it began with, in all channels."""
+        return np.array_equal(self.mean, self.start.mean)
+
+    @property
+    def variance_is_at_start(self) -> bool:
+        """Whether the moving variance is exactly what it began with, in all channels."""
+        return np.array_equal(self.variance, self.start.variance)
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether both moving statistics are exactly what they began with, in all channels."""
+        return self.mean_is_at_start and self.variance_is_at_start
+
+    @property
+    def affine_has_moved(self) -> bool:
+        """Whether gamma or beta has left its start in any channel."""
+        start = self.start
+        pairs = ((self.gamma, start.gamma), (self.beta, start.beta))
+        return any(
+            now is not None and begun is not None and not np.array_equal(now, begun, equal_nan=True)
+            for now, begun in pairs
+        )
+
+
+def _vector(weight: Any) -> Vector:
+    return np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
+
+
+def _begun(weight: Any, initializer: Any) -> Vector:
+    # The usual ones, without TensorFlow's operations: rules are checked after each epoch.
+    for kind, number in _USUAL_STARTS.items():
+        if type(initializer) is kind:
+            return np.full(tuple(weight.shape), number)
+    # In the weight's own type: float16 rounds a start of 0.1.
+    return _vector(initializer(tuple(weight.shape), dtype=weight.dtype))
+
+
+def norms_in(model: Any) -> tuple[Norm, ...]:
+    """Return the batch norm layers of a model that have weights, nested ones included.
+
+    Args:
+        model: any Keras model or layer.
+
+    Returns:
+        Each layer once, in the order in which the model tracks its layers, which is that of the
+        graph for functional and sequential models.
+
+    Example:
+        >>> inner = keras.Sequential(
+        ...     [keras.layers.Input((4,)), keras.layers.BatchNormalization(name="bn")], name="inner"
+        ... )
+        >>> model = keras.Sequential([keras.layers.Input((4,)), inner])
+        >>> [(norm.name, norm.channels) for norm in norms_in(model)]
+        [('inner/bn', 4)]
+    """
+    calls = _calls_in(model)
+    found: dict[int, Norm] = {}
+    names: set[str] = set()
+    for path, layer in _walk(model, ""):
+        if not isinstance(layer, KINDS) or layer.moving_mean is None or id(layer) in found:
+            continue
+        name, number = path, 1
+        while name in names:
+            number += 1
+            name = f"{path} ({number})"
+        names.add(name)
+        found[id(layer)] = Norm(name, layer, tuple(calls.get(id(layer), ())))
+    return tuple(found.values())
+
+
+def _walk(layer: Any, prefix: str, seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:
+    """Yield the paths of all layers below one, those that it holds more than once too."""
+    if id(layer) in seen:
+        return
+    if not prefix and isinstance(layer, KINDS):
+        yield layer.name, layer
+    # A sequential model holds, besides its layers, the functional one that Keras makes of them.
+    children = layer.layers if isinstance(layer, keras.Sequential) else direct_layers(layer)
+    for child in children:
+        if not isinstance(child, keras.Layer):
+            continue
+        path = f"{prefix}{child.name}"
+        yield path, child
+        yield from _walk(child, f"{path}/", seen | {id(layer)})
+
+
+def graphs_in(model: Any) -> tuple[Any, ...]:
+    """Return the functional graphs in a model: itself, nested ones, and those of sequential models.
+
+    Args:
+        model: any Keras model or layer.
+    """
+    layers = layers_in(model)
+    graphs = [graph for layer in layers if (graph := functional_of(layer)) is not None]
+    return tuple({id(graph): graph for graph in graphs}.values())
+
+
+def functional_of(layer: Any) -> Any | None:
+    """Return the functional graph that a model is, or that Keras made of a sequence, or None."""
+    graph = graph_of_sequence(layer) if isinstance(layer, keras.Sequential) else layer
+    return graph if isinstance(graph, keras.Model) and is_graph(graph) else None
+
+
+def _calls_in(model: Any) -> dict[int, list[Call]]:
+    calls: dict[int, list[Call]] = {}
+    for graph in graphs_in(model):
+        for node in nodes_in(graph):
+            if not isinstance(node.operation, KINDS):
+                continue
+            (tensor, *_) = node.input_tensors
+            before = origin_of(tensor).operation
+            calls.setdefault(id(node.operation), []).append(
+                Call(
+                    before=None if isinstance(before, keras.layers.InputLayer) else before,
+                    shape=tuple(tensor.shape),
+                    node=node,
+                    graph=graph,
+                )
+            )
+    return calls

@@ -1,0 +1,190 @@
+"""What can be told of a model's training: by its weights, its optimizer, and a mark of ours.
+
+The mark says which statistics were estimated anew since, which no weight tells. A model has it at
+hand, and its file has it too: Keras leaves alone what it does not know there.
+"""
+
+import hashlib
+import json
+import weakref
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from batchnorm_mechanics._keras import averages_of, batches_seen, layers_in
+from batchnorm_mechanics.doctor.norms import LINEAR, Norm
+
+_MEMBER = "batchnorm_mechanics.json"
+
+
+@dataclass(frozen=True)
+class Past:
+    """How a model was trained, as far as it can be seen.
+
+    Attributes:
+        steps: of the model's own optimizer; 0 where it has none or has taken none.
+        moved: whether any weight whose start is known has left it.
+        ema_momentum: of the averages of the weights that are in the weights' place; None where
+            there are none.
+        estimated: paths of layers whose statistics were estimated anew since.
+    """
+
+    steps: int
+    moved: bool
+    ema_momentum: float | None
+    estimated: frozenset[str] = frozenset()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether anything was trained, by this optimizer or before."""
+        return self.steps > 0 or self.moved
+
+
+def past_of(model: Any, norms: tuple[Norm, ...]) -> Past:
+    """Return what can be seen of a model's training.
+
+    Args:
+        model: any Keras model, compiled or not.
+        norms: its batch norm layers.
+    """
+    optimizers = _optimizers_of(model)
+    steps = max((steps_of(optimizer) for optimizer in optimizers), default=0)
+    averaging = [optimizer for optimizer in optimizers if steps and _averages_in_place(optimizer)]
+    norms_moved = any(not norm.is_at_start or norm.affine_has_moved for norm in norms)
+    return Past(
+        steps=steps,
+        moved=norms_moved or _bias_moved(model),
+        ema_momentum=float(averaging[0].ema_momentum) if averaging else None,
+        estimated=estimated_in(model),
+    )
+
+
+def steps_of(optimizer: Any) -> int:
+    """Return how many batches an optimizer has seen, those of which it gathered gradients too."""
+    # Made under a strategy, a variable is no number by itself.
+    return int(keras.ops.convert_to_numpy(batches_seen(optimizer)))
+
+
+def _bias_moved(model: Any) -> bool:
+    for layer in layers_in(model):
+        if not (isinstance(layer, LINEAR) and getattr(layer, "bias", None) is not None):
+            continue
+        begins_at_zero = isinstance(layer.bias_initializer, keras.initializers.Zeros)
+        if begins_at_zero and np.any(keras.ops.convert_to_numpy(layer.bias)):
+            return True
+    return False
+
+
+def _optimizers_of(model: Any) -> list[Any]:
+    """Return the optimizers of a compiled model, those within a scaling or a multiple one."""
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    parts = getattr(optimizer, "optimizers", [optimizer])
+    return [part for part in parts if isinstance(part, keras.optimizers.Optimizer)]
+
+
+def _averages_in_place(optimizer: Any) -> bool:
+    """Whether the weights are, number for number, the averages that the optimizer keeps."""
+    if not (optimizer.use_ema and optimizer.built and optimizer.ema_momentum > 0):
+        return False
+    pairs = [pair for pair in averages_of(optimizer) if pair[1] is not None]
+    return bool(pairs) and all(
+        np.array_equal(keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(average))
+        for weight, average in pairs
+    )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is known of a model as long as its weights are these.
+
+    Attributes:
+        layers: paths of layers whose statistics were estimated from data for these weights.
+        weights: digest of all weights of the model.
+    """
+
+    layers: frozenset[str]
+    weights: str
+
+
+_MARKS: weakref.WeakKeyDictionary[Any, Mark] = weakref.WeakKeyDictionary()
+
+
+def mark_estimated(model: Any, layers: Iterable[str]) -> None:
+    """Note that the statistics of some layers are those of data for the weights as they are now.
+
+    Example:
+        >>> model = keras.Sequential(
+        ...     [keras.layers.Input((2,)), keras.layers.BatchNormalization(name="bn")]
+        ... )
+        >>> mark_estimated(model, ["bn"])
+        >>> sorted(estimated_in(model))
+        ['bn']
+        >>> _ = model.layers[0].gamma.assign([2.0, 2.0])
+        >>> sorted(estimated_in(model))
+        []
+    """
+    _MARKS[model] = Mark(frozenset(layers), _digest(model))
+
+
+def estimated_in(model: Any) -> frozenset[str]:
+    """Return the layers whose statistics were estimated anew, if no weight has changed since."""
+    mark = mark_of(model)
+    return frozenset() if mark is None else mark.layers
+
+
+def mark_of(model: Any) -> Mark | None:
+    """Return a model's mark, or None where there is none that holds."""
+    mark = _MARKS.get(model)
+    return mark if mark is not None and mark.weights == _digest(model) else None
+
+
+def put_mark(model: Any, mark: Mark) -> None:
+    """Give a model that was loaded from a file the mark that the file holds."""
+    _MARKS[model] = mark
+
+
+def write_mark(model: Any, path: Path) -> None:
+    """Add to a `.keras` file which statistics were estimated anew, if any were.
+
+    Args:
+        model: the one that the file holds.
+        path: of the file.
+    """
+    mark = mark_of(model)
+    if mark is not None:
+        known = {"estimated": sorted(mark.layers), "weights": mark.weights}
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_MEMBER, json.dumps(known))
+
+
+def read_mark(model: Any, path: Path) -> None:
+    """Give a model that was loaded from a file the mark in it, if there is one.
+
+    It holds as long as the weights are those that it was made for.
+
+    Raises:
+        ValueError: what stands there is no mark.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if _MEMBER not in archive.namelist():
+            return
+        known = json.loads(archive.read(_MEMBER))
+    if not (isinstance(known, dict) and {"estimated", "weights"} <= known.keys()):
+        raise ValueError(f"{_MEMBER} in it is damaged")
+    put_mark(model, Mark(frozenset(known["estimated"]), known["weights"]))
+
+
+def _digest(model: Any) -> str:
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        values = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,1 +1,0 @@
-"""What `repair` and `recalibrate` do: decisions, estimates, changes and the way back."""

@@ -1,0 +1,331 @@
+"""What a rule is: what it looks at, what explains it, and what repair can do about it."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from batchnorm_mechanics.doctor.findings import Finding, Severity
+
+# Rules are listed and told without TensorFlow, which takes seconds to import.
+if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.diagnose import Known
+    from batchnorm_mechanics.doctor.gaps import Gap
+    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
+    from batchnorm_mechanics.doctor.model_copies import Edits
+    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.past import Past
+    from batchnorm_mechanics.doctor.wiring import Container
+
+Channels = tuple[int, ...]
+
+_NEEDS_DATA = "it needs data"
+_FROZEN = (
+    "it is frozen, and stays as it is unless `only` asks for this code; "
+    "`recalibrate(..., include_frozen=True)` does it, too"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What rules look at: a model, what is seen of its training, and what data say.
+
+    Attributes:
+        model: any Keras model.
+        norms: its batch norm layers.
+        past: of its training.
+        measured: what data say; None without data.
+        gaps: by name, how far the statistics of a layer are from those of the data, in the order
+            in which the model calls the layers; of those that data say something of.
+    """
+
+    model: Any
+    norms: tuple["Norm", ...]
+    past: "Past"
+    measured: "Measured | None" = None
+    gaps: Mapping[str, "Gap"] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def containers(self) -> tuple["Container", ...]:
+        """The layers that hold layers, each with its calls."""
+        from batchnorm_mechanics.doctor.wiring import containers_in
+
+        return containers_in(self.model)
+
+    def around(self, norm: "Norm") -> Iterator["Container"]:
+        """Yield the layers that hold a batch norm layer, and that a graph calls."""
+        return (one for one in self.containers if one.holds(norm.layer))
+
+    def heard(self) -> Iterator[tuple["Norm", "NormMeasured", "Gap"]]:
+        """Yield the layers that data say something of, in the order of their calls."""
+        if self.measured is None:
+            return
+        by_name = {norm.name: norm for norm in self.norms}
+        for name, gap in self.gaps.items():
+            yield by_name[name], self.measured.norms[name], gap
+
+    def told_by_training(self, norm: "Norm", severity: Severity) -> tuple[Severity, dict[str, Any]]:
+        """Return how bad it is that training should have left wrong statistics, and evidence.
+
+        Nothing in a file says that statistics were estimated anew since: where they suit the data,
+        it is a note.
+        """
+        gap = self.gaps.get(norm.name)
+        return (severity, {}) if gap is None or not gap.suits else ("note", {"gap": gap.layer})
+
+
+class Stage(IntEnum):
+    """When something is done: later stages follow from what earlier ones leave."""
+
+    GRAPH = 0  # makes new layers
+    WEIGHTS = 1
+    SETTINGS = 2
+    LAYER_BEFORE = 3
+    STATISTICS = 4
+
+
+class NewValues(NamedTuple):
+    """What a layer gets: arrays by the names of its weights, and settings by theirs."""
+
+    name: str
+    layer: Any
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One kind of thing that repair does to a layer.
+
+    Attributes:
+        name: in a word or two joined by a hyphen.
+        words: what it does, for a reader.
+        stage: when it is done.
+        new_values: what it changes in the layer, or in that before it; None where it does not.
+        edits: which calls of the model's graph it has built anew in another way; None likewise.
+        obstacle: tells why it cannot be taken at a layer of a model, or None.
+        heals: whether it changes what the layer gives.
+    """
+
+    name: str
+    words: str
+    stage: Stage
+    new_values: "Callable[[Norm], Iterable[NewValues]] | None" = None
+    edits: "Callable[[Any, Norm], Edits] | None" = None
+    obstacle: "Callable[[Any, Norm], str | None]" = lambda _model, _norm: None
+    heals: bool = True
+
+
+RE_ESTIMATE = Action(name="re-estimate", words="re-estimate the statistics", stage=Stage.STATISTICS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do to one layer.
+
+    Attributes:
+        how: what.
+        layer: path of the layer.
+        channels: which channels; none means the layer as a whole.
+        findings: keys of the findings that call for it.
+    """
+
+    how: Action
+    layer: str
+    channels: Channels
+    findings: tuple[str, ...]
+
+    @property
+    def action(self) -> str:
+        """The name of what is done."""
+        return self.how.name
+
+    def __str__(self) -> str:
+        return f"{self.layer}: {self.how.words} ({', '.join(self.findings)})"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a decision depends on besides the findings.
+
+    Attributes:
+        norms: the batch norm layers of the model, by name in its order.
+        asked: codes that were asked for; None where none was named, which means all, but no notes.
+        has_data: whether there are data.
+        obstacle: tells why an action cannot be taken at a layer, or None.
+        done: names of actions already taken, each with the layer's name and channels: doing them
+            again helps nothing.
+    """
+
+    norms: "Mapping[str, Norm]"
+    asked: frozenset[str] | None
+    has_data: bool
+    obstacle: "Callable[[Norm, Action], str | None]"
+    done: Set[tuple[str, str, Channels]] = frozenset()
+
+    def asks_for(self, finding: Finding) -> bool:
+        """Whether the code of a finding was asked for by name."""
+        return self.asked is not None and finding.code in self.asked
+
+    def re_estimated(
+        self, finding: Finding, norm: "Norm", channels: Channels = ()
+    ) -> list[Step] | str:
+        """Return the step that estimates a layer, or some channels, anew; or why it is not taken.
+
+        A frozen layer is left alone unless it was asked for.
+        """
+        if not self.has_data:
+            return _NEEDS_DATA
+        if not norm.layer.trainable and not self.asks_for(finding):
+            return _FROZEN
+        return [Step(RE_ESTIMATE, norm.name, channels, (finding.key,))]
+
+    def step(self, action: Action, finding: Finding) -> Step:
+        """Return the step that takes an action at the layer and channels of a finding."""
+        return Step(action, finding.layer, finding.channels, (finding.key,))
+
+
+class Rule:
+    """What a code stands for; each rule is a subclass, in a module of its own in `rules`.
+
+    Attributes:
+        code: such as "BN101".
+        name: in a few words joined by hyphens.
+        severity: of its findings where the rule does not know better.
+        needs_data: whether weights and graph alone cannot tell.
+        explains: codes of findings that are explained by one of this rule at the same layer or of
+            the model as a whole.
+        may_explain: likewise, where nothing else does.
+        explains_everywhere: likewise, whatever their layers.
+        explains_later: likewise, at layers that the model calls after this one's.
+        hides: codes of findings that mean nothing at a layer where this one stands.
+        is_only_unexplained: whether a finding is left out where another one explains it.
+        keeps_effects: whether what a finding explains is left as it is while it is not repaired.
+        spoils_outputs: whether outputs are no numbers, so that none of them can get worse.
+        judges_whole_training: whether it means nothing before training ends.
+        is_told_by_range: whether data in another range than those of training bring it about.
+        only_if_asked: words before the command that repairs it, where nothing is done unasked.
+        refusal: why repair does nothing about it, if it never does.
+        actions: what repair does about it, where nothing stands in the way.
+        estimates: what it estimates anew after that: the whole "layer", the "channels" that a
+            finding names, or nothing.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    needs_data: bool = False
+    explains: tuple[str, ...] = ()
+    may_explain: tuple[str, ...] = ()
+    explains_everywhere: tuple[str, ...] = ()
+    explains_later: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ()
+    is_only_unexplained: bool = False
+    keeps_effects: bool = False
+    spoils_outputs: bool = False
+    judges_whole_training: bool = False
+    is_told_by_range: bool = False
+    only_if_asked: str | None = None
+    refusal: str | None = None
+    actions: tuple[Action, ...] = ()
+    estimates: Literal["layer", "channels"] | None = None
+
+    @property
+    def story(self) -> str:
+        """The whole story in Markdown: symptom, cause, threshold, remedy, a small example."""
+        module = sys.modules[type(self).__module__].__file__ or ""
+        return Path(module).with_suffix(".md").read_text(encoding="utf-8")
+
+    def check(self, case: Case) -> Iterable[Finding]:
+        """Return what is found; roots are not yet named."""
+        raise NotImplementedError
+
+    def cause(self, finding: Finding, known: "Known") -> str | None:
+        """Return the key of the finding that explains one of this rule directly, or None."""
+        return (
+            known.here(finding)
+            or known.anywhere(finding)
+            or known.perhaps_here(finding)
+            or known.before(finding)
+        )
+
+    def severity_under(self, finding: Finding, root: Finding) -> Severity:
+        """Return the severity of a finding of this rule that another one explains."""
+        del root
+        return finding.severity
+
+    def steps(
+        self, finding: Finding, norm: "Norm", circumstances: Circumstances
+    ) -> list[Step] | str:
+        """Return what repair does about a finding at a layer, or why nothing."""
+        reasons = (circumstances.obstacle(norm, action) for action in self.actions)
+        if (reason := next(filter(None, reasons), None)) is not None:
+            return reason
+        steps = [circumstances.step(action, finding) for action in self.actions]
+        if self.estimates is None:
+            return steps
+        channels = finding.channels if self.estimates == "channels" else ()
+        estimated = circumstances.re_estimated(finding, norm, channels)
+        return estimated if isinstance(estimated, str) else [*steps, *estimated]
+
+    def finding(
+        self,
+        layer: str,
+        *,
+        cause: str,
+        remedy: str,
+        channels: Any = (),
+        severity: Severity | None = None,
+        root: str | None = None,
+        **evidence: Any,
+    ) -> Finding:
+        """Return a finding of this rule.
+
+        Args:
+            layer: path of the layer, "" for the model as a whole.
+            cause: in one sentence.
+            remedy: in one sentence.
+            channels: numbers, or a boolean vector that is true at them.
+            severity: where the rule's own does not hold.
+            root: key of the finding that explains this one.
+            **evidence: numbers or words; a number that is not finite becomes a word.
+
+        Example:
+            >>> from batchnorm_mechanics.doctor.rules import RULES
+            >>> negative = np.array([0, 1]) < 0
+            >>> made = RULES["BN102"].finding("bn", cause="...", remedy="...", channels=negative)
+            >>> made.name, made.severity, made.channels
+            ('negative-variance', 'error', ())
+            >>> RULES["BN102"].finding("bn", cause="...", remedy="...", lowest=-math.inf).evidence
+            {'lowest': '-inf'}
+        """
+        channels = np.asarray(channels)
+        if channels.dtype == bool:
+            channels = np.flatnonzero(channels)
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=severity or self.severity,
+            layer=layer,
+            channels=tuple(int(channel) for channel in channels),
+            evidence={name: _plain(value) for name, value in evidence.items()},
+            cause=cause,
+            remedy=remedy,
+            root=root,
+        )
+
+
+def _plain(value: Any) -> float | int | str:
+    """Return a value that JSON can hold."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    value = float(value)
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,133 @@
+"""BN107: the graph calls the layer, or a model that holds it, with a training flag of its own."""
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+from batchnorm_mechanics._keras import layers_in, nodes_in
+from batchnorm_mechanics.doctor.findings import Finding
+from batchnorm_mechanics.doctor.rule import Action, Case, Rule, Stage
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.model_copies import Edits
+    from batchnorm_mechanics.doctor.norms import Norm
+
+
+def _flagged_calls(model: Any, norm: "Norm") -> list[Any]:
+    """Return the calls with a flag that a layer obeys, of the graphs that can be built anew."""
+    from batchnorm_mechanics.doctor.wiring import editable_graphs
+
+    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
+    return [node for node in nodes if _is_flagged(node, norm.layer)]
+
+
+def _is_flagged(node: Any, layer: Any) -> bool:
+    import keras
+
+    if not isinstance(node.operation, keras.Layer):
+        return False
+    held = layers_in(node.operation)
+    return _flag(node) is not None and any(one is layer for one in held)
+
+
+def _flag(node: Any) -> Any:
+    return node.arguments.kwargs.get("training")
+
+
+def _without_flag(model: Any, norm: "Norm") -> "Edits":
+    from batchnorm_mechanics.doctor.model_copies import Edits
+
+    return Edits(unflagged=frozenset(map(id, _flagged_calls(model, norm))))
+
+
+def _obstacle(model: Any, norm: "Norm") -> str | None:
+    return (
+        None
+        if _flagged_calls(model, norm)
+        else "the flag stands within a layer that has its own code"
+    )
+
+
+UNFLAG = Action(
+    name="unflag",
+    words="remove the baked training flag",
+    stage=Stage.GRAPH,
+    edits=_without_flag,
+    obstacle=_obstacle,
+)
+
+
+class BakedTrainingFlag(Rule):
+    """`fit` and `predict` of Keras 3 override such a flag, and `model(x)` obeys it."""
+
+    code = "BN107"
+    name = "baked-training-flag"
+    severity = "warning"
+    explains = ("BN202",)
+    actions = (UNFLAG,)
+
+    def check(self, case: Case) -> Iterator[Finding]:
+        """Look at all calls of a layer that trains, and of what holds it."""
+        for norm in case.norms:
+            # Frozen, a layer infers whatever it is told.
+            if not norm.layer.trainable:
+                continue
+            calls = [(norm.layer, call.node, call.graph) for call in norm.calls]
+            calls += [(one.layer, *call) for one in case.around(norm) for call in one.calls]
+            found = self._told_to_train(norm, calls) or self._told_to_infer(norm, calls)
+            if found is not None:
+                yield found
+
+    def _told_to_train(
+        self, norm: "Norm", calls: Collection[tuple[Any, Any, Any]]
+    ) -> Finding | None:
+        for layer, node, graph in calls:
+            if _flag(node) is True:
+                return self.finding(
+                    norm.name,
+                    cause="The graph calls it with `training=True`: `fit` and `predict` of Keras 3 "
+                    "override that, but `model(x)` obeys, normalizes by the batch, moves the "
+                    "statistics, and hands the flag on to the layers that run next.",
+                    remedy="Remove the flag with `bnm repair`, or call `model(x, training=False)`.",
+                    training="True",
+                    flag_on=layer.name,
+                    norms_that_inherit_it=_inheriting(node, graph),
+                )
+        return None
+
+    def _told_to_infer(
+        self, norm: "Norm", calls: Collection[tuple[Any, Any, Any]]
+    ) -> Finding | None:
+        from batchnorm_mechanics.doctor.norms import graphs_in
+
+        for layer, node, _ in calls:
+            # Keras writes the default of a subclassed layer's `training=False` into the graph, too.
+            meant = layer is norm.layer or bool(graphs_in(layer))
+            if meant and _flag(node) is False:
+                return self.finding(
+                    norm.name,
+                    severity="note",
+                    cause="The graph calls it with `training=False`, which `fit` of Keras 3 "
+                    "overrides: the layer normalizes by the batch, and its statistics move.",
+                    remedy="To keep the layer still, set `trainable = False` on it and compile.",
+                    training="False",
+                    flag_on=layer.name,
+                )
+        return None
+
+
+def _inheriting(node: Any, graph: Any) -> int:
+    """Count the batch norm layers after a call to which `model(x)` passes the call's own flag."""
+    import keras
+
+    from batchnorm_mechanics.doctor.norms import KINDS
+
+    order = nodes_in(graph)
+    position = next(index for index, other in enumerate(order) if other is node)
+    count = 0
+    for later in order[position + 1 :]:
+        if _flag(later) is not None:
+            break  # Keras wrote a flag here too, were it only the default of a Dropout
+        if isinstance(later.operation, keras.Layer):
+            layers = layers_in(later.operation)
+            count += sum(isinstance(layer, KINDS) and layer.trainable for layer in layers)
+    return count

@@ -1,0 +1,100 @@
+"""BN109: the layer before has a bias, which the mean takes away again."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchnorm_mechanics._keras import nodes_in
+from batchnorm_mechanics.doctor.findings import Finding
+from batchnorm_mechanics.doctor.rule import Action, Case, NewValues, Rule, Stage
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.norms import Call, Norm
+
+
+def _moved_into_mean(norm: "Norm") -> Iterator[NewValues]:
+    before = norm.calls[0].before
+    bias = np.asarray(before.bias.numpy(), np.float64)
+    means = {"moving_mean": norm.mean - bias}
+    if norm.renorm:
+        means["renorm_mean"] = norm.layer.renorm_mean.numpy().astype(np.float64) - bias
+    yield NewValues(before.name, before, {"bias": np.zeros_like(bias)})
+    yield NewValues(norm.name, norm.layer, means)
+
+
+def _obstacle(model: Any, norm: "Norm") -> str | None:
+    from batchnorm_mechanics.doctor.wiring import calls_in
+
+    if len(norm.calls) == 1 and calls_in(model)[id(norm.calls[0].before)] == 1:
+        return None
+    return "it or the layer before it is called more than once"
+
+
+FOLD_BIAS = Action(
+    name="fold-bias",
+    words="move the bias of the layer before into the moving mean",
+    stage=Stage.LAYER_BEFORE,
+    new_values=_moved_into_mean,
+    obstacle=_obstacle,
+)
+
+
+class RedundantBias(Rule):
+    """A bias that does nothing: the mean takes it away, and beta does its work."""
+
+    code = "BN109"
+    name = "redundant-bias"
+    severity = "note"
+    actions = (FOLD_BIAS,)
+
+    def check(self, case: Case) -> Iterator[Finding]:
+        """Look at the linear layers whose output goes nowhere else."""
+        import keras
+
+        for norm in case.norms:
+            layer = next(
+                (call.linear_before for call in norm.calls if _has_no_use(norm, call)), None
+            )
+            if layer is None:
+                continue
+            bias = np.asarray(keras.ops.convert_to_numpy(layer.bias), np.float64)
+            yield self.finding(
+                norm.name,
+                cause=f"The bias of {layer.name} is subtracted again with the mean; beta does its "
+                "work.",
+                remedy=f"Build {layer.name} with use_bias=False; for inference `bnm fold` merges "
+                "both.",
+                layer_before=layer.name,
+                parameters=bias.size,
+                largest_bias=float(np.abs(bias).max()),
+            )
+
+
+def _has_no_use(norm: "Norm", call: "Call") -> bool:
+    """Whether the layer before a call has a bias that the layer takes away again."""
+    layer = call.linear_before
+    if layer is None or getattr(layer, "bias", None) is None or not _is_linear(layer):
+        return False
+    features = 1 if getattr(layer, "data_format", "") == "channels_first" else -1
+    same_axis = norm.layer.axis % len(call.shape) == features % len(call.shape)
+    return same_axis and _feeds_only(call)
+
+
+def _is_linear(layer: Any) -> bool:
+    import keras
+
+    return layer.activation is keras.activations.linear
+
+
+def _feeds_only(call: "Call") -> bool:
+    """Whether nothing but this call uses the tensor that it takes."""
+    (tensor, *_) = call.node.input_tensors
+    if any(output is tensor for output in call.graph.outputs):
+        return False
+    users = [
+        node
+        for node in nodes_in(call.graph)
+        if any(taken is tensor for taken in node.input_tensors)
+    ]
+    return len(users) == 1

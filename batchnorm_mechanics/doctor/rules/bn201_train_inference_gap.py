@@ -1,0 +1,106 @@
+"""BN201: the moving statistics are not those of the data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchnorm_mechanics.doctor.findings import Finding, Severity
+from batchnorm_mechanics.doctor.gaps import FLOOR
+from batchnorm_mechanics.doctor.rule import Case, Rule
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.diagnose import Known
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a layer came to a gap, and what to do about it."""
+
+    cause: str
+    remedy: str
+
+
+_FROZEN = Way(
+    "The layer is frozen, so that training normalizes by the same statistics, but they are not "
+    "those of these data.",
+    "Nothing needs doing unless the layer is to be trained again.",
+)
+_INHERITED = Way(
+    "What the layers before this one pass on is not what it was trained on; its own statistics fit "
+    "an input that is right.",
+    "Repair the layer named as the root first.",
+)
+_MOVED_ON = Way(
+    "The statistics are those that the layer gets when the layers before it normalize by the "
+    "batch; what they pass on in inference is another thing, though each of them fits.",
+    "Re-estimate layer by layer: bnm.recalibrate(model, data, sequential=True) or "
+    "`bnm repair --sequential`, with more data.",
+)
+_OFF = Way(
+    "The moving statistics, which inference uses, are not those of what the layer gets from these "
+    "data, which training uses.",
+    "Re-estimate the statistics: bnm.recalibrate(model, data) or `bnm repair`.",
+)
+
+
+class TrainInferenceGap(Rule):
+    """Training normalizes by the batch, inference by statistics that are not those of the data."""
+
+    code = "BN201"
+    name = "train-inference-gap"
+    severity = "error"
+    needs_data = True
+    explains_later = ("BN201",)
+    is_told_by_range = True
+    # What moved these channels moved others below the threshold.
+    estimates = "layer"
+
+    def check(self, case: Case) -> Iterator[Finding]:
+        """Look at the gap of each layer, in the order of the calls."""
+        is_first = True
+        for norm, measured, gap in case.heard():
+            if not gap.is_large or case.measured is None:
+                continue
+            effects = case.measured.effects
+            worst = int(np.nanargmax(np.where(gap.moved, gap.channels, -1.0)))
+            fits = gap.own is not None and gap.own < FLOOR
+            way = _OFF
+            if measured.frozen:
+                way = _FROZEN
+            elif fits:
+                way = _MOVED_ON if is_first else _INHERITED
+            is_first = False
+            yield self.finding(
+                norm.name,
+                channels=gap.moved,
+                severity="note" if measured.frozen else effects.severity,
+                cause=way.cause,
+                remedy=way.remedy,
+                gap=gap.layer,
+                **({} if gap.own is None else {"own_gap": gap.own}),
+                worst_channel=worst,
+                worst_gap=gap.channels[worst],
+                mean_shift=gap.shift[worst],
+                variance_ratio=gap.ratio[worst],
+                channels_of=norm.channels,
+                **effects.on_output,
+            )
+
+    def cause(self, finding: Finding, known: "Known") -> str | None:
+        """Return what explains it; another domain explains no note, as of a frozen layer."""
+        own = finding.evidence.get("own_gap")
+        # Right by itself: whatever is wrong came from before.
+        is_inherited = isinstance(own, int | float) and own < FLOOR
+        return (
+            known.here(finding)
+            or (known.anywhere(finding) if finding.severity != "note" else None)
+            or known.perhaps_here(finding)
+            or (known.before(finding) if is_inherited else None)
+        )
+
+    def severity_under(self, finding: Finding, root: Finding) -> Severity:
+        """Return a note in a model that was never trained, which has a gap at every layer."""
+        is_untrained = root.code == "BN103" and root.severity == "note"
+        return "note" if is_untrained else finding.severity

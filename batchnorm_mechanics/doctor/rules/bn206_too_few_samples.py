@@ -1,0 +1,69 @@
+"""BN206: batches of this size say too little of a variance."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from batchnorm_mechanics.doctor.findings import Finding, Severity
+from batchnorm_mechanics.doctor.rule import Case, Rule
+
+# Below, a batch's variance is off by half of itself.
+_FEWEST = 9
+
+
+class TooFewSamples(Rule):
+    """Training normalizes by noise where few samples stand behind each statistic."""
+
+    code = "BN206"
+    name = "too-few-samples"
+    severity = "warning"
+    needs_data = True
+    explains = ("BN104",)
+    refusal = "it is about the batches of training: make them larger, or leave out the last one"
+
+    def check(self, case: Case) -> Iterator[Finding]:
+        """Count what stands behind the statistics of full batches and of the last."""
+        if case.measured is None or not case.measured.full:
+            return
+        for norm, found, _ in case.heard():
+            if found.frozen:
+                continue
+            usual = max(found.pool.counts, key=lambda count: found.pool.counts[count])
+            least = min(found.pool.counts)
+            judged = _judged(usual, least)
+            if judged is None:
+                continue
+            severity, cause = judged
+            yield self.finding(
+                norm.name,
+                severity=severity,
+                cause=cause,
+                remedy=(
+                    "Drop the last batch in training: batch(..., drop_remainder=True)."
+                    if severity == "note"
+                    else "Train with larger batches, or freeze the layer, if these are training's."
+                ),
+                samples_behind_statistic=usual,
+                fewest=least,
+                variance_noise=float(np.sqrt(2 / (usual - 1))) if usual > 1 else float("inf"),
+            )
+
+
+def _judged(usual: int, least: int) -> tuple[Severity, str] | None:
+    """Return how bad it is that so many samples stand behind a statistic, and why; or None."""
+    if usual == 1:
+        return (
+            "error",
+            "With one sample behind each statistic, training gives beta whatever the input.",
+        )
+    if usual < _FEWEST:
+        return (
+            "warning",
+            "In batches of this size, training normalizes by variances that are mostly noise.",
+        )
+    if least == 1:
+        return (
+            "note",
+            "The last batch leaves one sample behind each statistic; training on it gives beta.",
+        )
+    return None

@@ -1,1 +1,0 @@
-"""A diagnosis in words, for the terminal and as a page."""

@@ -1,1 +1,0 @@
-"""What a Keras model consists of, as far as batch norm is concerned."""

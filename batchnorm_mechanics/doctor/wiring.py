@@ -1,0 +1,169 @@
+"""What is connected to what in a functional graph, as if some of its calls were not there."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+
+from batchnorm_mechanics._keras import direct_layers, layers_in, nodes_in, origin_of
+from batchnorm_mechanics.doctor.norms import functional_of, graphs_in
+
+
+class Users(NamedTuple):
+    """Who uses a tensor.
+
+    Attributes:
+        nodes: calls that take it in, themselves or through bridged ones.
+        is_output: whether it leaves the graph, likewise.
+    """
+
+    nodes: tuple[Any, ...]
+    is_output: bool
+
+
+class Wiring:
+    """A functional graph, in which calls can be bridged: their input stands for their output."""
+
+    def __init__(self, graph: Any) -> None:
+        """Note who uses what in a functional graph."""
+        self._inputs = {id(tensor) for tensor in graph.inputs}
+        self._outputs = {id(tensor) for tensor in graph.outputs}
+        self._users: dict[int, list[Any]] = {}
+        self._bridged: dict[int, Any] = {}
+        for node in nodes_in(graph):
+            # A call such as add([x, x]) uses a tensor twice.
+            for tensor in node.input_tensors:
+                self._users.setdefault(id(tensor), []).append(node)
+
+    def bridge(self, node: Any) -> None:
+        """Look through a call of one input and one output from now on."""
+        (output,) = node.output_tensors
+        self._bridged[id(output)] = node.input_tensors[0]
+
+    def origin(self, tensor: Any) -> Any:
+        """Return the tensor that one stands for: the input of the bridged calls behind it."""
+        while id(tensor) in self._bridged:
+            tensor = self._bridged[id(tensor)]
+        return tensor
+
+    def source(self, tensor: Any) -> Any | None:
+        """Return the layer or operation that makes a tensor; None where it is the graph's input."""
+        tensor = self.origin(tensor)
+        return None if id(tensor) in self._inputs else origin_of(tensor).operation
+
+    def users(self, tensor: Any) -> Users:
+        """Return who uses a tensor, through bridged calls."""
+        nodes: list[Any] = []
+        is_output = id(tensor) in self._outputs
+        for node in self._users.get(id(tensor), ()):
+            outputs = node.output_tensors
+            if len(outputs) == 1 and id(outputs[0]) in self._bridged:
+                further = self.users(outputs[0])
+                nodes += further.nodes
+                is_output |= further.is_output
+            else:
+                nodes.append(node)
+        return Users(tuple(nodes), is_output)
+
+
+class Container(NamedTuple):
+    """A layer that holds layers, and that functional graphs call.
+
+    Attributes:
+        layer: it.
+        calls: of it, each with the graph that it belongs to.
+    """
+
+    layer: Any
+    calls: tuple[tuple[Any, Any], ...]
+
+    def holds(self, layer: Any) -> bool:
+        """Whether a layer is among those that it holds, at any depth."""
+        return any(one is layer for one in layers_in(self.layer))
+
+
+def containers_in(model: Any) -> tuple[Container, ...]:
+    """Return the layers that hold layers, each with its calls in all graphs of a model."""
+    calls: dict[int, tuple[Any, dict[int, Any]]] = {}
+    for graph in graphs_in(model):
+        for node in nodes_in(graph):
+            if isinstance(node.operation, keras.Layer) and direct_layers(node.operation):
+                _, nodes = calls.setdefault(id(node.operation), (node.operation, {}))
+                nodes[id(node)] = (node, graph)
+    return tuple(Container(layer, tuple(nodes.values())) for layer, nodes in calls.values())
+
+
+def calls_in(model: Any) -> Mapping[int, int]:
+    """Return by id how many times the functional graphs of a model call each layer."""
+    return Counter(id(node.operation) for graph in graphs_in(model) for node in nodes_in(graph))
+
+
+def graph_of(layer: Any) -> Any | None:
+    """Return the functional graph that a model is, or None where its own code decides.
+
+    A subclass that only builds a graph is that graph; one with a `call` of its own is not.
+    """
+    graph = functional_of(layer)
+    return None if graph is None or method_of_its_own(layer, ("__call__", "call")) else graph
+
+
+def method_of_its_own(layer: Any, methods: tuple[str, ...]) -> str | None:
+    """Return which of these methods a layer does not have from Keras or from us, or None."""
+    known = {"keras", "batchnorm_mechanics"}
+    for method in methods:
+        if method in vars(layer):
+            owner = getattr(vars(layer)[method], "__module__", None) or ""
+        else:
+            owner = next(kind for kind in type(layer).__mro__ if method in vars(kind)).__module__
+        if owner.partition(".")[0] not in known:
+            return method
+    return None
+
+
+def baked_training(node: Any) -> bool:
+    """Say whether a call has training=True baked in."""
+    value = node.arguments.kwargs.get("training")
+    return value is not None and value is not False
+
+
+class Reached(NamedTuple):
+    """A graph that can be built anew.
+
+    Attributes:
+        graph: the functional model.
+        training: whether a baked flag runs it in training mode.
+        is_sequence: whether Keras made it of a sequence of layers.
+    """
+
+    graph: Any
+    training: bool
+    is_sequence: bool
+
+
+def graphs_reached(model: Any) -> tuple[Reached, ...]:
+    """Return the graphs in a model that can be built anew.
+
+    Those within a layer or model that has its own code are missing.
+    """
+    found: dict[int, Reached] = {}
+
+    def visit(layer: Any, *, training: bool) -> None:
+        graph = graph_of(layer)
+        if graph is None or (id(graph) in found and found[id(graph)].training >= training):
+            return
+        found[id(graph)] = Reached(graph, training, isinstance(layer, keras.Sequential))
+        for node in nodes_in(graph):
+            visit(node.operation, training=training or baked_training(node))
+
+    visit(model, training=False)
+    return tuple(found.values())
+
+
+def editable_graphs(model: Any) -> tuple[Any, ...]:
+    """Return the graphs in a model whose calls can be changed when it is built anew.
+
+    Missing are those within layers that have their own code, and those of sequences of layers, in
+    which no call has a flag and no layer has two.
+    """
+    return tuple(one.graph for one in graphs_reached(model) if not one.is_sequence)

@@ -1,0 +1,291 @@
+"""What the terminal and the page share: findings in groups below their causes, and words."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding, Severity
+
+# Of layers or channels that are named; the JSON output holds all.
+_NAMED = 4
+# Measures whose names say too little.
+_MEASURES = {"gap": "largest gap"}
+# Evidence likewise; {} is the number. What is not here goes by its name.
+_PHRASES: Mapping[str, str] = MappingProxyType(
+    {
+        "channels_of": "{} channels in all",
+        "error": "error {} standard deviations",
+        "first_own_gap": "first gap of its own {}",
+        "gap_if_swapped": "gap {} if the two are swapped",
+        "inputs": "{} inputs",
+        "later_own_gap": "later gaps of their own {}",
+        "layers": "{} layers in all",
+        "layers_after": "so are the inputs of {} layers after it",
+        "layers_by_batch": "{} layers use the batch",
+        "layers_moved": "{} layers moved",
+        "norms_that_inherit_it": "{} batch norm layers inherit it",
+        "of_values": "of {} in all",
+        "output_change": "output changed by {} of its spread",
+        "own_gap": "gap of its own {}",
+        "predictions_changed": "{} of the predictions changed",
+        "rounding": "rounding explains {}",
+        "values": "{} values not finite",
+        "weight_of_start": "the start weighs {}",
+    }
+)
+_SHARES = frozenset({"predictions_changed", "weight_of_start"})
+_NON_FINITE = "non_finite_"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings of one rule that have no other for their cause, and what they explain.
+
+    Attributes:
+        findings: at least one, of one code and severity, in the order of the model.
+        explained: the findings, of other rules or layers, whose cause these are.
+    """
+
+    findings: tuple[Finding, ...]
+    explained: tuple[Finding, ...]
+
+    @property
+    def first(self) -> Finding:
+        """The finding whose words stand for the group."""
+        return self.findings[0]
+
+    @property
+    def code(self) -> str:
+        """Of the rule."""
+        return self.first.code
+
+    @property
+    def severity(self) -> Severity:
+        """Of all findings in it."""
+        return self.first.severity
+
+
+def grouped(diagnosis: Diagnosis) -> tuple[Group, ...]:
+    """Return the findings in groups, in the order in which the diagnosis names their first ones.
+
+    Example:
+        >>> def finding(code, layer, root=None):
+        ...     return Finding(code, "name", "error", layer, (), {}, "cause", "remedy", root)
+        >>> found = (finding("BN101", "a"), finding("BN101", "b"), finding("BN201", "c", "BN101 a"))
+        >>> [
+        ...     (group.code, len(group.findings), len(group.explained))
+        ...     for group in grouped(Diagnosis("model", ("a", "b", "c"), found))
+        ... ]
+        [('BN101', 2, 1)]
+    """
+    by_key = {finding.key: finding for finding in diagnosis.findings}
+    groups: dict[tuple[str, Severity], tuple[list[Finding], list[Finding]]] = {}
+    tops = [(finding, _top(finding, by_key)) for finding in diagnosis.findings]
+    for finding, top in tops:
+        if finding is top:
+            groups.setdefault((finding.code, finding.severity), ([], []))[0].append(finding)
+    for finding, top in tops:
+        if finding is not top:
+            groups[top.code, top.severity][1].append(finding)
+    place = {name: number for number, name in enumerate(diagnosis.norms)}
+
+    def by_layer(findings: list[Finding]) -> tuple[Finding, ...]:
+        # What is about the model as a whole comes first.
+        return tuple(sorted(findings, key=lambda finding: place.get(finding.layer, -1)))
+
+    return tuple(Group(by_layer(own), by_layer(rest)) for own, rest in groups.values())
+
+
+def _top(finding: Finding, by_key: dict[str, Finding]) -> Finding:
+    """Follow roots to the finding that has none.
+
+    A root that is not in the diagnosis is none, and a finding that explains itself has none.
+    """
+    top, seen = finding, {finding.key}
+    while top.root is not None and top.root in by_key:
+        if top.root in seen:
+            return finding
+        seen.add(top.root)
+        top = by_key[top.root]
+    return top
+
+
+def title(diagnosis: Diagnosis, file: str) -> str:
+    """Return what was examined, in one line.
+
+    Example:
+        >>> found = Diagnosis("net", ("bn",), (), samples=1000, measures={"accuracy": 0.97})
+        >>> title(found, "a.keras")
+        'a.keras: 1 batch norm layer, 1,000 samples, accuracy 0.97'
+    """
+    parts = [_count(len(diagnosis.norms), "batch norm layer")]
+    if diagnosis.norms:
+        parts.append(_count(diagnosis.samples, "sample") if diagnosis.samples else "no data")
+    parts += [f"{measure(name)} {value:.4g}" for name, value in diagnosis.measures.items()]
+    return f"{file}: {', '.join(parts)}"
+
+
+def measure(name: str) -> str:
+    """Return what a reader calls a measure of the whole model."""
+    return _MEASURES.get(name, name)
+
+
+def verdict(diagnosis: Diagnosis, groups: Sequence[Group]) -> str:
+    """Return the result in one sentence.
+
+    Example:
+        >>> verdict(Diagnosis("net", ("bn",), ()), ())
+        'Nothing is wrong.'
+        >>> verdict(Diagnosis("net", (), ()), ())
+        'It has no batch norm layer: there is nothing to examine.'
+    """
+    if not diagnosis.norms:
+        return "It has no batch norm layer: there is nothing to examine."
+    if not diagnosis.findings:
+        return "Nothing is wrong."
+    counts = [
+        _count(sum(finding.severity == severity for finding in diagnosis.findings), severity)
+        for severity in SEVERITIES
+        if any(finding.severity == severity for finding in diagnosis.findings)
+    ]
+    found = ", ".join(counts)
+    if not diagnosis.is_sick:
+        return f"Nothing is wrong; {found}."
+    causes = [
+        group
+        for group in groups
+        if any(one.severity != "note" for one in (*group.findings, *group.explained))
+    ]
+    first = f"{causes[0].code} {causes[0].first.name}"
+    if len(causes) == 1:
+        return f"{found}: {first}."
+    return f"{found}: {len(causes)} causes, the first {first}."
+
+
+def named(names: Sequence[str]) -> str:
+    """Return names, the first ones in full.
+
+    Example:
+        >>> named(["a", "b"]), named(["bn"] * 6)
+        ('a, b', 'bn, bn, bn, bn and 2 more layers')
+    """
+    more = len(names) - _NAMED
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {_count(more, 'more layer')}" if more > 0 else shown
+
+
+def findings(keys: Sequence[str]) -> str:
+    """Return the keys of findings, those of one code together.
+
+    Example:
+        >>> findings(["BN201 a", "BN201 b", "BN205"])
+        'BN201 a, b; BN205 the model'
+    """
+    by_code: dict[str, list[str]] = {}
+    for key in keys:
+        code, _, layer = key.partition(" ")
+        by_code.setdefault(code, []).append(layer or "the model")
+    return "; ".join(f"{code} {named(of)}" for code, of in by_code.items())
+
+
+def layers(findings: Sequence[Finding]) -> str:
+    """Return the layers of findings, the first ones by name.
+
+    Example:
+        >>> one = Finding("BN101", "name", "error", "bn", (0, 3), {}, "cause", "remedy")
+        >>> layers([one]), layers([one] * 6)
+        ('bn, channels 0, 3', 'bn, bn, bn, bn and 2 more layers')
+    """
+    if len(findings) == 1:
+        (finding,) = findings
+        return ", ".join(filter(None, [finding.layer or "the model", channels(finding.channels)]))
+    return named([finding.layer or "the model" for finding in findings])
+
+
+def channels(numbers: Sequence[int]) -> str:
+    """Return channels, the first ones by number; "" where a finding is about a whole layer.
+
+    Example:
+        >>> channels([]), channels([3]), channels(range(64))
+        ('', 'channel 3', '64 channels')
+    """
+    if not numbers:
+        return ""
+    if len(numbers) > 2 * _NAMED:
+        return f"{len(numbers)} channels"
+    return f"channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return all numbers, in their order, neighbours together.
+
+    Example:
+        >>> ranges([0, 1, 2, 5, 7, 8])
+        '0-2, 5, 7-8'
+    """
+    runs: list[list[int]] = []
+    for one in numbers:
+        if runs and one == runs[-1][-1] + 1:
+            runs[-1][1:] = [one]
+        else:
+            runs.append([one])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
+def evidence(measured: Mapping[str, float | int | str]) -> str:
+    """Return what was measured.
+
+    Example:
+        >>> evidence({"largest gap": 12.3456, "samples": 1000, "first": "nan"})
+        'largest gap 12.35, samples 1,000, first nan'
+        >>> evidence({"non_finite_moving_mean": 2, "predictions_changed": 0.125})
+        '2 values of moving_mean not finite, 12.5% of the predictions changed'
+    """
+    return ", ".join(_phrase(name, value) for name, value in measured.items())
+
+
+def _phrase(name: str, value: float | str) -> str:
+    if name.startswith(_NON_FINITE) and name.removeprefix(_NON_FINITE) != "outputs":
+        plural = "" if value == 1 else "s"
+        return f"{number(value)} value{plural} of {name.removeprefix(_NON_FINITE)} not finite"
+    share = name in _SHARES and not isinstance(value, str)
+    shown = f"{value:.1%}" if share else number(value)
+    return _PHRASES.get(name, f"{name.replace('_', ' ')} {{}}").format(shown)
+
+
+def number(value: float | str) -> str:
+    """Return a number with four digits, an integer with all, and a word as it is."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def explained(findings: Sequence[Finding]) -> list[str]:
+    """Return, for each rule among findings that another one explains, how bad it is and where.
+
+    Example:
+        >>> one = Finding("BN201", "train-inference-gap", "error", "bn", (), {}, "cause", "remedy")
+        >>> explained([one])
+        ['error BN201 train-inference-gap in bn']
+    """
+    by_rule: dict[str, list[Finding]] = {}
+    for finding in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
+        by_rule.setdefault(f"{finding.severity} {finding.code} {finding.name}", []).append(finding)
+    return [f"{rule} in {layers(found)}" for rule, found in by_rule.items()]
+
+
+def unseen(diagnosis: Diagnosis) -> list[str]:
+    """Return the layers of which the data say nothing, together where the reason is the same.
+
+    Example:
+        >>> unseen(Diagnosis("net", ("a", "b"), (), unseen={"a": "it is away", "b": "it is away"}))
+        ['a, b: it is away']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in diagnosis.unseen.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"{named(names)}: {reason}" for reason, names in by_reason.items()]
+
+
+def _count(many: int, what: str) -> str:
+    return f"{many:,} {what}{'' if many == 1 else 's'}"

@@ -1,0 +1,26 @@
+"""What some rules find in a model, with the roots that these findings give one another."""
+
+from batchnorm_mechanics.doctor.data import Data
+from batchnorm_mechanics.doctor.diagnose import ordered
+from batchnorm_mechanics.doctor.gaps import gaps_of
+from batchnorm_mechanics.doctor.measuring import measure
+from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.past import past_of
+from batchnorm_mechanics.doctor.rule import Case
+from batchnorm_mechanics.doctor.rules import RULES, chosen
+
+
+def case_of(model, x=None, *, batch_size=32):
+    """Return what rules look at; without data where `x` is None."""
+    norms = norms_in(model)
+    if x is None:
+        return Case(model, norms, past_of(model, norms))
+    measured = measure(model, norms, Data(x, None, batch_size))
+    return Case(model, norms, past_of(model, norms), measured, gaps_of(norms, measured))
+
+
+def found_by(codes, case):
+    """Return what the rules with these codes, or beginnings of codes, find in a case."""
+    wanted = sorted(chosen(codes))
+    found = [finding for code in wanted for finding in RULES[code].check(case)]
+    return list(ordered(found, list(case.gaps) or [norm.name for norm in case.norms]))

@@ -1,0 +1,141 @@
+"""Outputs are compared where they can be, and the model is left as it was."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from batchnorm_mechanics.doctor.data import Data
+from batchnorm_mechanics.doctor.measuring import kept, measure
+from batchnorm_mechanics.doctor.norms import norms_in
+
+layers = keras.layers
+
+
+class Noise(layers.Layer):
+    """Noise in inference too, as of a model that samples."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+        self.seed = keras.random.SeedGenerator(3)
+
+    def call(self, inputs):
+        return inputs + self.size * keras.random.normal(keras.ops.shape(inputs), seed=self.seed)
+
+
+def probe(model, x, batch_size=32):
+    return measure(model, norms_in(model), Data(x, None, batch_size))
+
+
+def ending_in(*parts, shape=(3,), size=None):
+    keras.utils.set_random_seed(2)
+    first = layers.Input(shape) if size is None else layers.Input(batch_shape=(size, *shape))
+    return keras.Sequential(
+        [first, layers.Dense(6), layers.BatchNormalization(name="bn"), *parts, layers.Dense(4)]
+    )
+
+
+def numbers(*shape):
+    return np.random.default_rng(0).normal(2, 3, shape).astype("float32")
+
+
+def states(model):
+    return [np.array(keras.ops.convert_to_numpy(value)) for value in model.variables]
+
+
+@pytest.mark.parametrize("size", [1.0, 0.01])
+def test_a_random_output_is_not_compared_with_itself(size):
+    model = ending_in(Noise(size))
+    before = states(model)
+    found = probe(model, numbers(100, 3))
+    effects = found.effects
+    assert (effects.alone, effects.relative, effects.changed) == (None, None, None)
+    assert (effects.alone_if_called, effects.called_by_batch) == (None, ())
+    assert found.norms["bn"].own is not None
+    for value, old in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+def test_noise_below_rounding_is_no_obstacle():
+    effects = probe(ending_in(Noise(1e-6)), numbers(100, 3)).effects
+    assert effects.alone < effects.rounding
+    assert effects.relative > 0.1  # the statistics are still mean 0 and variance 1
+
+
+def test_an_output_that_is_nan_every_time_is_not_random():
+    model = ending_in()
+    model.get_layer("bn").moving_mean.assign([np.nan] * 6)
+    assert probe(model, numbers(100, 3)).effects.relative == np.inf
+
+
+class Strict(layers.Layer):
+    """Takes batches of one size alone."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def call(self, inputs):
+        tf.debugging.assert_equal(tf.shape(inputs)[0], self.size)
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "is_known"),
+    [(16, 128, True), (16, 32, True), (16, 16, False), (48, 144, True)],
+)
+def test_a_model_of_one_size_of_batch_is_run_on_that_alone(size, rows, is_known):
+    model = ending_in(Strict(size), size=size)
+    effects = probe(model, numbers(rows, 3), batch_size=size).effects
+    assert effects.alone is effects.alone_if_called is None
+    assert (effects.relative is not None) == is_known
+
+
+def test_a_batch_that_is_larger_than_the_samples_kept_is_compared_with_nothing():
+    model = ending_in(size=200)
+    effects = probe(model, numbers(400, 3), batch_size=200).effects
+    assert (effects.samples, effects.alone, effects.relative) == (128, None, None)
+
+
+def test_a_recurrent_state_is_put_back():
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            layers.Input(batch_shape=(16, 5, 3)),
+            layers.LSTM(4, stateful=True),
+            layers.BatchNormalization(name="bn"),
+        ]
+    )
+    model.predict(numbers(16, 5, 3), verbose=0)
+    before = states(model)
+    assert any(np.abs(value).max() > 0 for value in states(model.layers[0])[3:])
+    effects = probe(model, numbers(64, 5, 3), batch_size=16).effects
+    assert (effects.alone, effects.relative) == (None, None)  # the state goes on
+    for value, old in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+def test_states_are_put_back_when_the_run_fails():
+    model = keras.Sequential([layers.Input((3,)), layers.Dropout(0.5)])
+    before = states(model)
+
+    def run_and_fail():
+        with kept(model):
+            model(numbers(2, 3), training=True)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run_and_fail()
+    np.testing.assert_array_equal(states(model)[0], before[0])
+
+
+def test_frozen_weights_are_not_copied():
+    model = ending_in()
+    model.trainable = False
+    kernel, mean = model.layers[0].kernel, model.get_layer("bn").moving_mean
+    with kept(model):
+        kernel.assign(np.full((3, 6), 7.0))
+        mean.assign([7.0] * 6)
+    # No run moves the one, which may be large; a layer of its own may move the other.
+    assert (kernel.numpy().max(), mean.numpy().max()) == (7, 0)

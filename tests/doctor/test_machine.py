@@ -1,0 +1,110 @@
+"""What is said of a model that TensorFlow cannot run on this fitting."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from machine import why_no_channels_first
+
+import batchnorm_mechanics as bnm
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor import fitting
+
+L = keras.layers
+
+# As TensorFlow's kernels say it for a convolution and for its transpose.
+WORDS = [
+    "{{function_node __wrapped__Conv2D_device_CPU:0}} The Conv2D op currently only supports the "
+    "NHWC tensor format on the CPU. The op was given the format: NCHW [Op:Conv2D]",
+    "Conv2DCustomBackpropInputOp only supports NHWC.",
+]
+CONSEQUENCE = (
+    "`model` must be one that this machine can run. Received: a model with "
+    "data_format='channels_first', which the kernels that TensorFlow has chosen for this processor "
+    "do not compute. "
+)
+
+
+class Fails(L.Layer):
+    """Fails as a convolution in channels_first does on the kernels that have none."""
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def call(self, inputs):
+        raise tf.errors.UnimplementedError(None, None, WORDS[0])
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.last = L.BatchNormalization(), Fails()
+
+    def call(self, inputs):
+        return self.last(self.norm(inputs))
+
+
+def functional():
+    return keras.Sequential([L.Input((3,)), L.Dense(3), L.BatchNormalization(), Fails()])
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize(
+    ("one_dnn", "remedy"),
+    [
+        (
+            False,
+            "Set TF_ENABLE_ONEDNN_OPTS=1 before Python starts: oneDNN's kernels compute it. "
+            "Or use a GPU.",
+        ),
+        (True, "Use a GPU, or build the model in channels_last."),
+    ],
+)
+def test_the_way_out_is_the_one_that_is_left(monkeypatch, words, one_dnn, remedy):
+    monkeypatch.setattr(fitting, "one_dnn_is_on", lambda: one_dnn)
+    found = fitting.missing_kernel(ValueError(words), "diagnose")
+    assert str(found) == f"diagnose: {CONSEQUENCE}{remedy}"
+
+
+def test_another_failure_is_not_blamed_on_the_machine():
+    error = tf.errors.UnimplementedError(None, None, "Cast string to float is not supported")
+    assert fitting.missing_kernel(error, "diagnose") is None
+
+
+@pytest.mark.parametrize(
+    ("caller", "call"),
+    [
+        ("diagnose", bnm.diagnose),
+        ("recalibrate", bnm.recalibrate),
+        ("diagnose", bnm.repair),
+        ("fold", bnm.fold),
+    ],
+)
+def test_the_doctor_says_that_the_machine_cannot_run_a_model(caller, call):
+    with pytest.raises(InputError) as caught:
+        call(functional(), np.ones((8, 3), "float32"))
+    assert str(caught.value).startswith(f"{caller}: {CONSEQUENCE}")
+
+
+def test_a_model_that_is_yet_to_be_built_is_no_exception():
+    with pytest.raises(InputError) as caught:
+        bnm.diagnose(Subclassed(), np.ones((8, 3), "float32"))
+    assert str(caught.value).startswith(f"diagnose: {CONSEQUENCE}")
+
+
+def test_what_tensorflow_really_says_is_known():
+    """Without oneDNN the convolution fails, and with it there is nothing to say."""
+    x = np.ones((8, 1, 4, 4), "float32")
+    model = keras.Sequential(
+        [
+            L.Input((1, 4, 4)),
+            L.Conv2D(2, 3, data_format="channels_first"),
+            L.BatchNormalization(axis=1),
+        ]
+    )
+    if why_no_channels_first() is None:
+        assert bnm.diagnose(model, x).samples == 8
+        return
+    with pytest.raises(InputError) as caught:
+        bnm.diagnose(model, x)
+    assert str(caught.value).startswith(f"diagnose: {CONSEQUENCE}Set TF_ENABLE_ONEDNN_OPTS=1")
