@@ -1,7 +1,7 @@
 """`diagnose`: what batch norm does wrong in a model, and what explains what."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +16,7 @@ from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.model_runs import build
 from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.past import past_of
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Known
 from batchnorm_mechanics.doctor.rules import RULES, chosen
 
 
@@ -132,52 +132,6 @@ def _unseen(case: Case) -> dict[str, str]:
     }
 
 
-class Known:
-    """The findings of a model, among which the causes of one are looked for.
-
-    Args:
-        findings: by their keys.
-        order: names of the layers in the order in which the model calls them.
-    """
-
-    def __init__(self, findings: dict[str, Finding], order: Sequence[str]) -> None:
-        self.findings = findings
-        self.place = {name: number for number, name in enumerate(order)}
-
-    def here(self, finding: Finding) -> str | None:
-        """Return the worst that explains a finding at its layer or of the model as a whole."""
-        return self._worst_here(finding, lambda rule: rule.explains)
-
-    def perhaps_here(self, finding: Finding) -> str | None:
-        """Return likewise what may explain it, if nothing else does."""
-        return self._worst_here(finding, lambda rule: rule.may_explain)
-
-    def anywhere(self, finding: Finding) -> str | None:
-        """Return what explains a finding whatever its layer."""
-        found = self._explaining(finding, lambda rule: rule.explains_everywhere)
-        return next((one.key for one in found), None)
-
-    def before(self, finding: Finding) -> str | None:
-        """Return the first that explains a finding at a layer that is called before."""
-        here = self.place.get(finding.layer, len(self.place))
-        found = self._explaining(finding, lambda rule: rule.explains_later)
-        places = {one.key: self.place[one.layer] for one in found if one.layer in self.place}
-        earlier = [key for key, place in places.items() if place < here]
-        return min(earlier, key=places.__getitem__, default=None)
-
-    def _worst_here(self, finding: Finding, codes: Callable[[Rule], tuple[str, ...]]) -> str | None:
-        found = [
-            one for one in self._explaining(finding, codes) if one.layer in (finding.layer, "")
-        ]
-        worst = min(found, key=lambda one: (_severity(one), one.code), default=None)
-        return None if worst is None else worst.key
-
-    def _explaining(
-        self, finding: Finding, codes: Callable[[Rule], tuple[str, ...]]
-    ) -> Iterator[Finding]:
-        return (one for one in self.findings.values() if finding.code in codes(RULES[one.code]))
-
-
 def ordered(findings: Sequence[Finding], order: Sequence[str] = ()) -> tuple[Finding, ...]:
     """Name the root of each finding that another one explains, and sort them.
 
@@ -201,7 +155,7 @@ def ordered(findings: Sequence[Finding], order: Sequence[str] = ()) -> tuple[Fin
     for found in findings:
         if (found.code, found.layer) not in hidden:
             by_key.setdefault(found.key, found)
-    known = Known(by_key, order)
+    known = Known(by_key, order, RULES)
     causes = _causes(known)
     needless = [
         key
@@ -218,13 +172,9 @@ def ordered(findings: Sequence[Finding], order: Sequence[str] = ()) -> tuple[Fin
 
     def rank(found: Finding) -> tuple[int, int, str, int]:
         group = 2 if found.root else 0 if found.key in explains else 1
-        return group, _severity(found), found.code, known.place.get(found.layer, -1)
+        return group, SEVERITIES.index(found.severity), found.code, known.place.get(found.layer, -1)
 
     return tuple(sorted(named, key=rank))
-
-
-def _severity(found: Finding) -> int:
-    return SEVERITIES.index(found.severity)
 
 
 def _causes(known: Known) -> dict[str, str | None]:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding, Severity
+from batchnorm_mechanics.doctor.findings import SEVERITIES, Finding, Severity
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.diagnose import Known
     from batchnorm_mechanics.doctor.gaps import Gap
     from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
@@ -191,6 +190,60 @@ class Circumstances:
         return Step(action, finding.layer, finding.channels, (finding.key,))
 
 
+class Known:
+    """The findings of a model, among which the causes of one are looked for.
+
+    Args:
+        findings: by their keys.
+        order: names of the layers in the order in which the model calls them.
+        rules: by their codes.
+    """
+
+    def __init__(
+        self, findings: dict[str, Finding], order: Sequence[str], rules: "Mapping[str, Rule]"
+    ) -> None:
+        self.findings = findings
+        self._rules = rules
+        self.place = {name: number for number, name in enumerate(order)}
+
+    def here(self, finding: Finding) -> str | None:
+        """Return the worst that explains a finding at its layer or of the model as a whole."""
+        return self._worst_here(finding, lambda rule: rule.explains)
+
+    def perhaps_here(self, finding: Finding) -> str | None:
+        """Return likewise what may explain it, if nothing else does."""
+        return self._worst_here(finding, lambda rule: rule.may_explain)
+
+    def anywhere(self, finding: Finding) -> str | None:
+        """Return what explains a finding whatever its layer."""
+        found = self._explaining(finding, lambda rule: rule.explains_everywhere)
+        return next((one.key for one in found), None)
+
+    def before(self, finding: Finding) -> str | None:
+        """Return the first that explains a finding at a layer that is called before."""
+        here = self.place.get(finding.layer, len(self.place))
+        found = self._explaining(finding, lambda rule: rule.explains_later)
+        places = {one.key: self.place[one.layer] for one in found if one.layer in self.place}
+        earlier = [key for key, place in places.items() if place < here]
+        return min(earlier, key=places.__getitem__, default=None)
+
+    def _worst_here(
+        self, finding: Finding, codes: "Callable[[Rule], tuple[str, ...]]"
+    ) -> str | None:
+        found = [
+            one for one in self._explaining(finding, codes) if one.layer in (finding.layer, "")
+        ]
+        worst = min(found, key=lambda one: (SEVERITIES.index(one.severity), one.code), default=None)
+        return None if worst is None else worst.key
+
+    def _explaining(
+        self, finding: Finding, codes: "Callable[[Rule], tuple[str, ...]]"
+    ) -> Iterator[Finding]:
+        return (
+            one for one in self.findings.values() if finding.code in codes(self._rules[one.code])
+        )
+
+
 class Rule:
     """What a code stands for; each rule is a subclass, in a module of its own in `rules`.
 
@@ -246,7 +299,7 @@ class Rule:
         """Return what is found; roots are not yet named."""
         raise NotImplementedError
 
-    def cause(self, finding: Finding, known: "Known") -> str | None:
+    def cause(self, finding: Finding, known: Known) -> str | None:
         """Return the key of the finding that explains one of this rule directly, or None."""
         return (
             known.here(finding)

@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import FLOOR
-from batchnorm_mechanics.doctor.rule import Case, Rule
-
-if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.diagnose import Known
+from batchnorm_mechanics.doctor.rule import Case, Known, Rule
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class TrainInferenceGap(Rule):
                 **effects.on_output,
             )
 
-    def cause(self, finding: Finding, known: "Known") -> str | None:
+    def cause(self, finding: Finding, known: Known) -> str | None:
         """Return what explains it; another domain explains no note, as of a frozen layer."""
         own = finding.evidence.get("own_gap")
         # Right by itself: whatever is wrong came from before.
