@@ -122,6 +122,14 @@ def compile_arguments(model: Any) -> dict[str, Any]:
     return dict(model._compile_config.config)
 
 
+def compiled_loss(model: Any) -> Any | None:
+    """Return the loss that a model was compiled with, as one function of labels and outputs.
+
+    `model.compute_loss` is public, and adds what the layers add. None where there is none.
+    """
+    return getattr(model, "_compile_loss", None)
+
+
 def averages_of(optimizer: Any) -> Iterable[tuple[Any, Any]]:
     """Return each weight that an optimizer trains with its average, None where it keeps none."""
     return zip(

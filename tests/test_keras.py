@@ -3,11 +3,16 @@
 A failure here after an update of Keras names the part of `_keras.py` to mend.
 """
 
+import ast
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from batchnorm_mechanics import _keras
+
+PACKAGE = Path(_keras.__file__).parent
 
 
 @pytest.fixture
@@ -125,6 +130,13 @@ def test_a_compiled_model_keeps_the_objects_that_it_was_compiled_with(graph):
     assert _keras.compile_arguments(graph)["loss"] is loss
 
 
+def test_a_compiled_model_has_its_loss_as_one_function(graph):
+    assert _keras.compiled_loss(graph) is None
+    graph.compile(loss="mse")
+    loss = _keras.compiled_loss(graph)(keras.ops.ones((4, 2)), 3 * keras.ops.ones((4, 2)))
+    assert float(loss) == 4.0
+
+
 def test_an_optimizer_tells_the_average_of_each_weight():
     weight = keras.Variable([1.0], name="weight")
     optimizer = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
@@ -144,3 +156,55 @@ def test_an_optimizer_counts_batches_whose_gradients_it_gathers():
         optimizer.apply([keras.ops.ones(1)])
     assert int(_keras.batches_seen(optimizer)) == 6
     assert int(optimizer.iterations) == 1
+
+
+def private_names_of_keras(graph):
+    """The names with a leading underscore that Keras's objects have."""
+    graph.compile("sgd", "mse")
+    node = _keras.origin_of(graph.output).node
+    examples = (graph, Holder(), keras.Sequential(), graph.optimizer, graph.weights[0], node)
+    names = {name for example in (*examples, graph.output) for name in dir(example)}
+    return {name for name in names if name.startswith("_") and not name.endswith("__")}
+
+
+def names_taken(source):
+    """Each name that is taken from an object, by a dot or by its text, with its line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            yield node.lineno, node.attr
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", "") in {"getattr", "hasattr"}
+            and isinstance(node.args[1], ast.Constant)
+        ):
+            yield node.lineno, node.args[1].value
+
+
+def own_names(source):
+    """The names that a module gives to functions and to attributes of its own objects."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and getattr(node.value, "id", "") == "self"
+        ):
+            yield node.attr
+
+
+def test_no_private_name_of_keras_is_used_elsewhere(graph):
+    private = private_names_of_keras(graph)
+    assert {"_layers", "_flatten_layers", "_keras_history", "_nodes_by_depth"} <= private
+    sources = {
+        str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "_keras.py"
+    }
+    used = [
+        f"{path}:{line}: {name}"
+        for path, source in sources.items()
+        for line, name in names_taken(source)
+        if name in private - {*own_names(source)}
+    ]
+    assert used == [], "\n".join(used)

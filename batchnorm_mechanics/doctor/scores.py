@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._keras import compiled_loss
 
 # Of a loss that does not take labels: those of their shape, and those of their type.
 _FAILURES = (ValueError, TypeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
@@ -34,7 +35,7 @@ class Scores:
     def __init__(self, model: Any) -> None:
         """Score `model`, with the loss that it was compiled with, if it was."""
         self._model = model
-        self._has_loss = bool(model.compiled) and getattr(model, "_compile_loss", None) is not None
+        self._has_loss = bool(model.compiled) and compiled_loss(model) is not None
         self._rows = self._right = 0
         self._judged = self._predictions = 0
         self._has_logits = bool(getattr(getattr(model, "loss", None), "from_logits", False))
@@ -69,9 +70,8 @@ class Scores:
         if classes is not None:
             labels = self._as_the_loss_wants(labels, classes, outputs)
         try:
-            loss = self._model._compile_loss(
-                tf.nest.map_structure(tf.convert_to_tensor, labels), outputs
-            )
+            compiled: Any = compiled_loss(self._model)
+            loss = compiled(tf.nest.map_structure(tf.convert_to_tensor, labels), outputs)
         except _FAILURES as error:
             shapes = [np.shape(part) for part in tf.nest.flatten(labels)]
             said = " ".join(str(error).split())[:300]

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from batchnorm_mechanics._keras import graph_of_sequence, is_graph, nodes_in
 from batchnorm_mechanics.core import moments
 from batchnorm_mechanics.tracing.capture import Call
 from batchnorm_mechanics.tracing.computation import Computation, array, wide_array
@@ -119,12 +120,10 @@ def _baked(about: Circumstances) -> tuple[bool | None, str | None]:
 
 def _in_order(model: Any) -> Iterator[Any]:
     """Return the nodes of a model's graph as they run, those of a nested model after its own."""
-    graph = model if hasattr(model, "_nodes_by_depth") else getattr(model, "_functional", None)
-    depths = getattr(graph, "_nodes_by_depth", {})
-    for depth in sorted(depths, reverse=True):
-        for node in depths[depth]:
-            yield node
-            yield from _in_order(node.operation)
+    graph = model if is_graph(model) else graph_of_sequence(model)
+    for node in nodes_in(graph) if is_graph(graph) else ():
+        yield node
+        yield from _in_order(node.operation)
 
 
 def _frozen(about: Circumstances) -> list[str]:
