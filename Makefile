@@ -73,7 +73,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test test-other test-pythons lowest lint format types peers check wheel lock clean
+.PHONY: help reproduce bench test test-slow test-other test-pythons lowest lint format types peers check wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -87,15 +87,19 @@ reproduce: $(RUN) ## run the MNIST studies and write the report
 bench: $(DEV) ## time ours beside Keras and the peers that are installed, for pyperf (ARGS="layer")
 	$(BIN)/python benchmarks $(ARGS)
 
-test: $(DEV) ## run the tests
+test: $(DEV) ## run the tests but for the slow ones
 	@sh tests/ensure_chromium.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(DEV) ## run the slow tests
+	@sh tests/ensure_chromium.sh
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
 
 test-other: $(DEV) ## run the tests that kernels matter to with oneDNN off where it is on, and the reverse
 	@set -eu; \
 	other=$$($(BIN)/python -c 'from batchnorm_mechanics import _tensorflow as t; t.import_tensorflow_quietly(); print(int(not t.one_dnn_is_on()))'); \
 	echo "Again with TF_ENABLE_ONEDNN_OPTS=$$other"; \
-	TF_ENABLE_ONEDNN_OPTS=$$other $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(KERNEL_TESTS) $(ARGS)
+	TF_ENABLE_ONEDNN_OPTS=$$other $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(KERNEL_TESTS) $(ARGS)
 
 test-pythons: ## run a part of the tests on Python 3.12 and 3.13, where they are found
 	@set -eu; for python in python3.12 python3.13; do \
@@ -119,7 +123,7 @@ types: $(DEV) ## check types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
-check: lint types peers test test-other test-pythons lowest wheel ## all of the above, and the wheel: what CI runs
+check: lint types peers test test-slow test-other test-pythons lowest wheel ## all of the above, and the wheel: what CI runs
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist

@@ -110,6 +110,7 @@ def test_the_first_screens_python_keeps_tensorflows_messages_away(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(command, tmp_path):
     short = SHORTER[command.removeprefix(".venv/bin/")].format(

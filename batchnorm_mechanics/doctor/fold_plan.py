@@ -303,6 +303,7 @@ def is_identity(node: Any, *, training: bool) -> bool:
         training: whether its graph runs in training mode.
 
     Example:
+        >>> from batchnorm_mechanics._keras import origin_of
         >>> x = keras.Input((3,))
         >>> y = keras.layers.Dropout(0.5)(x)
         >>> node = origin_of(y).node

@@ -151,6 +151,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
 
     Example:
         >>> import keras
+        >>> import numpy as np
         >>> layer = keras.layers.BatchNormalization(name="bn")
         >>> model = keras.Sequential([keras.layers.Input((2,)), layer])
         >>> _ = layer.moving_mean.assign([float("nan"), 20.0])

@@ -73,7 +73,8 @@ def to_keras(layer: BatchNormalization) -> keras.layers.BatchNormalization:
         )
     config: dict[str, Any] = layer.get_config()
     config.pop("statistics")
-    config["momentum"] = getattr(layer.policy, "decay", layer.momentum)
+    decay = layer.policy.decay
+    config["momentum"] = layer.momentum if decay is None else decay
     theirs = keras.layers.BatchNormalization.from_config(config)
     theirs.trainable = layer.trainable
     if layer.built:

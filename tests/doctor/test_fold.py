@@ -28,6 +28,7 @@ def network(name, size=32):
     return model
 
 
+@pytest.mark.slow
 def test_resnet_50_is_folded_wholly_and_gives_the_same_output():
     result = fold(network("ResNet50", size=64), batch_size=2)
     assert (result.count, dict(result.left)) == (53, {})
@@ -37,6 +38,7 @@ def test_resnet_50_is_folded_wholly_and_gives_the_same_output():
     assert result.speed > 0
 
 
+@pytest.mark.slow
 def test_mobilenet_v2_folds_exactly_in_float64():
     # Here nothing hides behind the rounding that a deep network of random weights amplifies.
     keras.config.set_dtype_policy("float64")

@@ -20,16 +20,17 @@ def findings_without_data(model):
     return found_by(["BN1"], case)
 
 
-# One test for each model, since each is made anew in each process: what is found with data belongs
-# in here as well.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.channels_first) if name == "channels_first" else name
-        for name in MAKERS
-    ],
-)
+MARKS = {
+    "channels_first": pytest.mark.channels_first,
+    "mobilenet_v2": pytest.mark.slow,
+    "resnet_50": pytest.mark.slow,
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in MAKERS])
 def test_nothing_is_wrong_with_a_healthy_model(name):
+    # One test for each model, since each is made anew in each process: what is found with data
+    # belongs in here as well.
     model, x = healthy(name)
     assert len(x) >= 100
     findings = findings_without_data(model)

@@ -903,6 +903,7 @@ def trained(mnist):
     return model, model.get_weights(), (x[:4000], y[:4000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zeros", "never updated", "random", "poisoned"])
 def test_repair_brings_the_accuracy_on_mnist_back(trained, mnist, kind):
     model, weights, (x, y) = trained

@@ -661,6 +661,7 @@ def test_an_exported_model_needs_nothing_of_keras(rng, tmp_path):
     np.testing.assert_allclose(exported.serve(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_mobilenet_v2_trains_on_as_before(dtype, rng):
     options = {"weights": None, "input_shape": (32, 32, 3), "classes": 10}
@@ -706,6 +707,7 @@ def printed(script, **variables):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_last_line_says_what_onednn_would_give_where_it_is_off_because_nobody_chose():
     script = (
         "import keras, batchnorm_mechanics as bnm\n"
