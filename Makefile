@@ -26,8 +26,8 @@ PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statis
 # What touches Keras, TensorFlow and every other dependency at least once.
 LOWEST_TESTS := tests/test_keras.py tests/core/test_rows.py tests/statistics tests/layers/test_drop_in.py \
 	tests/layers/test_intercept.py tests/layers/test_saving.py tests/tracing/test_layers.py \
-	tests/doctor/test_demo.py tests/doctor/test_fold.py tests/studies/test_train.py \
-	tests/studies/test_report.py tests/test_cli_trace.py tests/test_cli_doctor.py
+	tests/doctor/test_demo.py tests/doctor/test_fold_plan.py tests/studies/test_runs.py \
+	tests/studies/test_report.py tests/test_cli_trace.py
 # Not in a lock: one version of torch has a CPU build and a CUDA build of several gigabytes, and a
 # lock that names no index could only pin the second.
 TORCH := torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)

@@ -12,12 +12,14 @@ EXACT = 1e-12
 
 
 def settled(model, seed=0):
-    """Give every batch norm statistics, gamma and beta, some negative, and each bias values."""
+    """Give every batch norm statistics, gamma and beta, some negative, and each kernel and bias."""
     rng = np.random.default_rng(seed)
     for layer in model._flatten_layers():
-        bias = getattr(layer, "bias", None)
-        if bias is not None and hasattr(bias, "assign"):
-            bias.assign(rng.normal(0, 1, bias.shape))
+        # With kernels of chance, all outputs of a ReLU may be 0, which compares with nothing.
+        for weight in (getattr(layer, "kernel", None), getattr(layer, "bias", None)):
+            if hasattr(weight, "assign"):
+                spread = 1 / np.sqrt(max(1, np.prod(weight.shape[:-1])))
+                weight.assign(rng.normal(0, spread, weight.shape))
     for norm in norms_in(model):
         layer = norm.layer
         layer.moving_mean.assign(rng.normal(1, 2, norm.channels))
