@@ -123,7 +123,7 @@ types: $(DEV) ## check types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
-check: lint types peers test test-slow test-other test-pythons wheel ## all of the above, and the wheel: what CI runs
+check: lint types peers test test-slow test-other test-pythons wheel ## all of these but lowest, and the wheel: what CI runs
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist

@@ -75,14 +75,12 @@ def takes_training(model: Any) -> bool:
     return model._call_has_training_arg
 
 
-def graph_of_sequence(model: Any) -> Any | None:
-    """Return the functional graph that Keras made of a sequential model, or None before it did."""
-    return getattr(model, "_functional", None)
+def functional_of(layer: Any) -> Any | None:
+    """Return the functional graph that a model is, or that Keras made of a sequence, or None."""
+    import keras
 
-
-def is_graph(model: Any) -> bool:
-    """Return whether a model is a functional graph, so that its calls can be read."""
-    return hasattr(model, "_nodes_by_depth")
+    graph = getattr(layer, "_functional", None) if isinstance(layer, keras.Sequential) else layer
+    return graph if isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth") else None
 
 
 def nodes_in(graph: Any) -> tuple[Any, ...]:

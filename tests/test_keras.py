@@ -83,11 +83,11 @@ def test_a_model_tells_whether_its_call_takes_training():
 
 def test_a_sequence_has_a_graph_once_it_knows_its_input(graph):
     sequence = keras.Sequential([keras.layers.ReLU()])
-    assert _keras.graph_of_sequence(sequence) is None
+    assert _keras.functional_of(sequence) is None
     sequence.build((None, 2))
-    assert _keras.is_graph(_keras.graph_of_sequence(sequence))
-    assert _keras.is_graph(graph)
-    assert not _keras.is_graph(Holder())
+    assert len(_keras.nodes_in(_keras.functional_of(sequence))) == 2
+    assert _keras.functional_of(graph) is graph
+    assert _keras.functional_of(Holder()) is None
 
 
 def test_the_calls_of_a_graph_come_in_an_order_that_can_run(graph):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import is_graph, layers_in
+from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.fitting import missing_kernel, sizes_match
 from batchnorm_mechanics.doctor.model_files import first_line
@@ -138,8 +138,8 @@ def _without_name(model: Any, data: Data) -> Data:
     if not isinstance(data.source, dict) or len(data.source) > 1 or len(model.inputs) > 1:
         return data
     (array,) = data.source.values()
-    is_dict = is_graph(model) and isinstance(model.input, dict)
-    source = dict.fromkeys(model.input, array) if is_dict else array
+    struct = getattr(functional_of(model), "input", None)
+    source = dict.fromkeys(struct, array) if isinstance(struct, dict) else array
     return dataclasses.replace(data, source=source)
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import layers_in
+from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics._tensorflow import one_dnn_is_on
-from batchnorm_mechanics.doctor.norms import functional_of
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST = 300

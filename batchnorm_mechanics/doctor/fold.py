@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
-from batchnorm_mechanics._keras import graph_of_sequence, layers_in
+from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.doctor.fitting import check_names, missing_kernel
 from batchnorm_mechanics.doctor.fold_compare import (
@@ -262,7 +262,7 @@ def _check(model: Any) -> None:
             f"fold: `model` must be a Keras model. Received: model={model!r}. "
             "Put a layer into a keras.Sequential with an Input."
         )
-    if isinstance(model, keras.Sequential) and graph_of_sequence(model) is None:
+    if isinstance(model, keras.Sequential) and functional_of(model) is None:
         raise InputError(
             f"fold: `model` must have weights. Received: model={model!r}, which is not built. "
             "Call it on data first, or begin it with keras.layers.Input."

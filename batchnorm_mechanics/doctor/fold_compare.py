@@ -14,7 +14,7 @@ from batchnorm_mechanics._difference import elementwise_error
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import (
     as_graph_inputs,
-    graph_of_sequence,
+    functional_of,
     is_autocast,
     layers_in,
     own_variables,
@@ -53,7 +53,7 @@ def random_inputs(model: Any, rows: int, *, like: Any = None) -> Any:
             the model.
     """
     rng = np.random.default_rng(_SEED)
-    graph = graph_of_sequence(model) or model
+    graph = functional_of(model) or model
     open_sizes = [(_OPEN_SIZE,) * len(tensor.shape) for tensor in graph.inputs]
     known = open_sizes if like is None else _shapes(graph, like)
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from batchnorm_mechanics._keras import (
     direct_layers,
-    graph_of_sequence,
-    is_graph,
+    functional_of,
     layers_in,
     nodes_in,
     origin_of,
@@ -271,12 +270,6 @@ def graphs_in(model: Any) -> tuple[Any, ...]:
     layers = layers_in(model)
     graphs = [graph for layer in layers if (graph := functional_of(layer)) is not None]
     return tuple({id(graph): graph for graph in graphs}.values())
-
-
-def functional_of(layer: Any) -> Any | None:
-    """Return the functional graph that a model is, or that Keras made of a sequence, or None."""
-    graph = graph_of_sequence(layer) if isinstance(layer, keras.Sequential) else layer
-    return graph if isinstance(graph, keras.Model) and is_graph(graph) else None
 
 
 def _calls_in(model: Any) -> dict[int, list[Call]]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import keras
 
-from batchnorm_mechanics._keras import direct_layers, layers_in, nodes_in, origin_of
-from batchnorm_mechanics.doctor.norms import functional_of, graphs_in
+from batchnorm_mechanics._keras import direct_layers, functional_of, layers_in, nodes_in, origin_of
+from batchnorm_mechanics.doctor.norms import graphs_in
 
 
 class Users(NamedTuple):

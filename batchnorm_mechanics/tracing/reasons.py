@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchnorm_mechanics._keras import graph_of_sequence, is_graph, nodes_in
+from batchnorm_mechanics._keras import functional_of, nodes_in
 from batchnorm_mechanics.core import moments
 from batchnorm_mechanics.tracing.capture import Call
 from batchnorm_mechanics.tracing.computation import Computation, array, wide_array
@@ -120,8 +120,8 @@ def _baked(about: Circumstances) -> tuple[bool | None, str | None]:
 
 def _in_order(model: Any) -> Iterator[Any]:
     """Return the nodes of a model's graph as they run, those of a nested model after its own."""
-    graph = model if is_graph(model) else graph_of_sequence(model)
-    for node in nodes_in(graph) if is_graph(graph) else ():
+    graph = functional_of(model)
+    for node in () if graph is None else nodes_in(graph):
         yield node
         yield from _in_order(node.operation)
 

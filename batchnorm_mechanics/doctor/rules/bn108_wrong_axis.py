@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchnorm_mechanics._keras import origin_of
+from batchnorm_mechanics._keras import functional_of, origin_of
 from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.rule import Case, Rule
 
@@ -140,8 +140,6 @@ def _makes_features_last(dense: Any) -> bool:
 
 def _chain(tensor: Any) -> Iterator[Any]:
     """Yield the operations that made a tensor, last first, along first inputs."""
-    from batchnorm_mechanics.doctor.norms import functional_of
-
     while tensor is not None:
         operation, node, position = origin_of(tensor)
         graph = functional_of(operation)
