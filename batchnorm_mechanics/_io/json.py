@@ -1,5 +1,6 @@
 """Records as JSON: numbers, arrays, and what JSON has no literal for."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ def plain(value: Any, *, digits: int | None = None) -> Any:
 
     Args:
         value: of mappings, lists and tuples, arrays and scalars of NumPy in any dtype, and what
-            JSON has itself. Anything else becomes what Python's `repr` says of it.
+            JSON has itself. A record becomes what its `to_dict` gives, or, if it has none, a
+            dictionary of its fields. Anything else becomes what Python's `repr` says of it.
         digits: to round floats to; all by default. float32 and the half types become the same
             value in float64.
 
@@ -26,6 +28,9 @@ def plain(value: Any, *, digits: int | None = None) -> Any:
         >>> plain({"values": np.array([1.5, np.nan, -np.inf], np.float32)})
         {'values': [1.5, 'NaN', '-Infinity']}
     """
+    if dataclasses.is_dataclass(value):
+        own = getattr(value, "to_dict", None)
+        return plain(fields(value) if own is None else own(), digits=digits)
     if isinstance(value, Mapping):
         return {str(key): plain(part, digits=digits) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -40,6 +45,11 @@ def plain(value: Any, *, digits: int | None = None) -> Any:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value if digits is None else round(value, digits)
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass's instance by their names, as they are."""
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def text(value: Any, *, indent: int | None = 2) -> str:

@@ -1,6 +1,5 @@
 """Runs of studies: done side by side, one process a core, and kept as soon as they are finished."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._io.files import is_out_of_space, write_atomically
+from batchnorm_mechanics._io.json import plain, text
 from batchnorm_mechanics._workers import (
     Call,
     CallError,
@@ -237,12 +237,12 @@ class OutputFolder:
             InputError: the folder cannot be made or written, or holds runs of other conditions.
         """
         self.path = path
-        conditions = json.loads(json.dumps(conditions))
+        conditions = plain(conditions)
         try:
             path.mkdir(parents=True, exist_ok=True)
             found = _read_json(path / _CONDITIONS)
             if found is None:
-                write_atomically(path / _CONDITIONS, json.dumps(conditions, indent=2) + "\n")
+                write_atomically(path / _CONDITIONS, text(conditions) + "\n")
             else:
                 # Being able to read is not enough, and it is better known now than after an hour.
                 tempfile.TemporaryFile(dir=path).close()
@@ -261,8 +261,8 @@ class OutputFolder:
     def finish(self, study: Study, run: Run) -> None:
         """Keep a finished run."""
         folder = self.run_folder(study.name, run.seed)
-        record = {"settings": dataclasses.asdict(study.settings), "run": dataclasses.asdict(run)}
-        write_atomically(folder / _RUN, json.dumps(record, indent=2) + "\n")
+        record = {"settings": study.settings, "run": run}
+        write_atomically(folder / _RUN, text(record) + "\n")
 
     def finished(self, studies: dict[str, Study]) -> dict[str, list[Run]]:
         """Return the finished runs of these studies, by study and in the order of their seeds.
@@ -284,13 +284,20 @@ class OutputFolder:
     def _read_run(self, study: Study, file: Path) -> Run:
         record = _read_json(file) or {}
         try:
-            settings, run = record["settings"], Run(**record["run"])
-        except (KeyError, TypeError) as error:
+            settings, run = record["settings"], _run_of(**record["run"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _damaged(file, f"lacks what a run has ({error})") from error
-        wanted = json.loads(json.dumps(dataclasses.asdict(study.settings)))
+        wanted = plain(study.settings)
         if settings != wanted:
             raise _other_settings(file.parent, settings, wanted)
         return run
+
+
+def _run_of(*, seed: int, history: dict[str, list[Any]], **figures: Any) -> Run:
+    """Return a run from JSON, which has text for numbers that are not finite."""
+    numbers = {name: float(figure) for name, figure in figures.items()}
+    along = {name: [float(value) for value in values] for name, values in history.items()}
+    return Run(seed=seed, history=along, **numbers)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -210,11 +210,12 @@ def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarra
         raise
     except Exception as error:
         # Not a list of types: one wrong bit makes zipfile and NumPy raise any of theirs.
-        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        what, remedy = str(error), "Save the array anew with numpy.save; objects are not read."
+        if isinstance(error, OSError) and error.strerror:
+            what, remedy = error.strerror, "Name a file that is there and that you may read."
         raise InputError(
             f"trace: `{option}` must name a file with an array of numbers. Received: "
-            f"{option}={str(path)!r} ({' '.join(what.split())}). "
-            "Arrays of Python objects are not read."
+            f"{option}={str(path)!r} ({' '.join(what.split())}). {remedy}"
         ) from error
 
 

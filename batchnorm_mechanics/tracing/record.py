@@ -1,7 +1,7 @@
 """What a trace is: frozen steps, checks and comparisons, and what JSON has of them."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -53,16 +53,7 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the step for JSON; see `Trace.to_dict`."""
-        return {
-            "name": self.name,
-            "symbol": self.symbol,
-            "formula": self.formula,
-            "source": self.source,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "value": json.plain(self.value),
-            "note": self.note,
-        }
+        return json.plain({**json.fields(self), "shape": self.shape, "dtype": self.dtype})
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check for JSON; see `Trace.to_dict`."""
-        return {**json.plain(asdict(self)), "passed": self.passed}
+        return json.plain({**json.fields(self), "passed": self.passed})
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +104,10 @@ class Beside:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison for JSON; see `Trace.to_dict`."""
-        return {
-            "step": self.step,
-            "by": self.by,
-            "shape": list(self.value.shape),
-            "dtype": self.value.dtype.name,
-            "value": json.plain(self.value),
-            **json.plain(self.difference._asdict()),
-            "note": self.note,
-        }
+        found = json.fields(self)
+        difference = found.pop("difference")._asdict()
+        shape, dtype = self.value.shape, self.value.dtype.name
+        return json.plain({**found, "shape": shape, "dtype": dtype, **difference})
 
 
 @dataclass(frozen=True)
@@ -140,15 +126,6 @@ class Backward:
     tape: tuple[Beside, ...]
     notes: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the backward pass for JSON; see `Trace.to_dict`."""
-        return {
-            "gradients": [step.to_dict() for step in self.gradients],
-            "checks": [check.to_dict() for check in self.checks],
-            "tape": [beside.to_dict() for beside in self.tape],
-            "notes": list(self.notes),
-        }
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -161,10 +138,6 @@ class Comparison:
 
     rows: tuple[Beside, ...]
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison for JSON; see `Trace.to_dict`."""
-        return {"rows": [row.to_dict() for row in self.rows], "notes": list(self.notes)}
 
 
 class View(Protocol):
@@ -248,17 +221,7 @@ class Trace:
         Returns:
             A dictionary that `json.dumps(..., allow_nan=False)` takes.
         """
-        return {
-            "title": self.title,
-            "mode": self.mode,
-            "why": list(self.why),
-            "notes": list(self.notes),
-            "steps": [step.to_dict() for step in self.steps],
-            "statistics": [step.to_dict() for step in self.statistics],
-            "checks": [check.to_dict() for check in self.checks],
-            "backward": self.backward.to_dict() if self.backward else None,
-            "comparison": self.comparison.to_dict() if self.comparison else None,
-        }
+        return json.plain(json.fields(self))
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""

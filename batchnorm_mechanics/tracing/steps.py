@@ -188,8 +188,8 @@ def _fold_note(y: tf.Tensor, y_folded: tf.Tensor) -> str:
     )
 
 
-def moving_steps(policy: Policy, before: Any, cache: core.Cache | None) -> tuple[Step, ...]:
-    """Return the moving statistics before a batch and, in training, after it.
+def moving_steps(policy: Policy, before: Any, cache: core.Cache) -> tuple[Step, ...]:
+    """Return the moving statistics before a batch and after it.
 
     Implements: sec. 3.1, "we use moving averages instead"; Alg. 2, l. 10 for a policy that
     averages batches.
@@ -197,17 +197,15 @@ def moving_steps(policy: Policy, before: Any, cache: core.Cache | None) -> tuple
     Args:
         policy: how batches become moving statistics.
         before: its state before the batch.
-        cache: of the batch, or None in inference, where nothing changes.
+        cache: of the batch.
 
     Returns:
         Each field of the state as a step "... before", then "... after".
     """
-    after = before
-    if cache is not None:
-        after = policy.update(before, cache.mean, cache.variance, cache.count)
+    after = policy.update(before, cache.mean, cache.variance, cache.count)
     return (
         *state_steps(before, "before", "as they were"),
-        *state_steps(after, "after", policy.formula if cache is not None else "unchanged"),
+        *state_steps(after, "after", policy.formula),
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
@@ -64,9 +65,18 @@ def test_results_are_strict_json_even_when_a_loss_is_not_a_number(tmp_path):
     run = Run(task.seed, 10.0, 10.0, 10.0, 1.0, {"loss": [float("nan"), float("inf")]})
     found.folder.finish(task.study, run)
     reproduce.collect(found)
-    text = (tmp_path / "out" / "results.json").read_text()
-    results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert results["studies"][0]["runs"][0]["history"]["loss"] == ["NaN", "Infinity"]
+
+    def read(file):
+        return json.loads(
+            file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON")
+        )
+
+    loss = ["NaN", "Infinity"]
+    assert read(task.folder / "run.json")["run"]["history"]["loss"] == loss
+    results = read(tmp_path / "out" / "results.json")
+    assert results["studies"][0]["runs"][0]["history"]["loss"] == loss
+    (again,) = found.folder.finished(found.studies)["keras-100"]
+    np.testing.assert_equal(dataclasses.asdict(again), dataclasses.asdict(run))
 
 
 def test_results_hold_all_that_a_reader_of_the_file_needs(tmp_path):

@@ -149,7 +149,7 @@ def refused(tmp_path):
     yield source("flat"), "`input` must have two axes or more", "(6,)"
     yield source("scalar"), "`input` must have two axes or more", "()"
     yield source("good", key="a"), "`key` must go with an .npz file", ""
-    yield {"input_file": objects}, "`input` must", "Arrays of Python objects are not read."
+    yield {"input_file": objects}, "`input` must", "Save the array anew with numpy.save; objects"
     yield {"input_file": tmp_path / "cut.npy"}, "`input` must", "cut.npy"
     yield {"input_file": tmp_path / "rubbish.npz"}, "`input` must", "zip"
     yield {"input_file": tmp_path / "folder.npy"}, "`input` must", "Is a directory"
