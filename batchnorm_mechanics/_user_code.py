@@ -101,9 +101,23 @@ def _from_module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+# Folders that were put among the places to import from.
+_FOLDERS: set[str] = set()
+
+
+def is_of_the_user(folder: str) -> bool:
+    """Return whether a place to import from is the current folder, or one that `find` has added.
+
+    Args:
+        folder: an entry of `sys.path`.
+    """
+    return folder in _FOLDERS or Path(folder).resolve() == Path.cwd()
+
+
 def _put_first(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+        _FOLDERS.add(str(folder))
 
 
 def _place(error: BaseException) -> str:

@@ -149,6 +149,9 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
         zipfile.BadZipFile: it is damaged.
     """
     with archive.open(member) as file:
+        # Known before the memory for it is asked for.
+        _piece(Path(member), file, archive.getinfo(member).file_size)
+    with archive.open(member) as file:
         # Pickles stay forbidden: unpickling runs whatever code the file names.
         array = np.lib.format.read_array(file, allow_pickle=False)
         # The checksum is compared at the member's end, which an array may not reach.
@@ -169,6 +172,8 @@ def _piece(path: Path, file: BinaryIO, end: int) -> Piece:
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
     offset = file.tell()
+    if any(size < 0 for size in shape) or not dtype.itemsize:
+        raise ValueError(f"its shape is {shape} of {dtype.itemsize} bytes each")
     if offset + math.prod(shape) * dtype.itemsize > end:
         raise ValueError("it is cut off")
     return Piece(path, offset, shape, dtype, fortran)

@@ -3,8 +3,12 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
+
+# Control characters of eight bits, and those that turn the direction of writing.
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(value: Any, *, digits: int | None = None) -> Any:
@@ -53,5 +57,7 @@ def fields(record: Any) -> dict[str, Any]:
 
 
 def text(value: Any, *, indent: int | None = 2) -> str:
-    """Return a value as JSON text; see `plain`."""
-    return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    """Return a value as JSON text, in which nothing steers a terminal; see `plain`."""
+    found = json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    # JSON itself escapes those below 32. Outside of strings there are none.
+    return _STEERING.sub(lambda character: f"\\u{ord(character[0]):04x}", found)

@@ -80,7 +80,9 @@ def main() -> None:
         try:
             app()
         except (InputError, FailureError) as error:
-            print(f"bnm {error}", file=sys.stderr)
+            from batchnorm_mechanics._io.terminal import harmless
+
+            print(harmless(f"bnm {error}"), file=sys.stderr)
             sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
         except SystemExit as end:
             sys.exit(exit_code() or INTERRUPTED if end.code == INTERRUPTED else end.code)

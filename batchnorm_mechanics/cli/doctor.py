@@ -115,12 +115,11 @@ def doctor(  # noqa: PLR0913 - each is an option
 
 
 def _tell(code: str | None) -> None:
-    from rich.console import Console
-
+    from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.doctor.rules import rule_of
     from batchnorm_mechanics.doctor.showing import print_rules, print_story
 
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if code is None:
         print_rules(console)
     else:
@@ -158,12 +157,11 @@ def _next_steps(
 
 
 def _print(diagnosis: "Diagnosis", *, file: str, steps: tuple[str, ...], html: Path | None) -> None:
-    from rich.console import Console
-
+    from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.doctor.showing import print_diagnosis
 
     written = () if html is None else (f"Page: {html}",)
-    print_diagnosis(diagnosis, Console(highlight=False), file=file, next_steps=(*steps, *written))
+    print_diagnosis(diagnosis, Terminal(highlight=False), file=file, next_steps=(*steps, *written))
 
 
 def _write_page(
@@ -175,15 +173,14 @@ def _write_page(
 
 
 def _demo(out: Path | None, html: Path | None, *, as_json: bool) -> None:
-    from rich.console import Console
-
+    from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     from batchnorm_mechanics.doctor import demo
     from batchnorm_mechanics.doctor.showing import print_demo
 
-    log = Console(stderr=True, highlight=False)
+    log = Terminal(stderr=True, highlight=False)
     with options.insisting():
         shown = demo.run(log.print, out=out)
     if html is not None:
@@ -191,4 +188,4 @@ def _demo(out: Path | None, html: Path | None, *, as_json: bool) -> None:
     if as_json:
         options.print_json(shown.as_json())
     else:
-        print_demo(shown, Console(highlight=False), out=out, page=html)
+        print_demo(shown, Terminal(highlight=False), out=out, page=html)

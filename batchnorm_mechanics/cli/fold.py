@@ -62,8 +62,7 @@ def fold(
             {"file": str(model), "out": written and str(written), **folded.as_json()}
         )
         return
-    from rich.console import Console
-
+    from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.doctor.showing import print_fold
 
-    print_fold(folded, Console(highlight=False), file=str(model), out=written)
+    print_fold(folded, Terminal(highlight=False), file=str(model), out=written)

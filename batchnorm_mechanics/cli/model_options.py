@@ -133,12 +133,12 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
         KeyboardInterrupt: it was interrupted, whatever became of that in TensorFlow.
     """
     import tensorflow as tf
-    from rich.console import Console
 
+    from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.doctor.model_files import first_line
 
     # On standard error: standard output holds the results alone.
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     shown = console.status(what) if console.is_terminal else contextlib.nullcontext()
     try:
         with insisting(), shown:

@@ -95,10 +95,9 @@ def repair(  # noqa: PLR0913 - each is an option
     if as_json:
         options.print_json({"file": str(model), "out": written and str(written), **done.as_json()})
     else:
-        from rich.console import Console
-
+        from batchnorm_mechanics._io.terminal import Terminal
         from batchnorm_mechanics.doctor.showing import print_repair
 
-        print_repair(done, Console(highlight=False), file=str(model), out=written)
+        print_repair(done, Terminal(highlight=False), file=str(model), out=written)
     if left.is_sick:
         raise typer.Exit(FAILED)

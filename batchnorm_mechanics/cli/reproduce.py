@@ -74,16 +74,15 @@ def reproduce(  # noqa: PLR0913 - each is an option
 
 
 def _reproduce(request: "Request", *, as_json: bool) -> None:
-    from rich.console import Console
-
     from batchnorm_mechanics._io.files import is_out_of_space
+    from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.studies import reproduce as job
     from batchnorm_mechanics.studies.report import write_report
     from batchnorm_mechanics.studies.runs import disk_full
     from batchnorm_mechanics.studies.terminal import Display, print_results
 
     # Progress goes to standard error, so that standard output holds the results alone.
-    log = Console(stderr=True)
+    log = Terminal(stderr=True)
     plan = job.plan(request)
     interrupted = False
     try:
@@ -104,7 +103,7 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
 
         print(json.text(results))
     else:
-        print_results(results, Console(), report=report)
+        print_results(results, Terminal(), report=report)
     if interrupted:
         print(
             "Interrupted. Finished runs are kept; run the same command again to go on.",

@@ -129,11 +129,10 @@ def _write_page(found: "Trace", path: Path) -> None:
 
 
 def _print(found: "Trace", html: Path | None) -> None:
-    from rich.console import Console
-
+    from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.tracing.show import plain_text, print_trace
 
-    console = Console()
+    console = Terminal()
     if console.is_terminal:
         print_trace(found, console)
     else:

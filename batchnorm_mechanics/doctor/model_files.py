@@ -7,16 +7,25 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.files import is_out_of_space
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
-from batchnorm_mechanics._user_code import find
+from batchnorm_mechanics._user_code import find, is_of_the_user
+from batchnorm_mechanics.doctor.model_archives import (
+    UnsoundError,
+    allowance,
+    read_hdf5,
+    read_keras,
+    weights_up_to,
+)
+from batchnorm_mechanics.doctor.model_config import Refused, check_config
 
 _ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -38,23 +47,31 @@ _LONGEST = 160
 
 
 def load_model(
-    path: Path, *, trust: bool = False, custom: Sequence[str] = (), caller: str = "doctor"
+    path: Path,
+    *,
+    trust: bool = False,
+    custom: Sequence[str] = (),
+    most: int | None = None,
+    caller: str = "doctor",
 ) -> Any:
-    """Load a model without running code that its file holds.
+    """Load a model without running code that its file holds, or names.
 
     Args:
         path: of a `.keras` file, or of an `.h5` file with a whole model.
-        trust: load Python code from the file too, as a `Lambda` layer holds it.
+        trust: load Python code from the file too, as a `Lambda` layer holds it, and call whatever
+            of Keras's the file names.
         custom: classes and functions that the model needs, each as `module:Name` or
             `path/to/file.py:Name`; these are imported, so they run.
+        most: how many bytes the file may unpack to, and its weights may take; None for 10 times
+            its own size and 100 MiB.
         caller: the function to name in an error.
 
     Returns:
-        The model, compiled if it was so when it was saved.
+        The model, compiled if it was so when it was saved and its settings can be read.
 
     Raises:
-        InputError: there is no such file, it is damaged or no model, holds code that is not
-            trusted, or needs classes that are not there.
+        InputError: there is no such file, it is damaged, too large or no model, holds or names code
+            that is not trusted, or needs classes that are not there.
 
     Example:
         >>> import keras, pathlib, tempfile
@@ -77,18 +94,86 @@ def load_model(
     objects = {name: keras.losses.get(name) for name in short} | {
         spec.rpartition(":")[2]: find(spec, caller=caller, argument="custom") for spec in custom
     }
+    most = allowance(path, most)
     try:
-        with _without_advice_to_compile():
+        config, compiled = _looked_through(path, most)
+        known = {*objects, *keras.saving.get_custom_objects()}
+        if not trust:
+            check_config(config, custom=known)
+        with _without_advice_to_compile(), weights_up_to(most), _installed_modules_alone():
             model = keras.saving.load_model(
-                path, custom_objects=objects, compile=True, safe_mode=not trust
+                path,
+                custom_objects=objects,
+                compile=trust or _is_admitted(compiled, known),
+                safe_mode=not trust,
             )
         read_mark(model, path)
+    except Refused as refused:
+        raise _refused(path, refused, caller) from refused
+    except UnsoundError as error:
+        raise _no_model(
+            path, f"{error}. If you know who made it, give --max-size a larger number.", caller
+        ) from error
     except Exception as error:
         # Not a list of types: one wrong bit makes zipfile, HDF5 and Keras raise any of theirs.
         raise _refusal(path, error, caller) from error
     if not isinstance(model, keras.Model):
         raise _no_model(path, f"It holds a {type(model).__name__}.", caller)
     return model
+
+
+def _looked_through(path: Path, most: int) -> tuple[Any, Any]:
+    """Return the configurations of the model in a file and of its training."""
+    if path.suffix in _HDF5_SUFFIXES:
+        return read_hdf5(path, most)
+    config = read_keras(path, most)
+    compiled = config.pop("compile_config", None) if isinstance(config, dict) else None
+    return config, compiled
+
+
+def _is_admitted(config: Any, known: Collection[str]) -> bool:
+    """Return whether a model can be compiled as it was: without, it is as good a model."""
+    try:
+        check_config(config, custom=known)
+    except Refused:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _installed_modules_alone() -> Iterator[None]:
+    """Keep modules that lie in the current folder, or beside a user's code, from being imported.
+
+    What the user named has been imported before.
+    """
+    before = sys.path.copy()
+    sys.path[:] = [folder for folder in before if not is_of_the_user(folder)]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _refused(path: Path, refused: Refused, caller: str) -> InputError:
+    received = f"Received: model={str(path)!r}"
+    if refused.is_code:
+        return InputError(
+            f"{caller}: `model` must hold no Python code unless it is trusted. {received}, which "
+            f"holds some at {refused.place}, as a Lambda layer does. "
+            "If you know who made it, say --trust: the code then runs."
+        )
+    if refused.unknown is not None:
+        name = refused.unknown
+        return InputError(
+            f"{caller}: `model` must need nothing but Keras, or what `custom` names. "
+            f"{received}, which needs {refused.what} at {refused.place}. "
+            f"Say where it is: --custom module:{name} or --custom path/to/file.py:{name}."
+        )
+    return InputError(
+        f"{caller}: `model` must be made of Keras's layers and elementwise functions unless it is "
+        f"trusted. {received}, which has at {refused.place} {refused.what}. "
+        "If you know who made it, say --trust: whatever it names is then called."
+    )
 
 
 def _no_model(path: Path, why: str, caller: str) -> InputError:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchnorm_mechanics._io.html import templates
+from batchnorm_mechanics._io.terminal import Terminal
 from batchnorm_mechanics.tracing.record import Backward, Beside, Check, Comparison, Step, Trace
 
 _WIDTH = 80
@@ -40,7 +41,7 @@ def print_trace(trace: Trace, console: Console) -> None:
 def plain_text(trace: Trace) -> str:
     """Return what `print_trace` prints, without colours, in 80 columns."""
     out = io.StringIO()
-    print_trace(trace, Console(file=out, width=_WIDTH, color_system=None, legacy_windows=False))
+    print_trace(trace, Terminal(file=out, width=_WIDTH, color_system=None, legacy_windows=False))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

@@ -205,7 +205,7 @@ def test_an_unknown_class_is_named_and_found_by_custom(needs_custom, custom_file
 def test_an_unknown_class_of_an_hdf5_file_is_named_too(tmp_path, custom_file):
     square = find(f"{custom_file}:Square", caller="doctor", argument="custom")
     path = saved(tmp_path / "custom.h5", square())
-    assert "which needs the layer 'Square'" in refusal(path)
+    assert "which needs the class 'Square'" in refusal(path)
     assert load_model(path, custom=[f"{custom_file}:Square"]).count_params() == 12
 
 

@@ -1,0 +1,90 @@
+"""Nothing that a model's file names is run, opened, imported or allocated; each is refused."""
+
+import resource
+import socket
+import sys
+
+import keras
+import pytest
+from hostile import hostile_files as hostile
+
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.doctor.model_files import load_model
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a plain model, which is the current one, and no way to another machine."""
+    monkeypatch.chdir(tmp_path)
+    model = hostile.plain_model()
+    model.save("plain.keras")
+    (tmp_path / f"{hostile.MODULE}.py").write_text("open('marker', 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def connect(*_):
+        (tmp_path / "marker").touch()
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    return tmp_path
+
+
+def refusal(path):
+    """Load a file; return the message, and see that nothing else came of it."""
+    state = keras.config.epsilon(), keras.config.floatx()
+    before = set(path.parent.rglob("*")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError) as error:
+        load_model(path)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before[1]
+    assert taken < 600_000, f"{taken} kB"
+    assert set(path.parent.rglob("*")) == before[0]
+    assert (keras.config.epsilon(), keras.config.floatx()) == state
+    assert hostile.MODULE not in sys.modules
+    assert len(str(error.value)) < 1000
+    return str(error.value)
+
+
+def test_a_plain_model_is_loaded(folder):
+    assert load_model(folder / "plain.keras").name == "plain"
+
+
+@pytest.mark.parametrize("name", hostile.LAYERS)
+def test_a_layer_of_a_keras_file_is_refused(folder, name):
+    parts = hostile.parts_of(folder / "plain.keras")
+    hostile.write(folder / "x.keras", hostile.with_layer(parts, hostile.LAYERS[name]))
+    message = refusal(folder / "x.keras")
+    assert message.startswith("doctor: `model` must ")
+    assert "config.layers[3]" in message or "a weight of shape" in message
+
+
+@pytest.mark.parametrize("name", hostile.LAYERS)
+def test_a_layer_of_an_hdf5_file_is_refused(folder, name):
+    hostile.plain_model().save(folder / "x.h5")
+    hostile.add_to_h5(folder / "x.h5", hostile.LAYERS[name])
+    assert refusal(folder / "x.h5").startswith("doctor: `model` must ")
+
+
+@pytest.mark.parametrize("name", hostile.WEIGHTS)
+def test_weights_are_refused(folder, name):
+    parts = hostile.parts_of(folder / "plain.keras")
+    hostile.write(folder / "x.keras", hostile._weights(parts, hostile.WEIGHTS[name]))
+    assert "`model` must be a .keras or .h5 file" in refusal(folder / "x.keras")
+
+
+@pytest.mark.parametrize("name", hostile.ARCHIVES)
+def test_an_archive_is_refused(folder, name):
+    hostile.ARCHIVES[name](folder / "x.keras", hostile.parts_of(folder / "plain.keras"))
+    assert "`model` must be a .keras or .h5 file" in refusal(folder / "x.keras")
+
+
+def test_how_a_model_was_compiled_is_left_out_where_it_names_what_is_refused(folder):
+    model = hostile.plain_model()
+    model.compile("sgd", "mse")
+    model.save(folder / "x.keras")
+    parts = hostile.parts_of(folder / "x.keras")
+    parts["config.json"] = parts["config.json"].replace(
+        b'"mse"',
+        b'{"module": "keras.saving", "class_name": "function", "config": "load_model", "registered_name": "load_model"}',
+    )
+    hostile.write(folder / "x.keras", parts)
+    assert not load_model(folder / "x.keras").compiled
