@@ -3,20 +3,19 @@
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Finding, Severity
+from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.gaps import Gap
     from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
     from batchnorm_mechanics.doctor.norms import Norm
@@ -39,17 +38,27 @@ class Case:
     Attributes:
         model: any Keras model.
         norms: its batch norm layers.
-        past: of its training.
         measured: what data say; None without data.
-        gaps: by name, how far the statistics of a layer are from those of the data, in the order
-            in which the model calls the layers; of those that data say something of.
     """
 
     model: Any
     norms: tuple["Norm", ...]
-    past: "Past"
     measured: "Measured | None" = None
-    gaps: Mapping[str, "Gap"] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def past(self) -> "Past":
+        """What can be seen of the model's training."""
+        from batchnorm_mechanics.doctor.past import past_of
+
+        return past_of(self.model, self.norms)
+
+    @cached_property
+    def gaps(self) -> Mapping[str, Gap]:
+        """By name, how far the statistics of a layer are from those of the data.
+
+        In the order in which the model calls the layers; of those that data say something of.
+        """
+        return {} if self.measured is None else gaps_of(self.norms, self.measured)
 
     @cached_property
     def containers(self) -> tuple["Container", ...]:
@@ -62,13 +71,12 @@ class Case:
         """Yield the layers that hold a batch norm layer, and that a graph calls."""
         return (one for one in self.containers if one.holds(norm.layer))
 
-    def heard(self) -> Iterator[tuple["Norm", "NormMeasured", "Gap"]]:
+    def heard(self) -> Iterator[tuple["Norm", "NormMeasured", Gap]]:
         """Yield the layers that data say something of, in the order of their calls."""
-        if self.measured is None:
-            return
-        by_name = {norm.name: norm for norm in self.norms}
-        for name, gap in self.gaps.items():
-            yield by_name[name], self.measured.norms[name], gap
+        if self.measured is not None:
+            by_name = {norm.name: norm for norm in self.norms}
+            for name, found in self.measured.norms.items():
+                yield by_name[name], found, self.gaps[name]
 
     def told_by_training(self, norm: "Norm", severity: Severity) -> tuple[Severity, dict[str, Any]]:
         """Return how bad it is that training should have left wrong statistics, and evidence.

@@ -18,13 +18,10 @@ from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics.doctor.changes import Change
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.diagnose import findings_of
-from batchnorm_mechanics.doctor.estimation import How
 from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.gaps import gaps_of
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
-from batchnorm_mechanics.doctor.past import past_of
-from batchnorm_mechanics.doctor.recalibrate import recalibrate
+from batchnorm_mechanics.doctor.recalibrate import How, recalibrate
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES
 
@@ -152,10 +149,10 @@ class Watch(keras.callbacks.Callback):
             self._writer = None
 
     def _watched(self, epoch: int) -> Iterator[Watched]:
-        gaps = {}
+        measured = None
         if self.data is not None:
-            gaps = gaps_of(self._norms, measure(self.model, self._norms, self.data))
-        now = _statistics(self._norms)
+            measured = measure(self.model, self._norms, self.data)
+        gaps, now = Case(self.model, self._norms, measured).gaps, _statistics(self._norms)
         for norm in self._norms:
             if norm.name in self._begun:
                 gap = gaps.get(norm.name)
@@ -179,7 +176,7 @@ class Watch(keras.callbacks.Callback):
                 )
 
     def _warn(self, *, at_the_end: bool) -> None:
-        for found in findings_of(Case(self.model, self._norms, past_of(self.model, self._norms))):
+        for found in findings_of(Case(self.model, self._norms)):
             early = RULES[found.code].judges_whole_training and not at_the_end
             if found.severity == "note" or early or found.code in self._fired:
                 continue
