@@ -193,10 +193,6 @@ class Circumstances:
             return _FROZEN
         return [Step(RE_ESTIMATE, norm.name, channels, (finding.key,))]
 
-    def step(self, action: Action, finding: Finding) -> Step:
-        """Return the step that takes an action at the layer and channels of a finding."""
-        return Step(action, finding.layer, finding.channels, (finding.key,))
-
 
 class Known:
     """The findings of a model, among which the causes of one are looked for.
@@ -216,40 +212,37 @@ class Known:
 
     def here(self, finding: Finding) -> str | None:
         """Return the worst that explains a finding at its layer or of the model as a whole."""
-        return self._worst_here(finding, lambda rule: rule.explains)
+        return self._worst_here(finding, "explains")
 
     def perhaps_here(self, finding: Finding) -> str | None:
         """Return likewise what may explain it, if nothing else does."""
-        return self._worst_here(finding, lambda rule: rule.may_explain)
+        return self._worst_here(finding, "may_explain")
 
     def anywhere(self, finding: Finding) -> str | None:
         """Return what explains a finding whatever its layer."""
-        found = self._explaining(finding, lambda rule: rule.explains_everywhere)
+        found = self._explaining(finding, "explains_everywhere")
         return next((one.key for one in found), None)
 
     def before(self, finding: Finding) -> str | None:
         """Return the first that explains a finding at a layer that is called before."""
         here = self.place.get(finding.layer, len(self.place))
-        found = self._explaining(finding, lambda rule: rule.explains_later)
+        found = self._explaining(finding, "explains_later")
         places = {one.key: self.place[one.layer] for one in found if one.layer in self.place}
         earlier = [key for key, place in places.items() if place < here]
         return min(earlier, key=places.__getitem__, default=None)
 
-    def _worst_here(
-        self, finding: Finding, codes: "Callable[[Rule], tuple[str, ...]]"
-    ) -> str | None:
-        found = [
-            one for one in self._explaining(finding, codes) if one.layer in (finding.layer, "")
-        ]
+    def _worst_here(self, finding: Finding, how: str) -> str | None:
+        found = [one for one in self._explaining(finding, how) if one.layer in (finding.layer, "")]
         worst = min(found, key=lambda one: (SEVERITIES.index(one.severity), one.code), default=None)
         return None if worst is None else worst.key
 
-    def _explaining(
-        self, finding: Finding, codes: "Callable[[Rule], tuple[str, ...]]"
-    ) -> Iterator[Finding]:
-        return (
-            one for one in self.findings.values() if finding.code in codes(self._rules[one.code])
-        )
+    def _explaining(self, finding: Finding, how: str) -> list[Finding]:
+        """Return what explains a finding by the attribute of its rule that is named `how`."""
+        return [
+            one
+            for one in self.findings.values()
+            if finding.code in getattr(self._rules[one.code], how)
+        ]
 
 
 class Rule:
@@ -328,7 +321,8 @@ class Rule:
         reasons = (circumstances.obstacle(norm, action) for action in self.actions)
         if (reason := next(filter(None, reasons), None)) is not None:
             return reason
-        steps = [circumstances.step(action, finding) for action in self.actions]
+        key = (finding.key,)
+        steps = [Step(action, finding.layer, finding.channels, key) for action in self.actions]
         if self.estimates is None:
             return steps
         channels = finding.channels if self.estimates == "channels" else ()
