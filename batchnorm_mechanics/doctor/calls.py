@@ -253,14 +253,13 @@ class Runner:
             non_finite = tf.math.count_nonzero(~tf.math.is_finite(x), _axes_of(norm, x))
         if x.dtype == tf.float16:
             largest = tf.reduce_max(tf.abs(x))
-        # In a mask, as many count in each channel.
-        count = tf.reduce_max(moments.count)
-        return outputs, Said(count, moments.mean, moments.variance, non_finite, largest)
+        return outputs, Said(moments.count, moments.mean, moments.variance, non_finite, largest)
 
 
 def _on_host(said: Said) -> Said:
     count, mean, variance, non_finite, largest = (np.asarray(part, np.float64) for part in said)
-    return Said(float(count), mean, variance, non_finite, float(largest))
+    # In a mask, as many count in each channel.
+    return Said(float(np.max(count)), mean, variance, non_finite, float(largest))
 
 
 def _axes_of(norm: Norm, x: tf.Tensor) -> list[int]:

@@ -59,13 +59,14 @@ class Data:
         """Yield (inputs, labels or None), a last smaller batch included."""
         if isinstance(self.source, tf.data.Dataset):
             yield from (_parted(batch, tuple) for batch in self.source)
-        if isinstance(self.source, keras.utils.PyDataset):
+        elif isinstance(self.source, keras.utils.PyDataset):
             # As Keras reads them, a list is a tuple here.
             for number in range(self.source.num_batches or 0):
                 yield _parted(self.source[number], (tuple, list))
-        for start in range(0, self.rows or 0, self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield _rows_of(self.source, rows), _rows_of(self.labels, rows)
+        else:
+            for start in range(0, self.rows or 0, self.batch_size):
+                rows = slice(start, start + self.batch_size)
+                yield _rows_of(self.source, rows), _rows_of(self.labels, rows)
 
     @property
     def rows(self) -> int | None:
@@ -186,10 +187,11 @@ def _arrays(given: Any, argument: str, caller: str) -> Any:
             continue
         advice = _why_no_array(part, _NO_NUMBERS if argument == "data" else _NO_NUMBERS + "SU")
         if advice:
-            whole = given if isinstance(part, _NUMBERS) else part
+            kind = type(given if isinstance(part, _NUMBERS) else part)
+            module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
             raise InputError(
                 f"{caller}: `{argument}` must be {_FORMS[argument]}. "
-                f"Received: {argument} of type {_type_of(whole)}{advice}"
+                f"Received: {argument} of type {module}{kind.__qualname__}{advice}"
             )
     return given
 
@@ -217,12 +219,6 @@ def _why_no_array(part: Any, forbidden: str) -> str:
     if kind in forbidden:
         return f" and dtype {dtype}. Make it one of numbers, as .astype('float32') does."
     return ""
-
-
-def _type_of(value: Any) -> str:
-    kind = type(value)
-    prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{prefix}{kind.__qualname__}"
 
 
 def load_data(

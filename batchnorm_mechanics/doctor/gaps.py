@@ -94,7 +94,7 @@ def _gap(norm: "Norm", found: "NormMeasured", channels: int, noise: float) -> Ga
         moments = (found.own.mean, found.own.variance)
         own, swapped = (
             _less(weighted(change(moments, other, epsilon), norm.gamma), noise)
-            for other in (moving, moving[::-1])
+            for other in (moving, (norm.variance, norm.mean))
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = (mean - norm.mean) / np.sqrt(variance + epsilon)
