@@ -67,7 +67,7 @@ def load_data(
     model: Any, path: Path | None, *, labels: str | None, batch_size: int, caller: str
 ) -> "Checked | None":
     """Open data and see that they fit the model; None where there are none."""
-    from batchnorm_mechanics.doctor.data_files import load_data as load
+    from batchnorm_mechanics.doctor.data import load_data as load
     from batchnorm_mechanics.doctor.data_fit import check_data_fits
 
     if path is None:

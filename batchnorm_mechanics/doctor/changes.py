@@ -1,6 +1,7 @@
 """What was changed in a model, layer by layer, and the way back."""
 
 import math
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
-from batchnorm_mechanics.doctor.findings import channels_in_words
 
 Values = Mapping[str, Any]
 
@@ -149,12 +149,19 @@ class Change:
 
     def __str__(self) -> str:
         kept = ", ".join(f"{name} ({reason})" for name, reason in self.left.items())
+        moves, ratios = (
+            {change.name: size(change) for change in self.layers if name in change.before}
+            for name, size in (
+                ("moving_mean", _move_of_mean),
+                ("moving_variance", _ratio_of_variance),
+            )
+        )
         return "\n".join(
             (
                 f"{len(self.layers)} layers changed"
                 + (f": {self.how}, from {self.samples:,} samples" if self.how else ""),
-                f"Largest move of a mean: {_largest_move(self.layers)}",
-                f"Largest change of a variance: {_largest_ratio(self.layers)}",
+                f"Largest move of a mean: {_largest(moves, '{:.3g} standard deviations')}",
+                f"Largest change of a variance: {_largest(ratios, '{:.3g} times')}",
                 f"Left as they are: {kept or 'none'}",
                 "`undo()` puts the old values back.",
             )
@@ -170,51 +177,44 @@ def joined(changes: Iterable[LayerChange]) -> tuple[LayerChange, ...]:
         LayerChange(
             of_one[0].name,
             of_one[0].layer,
-            MappingProxyType(
-                {k: v for change in reversed(of_one) for k, v in change.before.items()}
-            ),
-            MappingProxyType({k: v for change in of_one for k, v in change.after.items()}),
-            MappingProxyType({k: v for change in of_one for k, v in change.weights.items()}),
+            _first_of(change.before for change in of_one),
+            _first_of(change.after for change in reversed(of_one)),
+            _first_of(change.weights for change in of_one),
         )
         for of_one in by_layer.values()
     )
 
 
-def _largest_move(layers: tuple[LayerChange, ...]) -> str:
-    moves = {}
-    for change in layers:
-        pair = _pair(change, "moving_mean")
-        if pair is not None:
-            spread = _pair(change, "moving_variance") or (np.ones(()), np.ones(()))
-            moves[change.name] = np.abs(pair[1] - pair[0]) / np.sqrt(spread[1] + 1e-12)
-    return _largest(moves, "{:.3g} standard deviations")
+def _first_of(values: Iterable[Values]) -> Values:
+    """Return, by name, what stands in the first of several that has it."""
+    return dict(ChainMap(*map(dict, values)))
 
 
-def _largest_ratio(layers: tuple[LayerChange, ...]) -> str:
-    ratios = {}
-    for change in layers:
-        pair = _pair(change, "moving_variance")
-        if pair is not None:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                # Below 0 there is no ratio: NaN, which comes out as "not finite before".
-                ratios[change.name] = np.exp(np.abs(np.log(pair[1] / pair[0])))
-    return _largest(ratios, "{:.3g} times")
+def _move_of_mean(change: LayerChange) -> NDArray[Any]:
+    old, new = _pair(change, "moving_mean")
+    variance = np.asarray(change.after.get("moving_variance", 1.0), np.float64)
+    return np.abs(new - old) / np.sqrt(variance + 1e-12)
 
 
-def _pair(change: LayerChange, name: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    if name not in change.before:
-        return None
+def _ratio_of_variance(change: LayerChange) -> NDArray[Any]:
+    old, new = _pair(change, "moving_variance")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Below 0 there is no ratio: NaN, which comes out as "not finite before".
+        return np.exp(np.abs(np.log(new / old)))
+
+
+def _pair(change: LayerChange, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     before, after = change.before[name], change.after[name]
     return np.asarray(before, np.float64), np.asarray(after, np.float64)
 
 
-def _largest(values: Mapping[str, NDArray[Any]], form: str) -> str:
+def _largest(sizes: Mapping[str, NDArray[Any]], form: str) -> str:
     worst, where = -1.0, "none"
-    for name, of_channels in values.items():
+    for name, of_channels in sizes.items():
         sortable = np.where(np.isfinite(of_channels), of_channels, np.inf)
         channel = int(sortable.argmax())
         if sortable[channel] > worst:
             worst = float(sortable[channel])
             words = form.format(worst) if math.isfinite(worst) else "unusable before"
-            where = f"{words}, {name} {channels_in_words((channel,), of=len(sortable))}"
+            where = f"{words}, {name} channel {channel} of {len(sortable)}"
     return where

@@ -1,6 +1,5 @@
 """Whether data fit a model: by their shapes before the work, by their values as they are read."""
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,48 +44,102 @@ class Checked(Data):
             for part in parts:
                 self._check_samples(part, row)
             if labels is not None and self.classes is not None:
-                self._check_labels(labels, row)
+                self._check_labels(labels, row, self.classes)
             row += len(parts[0])
             yield inputs, labels
 
-    def _refuse(self, expectation: str, what: str) -> InputError:
+    def refusal(self, expectation: str, received: str) -> InputError:
+        """Return what to say of data that are not as expected."""
         return InputError(
-            f"{self.caller}: `data` must {expectation}. Received: data={self.name!r}, {what}"
+            f"{self.caller}: `data` must {expectation}. Received: data={self.name!r}{received}"
         )
 
     def _check_samples(self, samples: np.ndarray, row: int) -> None:
+        by_row = samples.reshape(len(samples), -1)
         if not np.isfinite(samples).all():
-            by_row = samples.reshape(len(samples), -1)
             wrong = np.flatnonzero(~np.isfinite(by_row).all(axis=1))[0]
             value = by_row[wrong][~np.isfinite(by_row[wrong])][0]
-            raise self._refuse(
+            raise self.refusal(
                 "be finite",
-                f"whose sample {row + wrong} holds {value}. Take such samples out.",
+                f", whose sample {row + wrong} holds {value}. Take such samples out.",
             )
         if _largest_of(samples.dtype) <= self.limit:
             return
         # Compared in float64, which holds the limit and every value.
-        largest = np.abs(samples.reshape(len(samples), -1).astype(np.float64)).max(axis=1)
+        largest = np.abs(by_row.astype(np.float64)).max(axis=1)
         if largest.max() > self.limit:
             wrong = np.flatnonzero(largest > self.limit)[0]
-            raise self._refuse(
+            raise self.refusal(
                 f"be at most {self.limit:.4g}, the largest number that the model computes with",
-                f"whose sample {row + wrong} holds {largest[wrong]:.4g}. "
+                f", whose sample {row + wrong} holds {largest[wrong]:.4g}. "
                 "Scale them as they were in training.",
             )
 
-    def _check_labels(self, labels: np.ndarray, row: int) -> None:
+    def _check_labels(self, labels: np.ndarray, row: int, classes: int) -> None:
         labels = np.asarray(labels).reshape(len(labels), -1)
-        if labels.shape[1] != 1 or self.classes is None:
+        if labels.shape[1] != 1:
             return
         one = labels[:, 0]
-        wrong = np.flatnonzero((one < 0) | (one >= self.classes) | (one != np.floor(one)))
+        wrong = np.flatnonzero((one < 0) | (one >= classes) | (one != np.floor(one)))
         if wrong.size:
-            raise self._refuse(
-                f"have labels from 0 to {self.classes - 1}, the model's classes",
-                f"whose label {row + wrong[0]} is {one[wrong[0]]}. "
+            raise self.refusal(
+                f"have labels from 0 to {classes - 1}, the model's classes",
+                f", whose label {row + wrong[0]} is {one[wrong[0]]}. "
                 "Name the right array with --labels.",
             )
+
+    def check_shapes(self, expected: list[Any]) -> None:
+        """Refuse what the inputs of a model do not take."""
+        parts = self.source if isinstance(self.source, dict) else {"x": self.source}
+        names = [tensor.name for tensor in expected]
+        holds = f", which holds {', '.join(parts)}. "
+        if len(expected) > 1 and set(names) != set(parts):
+            raise self.refusal(
+                f"hold an array for each input of the model: {', '.join(names)}",
+                f"{holds}Name them so in an .npz file.",
+            )
+        if len(parts) > len(expected):
+            raise self.refusal(
+                "hold one array of samples, named 'x'", f"{holds}Name the array of samples x."
+            )
+        for tensor in expected:
+            self._check_one(tensor, parts.get(tensor.name, next(iter(parts.values()))))
+
+    def _check_one(self, tensor: Any, part: Any) -> None:
+        wanted, got = tuple(tensor.shape), tuple(part.shape)
+        if not sizes_match(wanted[1:], got[1:]):
+            raise self.refusal(
+                f"hold samples of shape {_shape(wanted)}, as the model takes them",
+                f" with samples of shape {_shape(got)}. {_advice(wanted, got)}",
+            )
+        size = self.batch_size
+        if wanted[0] is not None and (wanted[0] != size or got[0] % size):
+            raise self.refusal(
+                f"come in batches of {wanted[0]}, which the model fixes",
+                f" with {got[0]} samples and batch_size={size}. "
+                "Give that batch size, and a multiple of it as the number of samples.",
+            )
+        first = part[0:size]
+        if tf.as_dtype(tensor.dtype).is_integer and not np.array_equal(first, np.floor(first)):
+            raise self.refusal(
+                "hold integers, as the model takes them",
+                f" of dtype {part.dtype} with fractions. Give what the model was trained on.",
+            )
+
+    def try_on(self, model: Any) -> None:
+        """Run a model that states no shape of inputs on two samples: nothing else can tell."""
+        inputs, _ = next(iter(Data(self.source, None, 2)))
+        try:
+            model.predict_on_batch(inputs)
+        except Exception as error:
+            if (missing := missing_kernel(error, self.caller)) is not None:
+                raise missing from error
+            shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
+            raise self.refusal(
+                "be what the model can run on",
+                f"; a batch of shapes {shapes} raised {first_line(error)}. "
+                "Prepare them as in training.",
+            ) from error
 
 
 def _largest_of(dtype: np.dtype) -> float:
@@ -110,80 +163,41 @@ def check_data_fits(model: Any, data: Data, *, name: str, caller: str = "doctor"
             takes integers.
     """
     expected = getattr(model, "inputs", None)
-    if expected:
-        data = _without_name(model, data)
-        _check_shapes(expected, data, name, caller)
-    else:
-        _try(model, data, name, caller)
+    types = {layer.compute_dtype for layer in layers_in(model, itself=False)}
     classes = _classes(model)
-    if classes is not None and data.labels is not None:
-        _check_label_shape(data, classes, name, caller)
-    smallest = "float16" if _computes_in_float16(model) else "float32"
-    return Checked(
-        data.source,
+    checked = Checked(
+        _without_name(model, data.source) if expected else data.source,
         data.labels,
         data.batch_size,
         name=name,
-        limit=float(np.finfo(smallest).max),
+        limit=float(np.finfo("float16" if "float16" in types else "float32").max),
         classes=classes,
         caller=caller,
     )
+    if expected:
+        checked.check_shapes(expected)
+    else:
+        checked.try_on(model)
+    if classes is not None and data.labels is not None:
+        shape = tuple(data.labels.shape)
+        if shape[1:] not in {(), (1,), (classes,)}:
+            raise checked.refusal(
+                f"have labels of shape (samples,) or (samples, {classes})",
+                f" with labels of shape {shape}. Name the right array with --labels.",
+            )
+    return checked
 
 
-def _without_name(model: Any, data: Data) -> Data:
+def _without_name(model: Any, source: Any) -> Any:
     """Take the one array of a file out of its dict: its name says nothing to a model of one input.
 
     A model that takes a dict of one array needs it by the name of its own.
     """
-    if not isinstance(data.source, dict) or len(data.source) > 1 or len(model.inputs) > 1:
-        return data
-    (array,) = data.source.values()
+    if not isinstance(source, dict) or len(source) > 1 or len(model.inputs) > 1:
+        return source
+    (array,) = source.values()
     struct = getattr(functional_of(model), "input", None)
-    source = dict.fromkeys(struct, array) if isinstance(struct, dict) else array
-    return dataclasses.replace(data, source=source)
-
-
-def _check_shapes(expected: list[Any], data: Data, name: str, caller: str) -> None:
-    parts = data.source if isinstance(data.source, dict) else {"x": data.source}
-    names = [tensor.name for tensor in expected]
-    if len(expected) > 1 and set(names) != set(parts):
-        raise InputError(
-            f"{caller}: `data` must hold an array for each input of the model: {', '.join(names)}. "
-            f"Received: data={name!r}, which holds {', '.join(parts)}. "
-            "Name them so in an .npz file."
-        )
-    if len(parts) > len(expected):
-        raise InputError(
-            f"{caller}: `data` must hold one array of samples, named 'x'. "
-            f"Received: data={name!r}, which holds {', '.join(parts)}. Name the array of samples x."
-        )
-    pairs = zip(expected, [parts.get(of, next(iter(parts.values()))) for of in names], strict=True)
-    for tensor, part in pairs:
-        _check_one(tensor, part, data.batch_size, name, caller)
-
-
-def _check_one(tensor: Any, part: Any, batch_size: int, name: str, caller: str) -> None:
-    wanted, got = tuple(tensor.shape), tuple(part.shape)
-    if not sizes_match(wanted[1:], got[1:]):
-        raise InputError(
-            f"{caller}: `data` must hold samples of shape {_shape(wanted)}, as the model takes "
-            f"them. Received: data={name!r} with samples of shape {_shape(got)}. "
-            f"{_advice(wanted, got)}"
-        )
-    if wanted[0] is not None and (wanted[0] != batch_size or got[0] % batch_size):
-        raise InputError(
-            f"{caller}: `data` must come in batches of {wanted[0]}, which the model fixes. "
-            f"Received: data={name!r} with {got[0]} samples and batch_size={batch_size}. "
-            "Give that batch size, and a multiple of it as the number of samples."
-        )
-    if tf.as_dtype(tensor.dtype).is_integer and part.dtype.kind == "f":
-        first = part[0:batch_size]
-        if not np.array_equal(first, np.floor(first)):
-            raise InputError(
-                f"{caller}: `data` must hold integers, as the model takes them. "
-                f"Received: data={name!r} of dtype {part.dtype} with fractions. "
-                "Give what the model was trained on."
-            )
+    return dict.fromkeys(struct, array) if isinstance(struct, dict) else array
 
 
 def _shape(sizes: tuple[int | None, ...]) -> str:
@@ -204,21 +218,6 @@ def _advice(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> str:
     return "Prepare them as in training."
 
 
-def _try(model: Any, data: Data, name: str, caller: str) -> None:
-    """Run a model that states no shape of inputs on two samples: nothing else can tell."""
-    inputs, _ = next(iter(Data(data.source, None, 2)))
-    try:
-        model.predict_on_batch(inputs)
-    except Exception as error:
-        if (missing := missing_kernel(error, caller)) is not None:
-            raise missing from error
-        shapes = [tuple(part.shape) for part in tf.nest.flatten(inputs)]
-        raise InputError(
-            f"{caller}: `data` must be what the model can run on. Received: data={name!r}; a batch "
-            f"of shapes {shapes} raised {first_line(error)}. Prepare them as in training."
-        ) from error
-
-
 def _classes(model: Any) -> int | None:
     """Return the number of classes of a model that is compiled for labels as class numbers."""
     outputs = getattr(model, "outputs", None)
@@ -226,20 +225,6 @@ def _classes(model: Any) -> int | None:
         return None
     count = outputs[0].shape[1]
     return int(count) if count is not None and count > 1 else None
-
-
-def _check_label_shape(data: Data, classes: int, name: str, caller: str) -> None:
-    shape = tuple(data.labels.shape)
-    if shape[1:] not in {(), (1,), (classes,)}:
-        raise InputError(
-            f"{caller}: `data` must have labels of shape (samples,) or (samples, {classes}). "
-            f"Received: data={name!r} with labels of shape {shape}. "
-            "Name the right array with --labels."
-        )
-
-
-def _computes_in_float16(model: Any) -> bool:
-    return any(layer.compute_dtype == "float16" for layer in layers_in(model, itself=False))
 
 
 def range_hint(model: Any, data: Data) -> str | None:
@@ -259,9 +244,8 @@ def range_hint(model: Any, data: Data) -> str | None:
     if any(type(layer).__name__ in (*_SCALING, "Embedding") for layer in layers):
         return None
     first = np.asarray(data.source[0 : data.batch_size])
-    if first.dtype.kind == "b" or not np.array_equal(first, np.floor(first)):
-        return None
-    if np.abs(first.astype(np.float64)).max() <= 1:
+    whole = first.dtype.kind != "b" and np.array_equal(first, np.floor(first))
+    if not whole or np.abs(first.astype(np.float64)).max() <= 1:
         return None
     return (
         f"The data are whole numbers from {first.min():g} to {first.max():g} ({first.dtype}), and "

@@ -1,7 +1,7 @@
 """`diagnose`: what batch norm does wrong in a model, and what explains what."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -9,13 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from batchnorm_mechanics.doctor.calls import build
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding
-from batchnorm_mechanics.doctor.gaps import gaps_of
+from batchnorm_mechanics.doctor.gaps import Gap
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.model_runs import build
 from batchnorm_mechanics.doctor.norms import norms_in
-from batchnorm_mechanics.doctor.past import past_of
 from batchnorm_mechanics.doctor.rule import Case, Known
 from batchnorm_mechanics.doctor.rules import RULES, chosen
 
@@ -78,56 +77,46 @@ def diagnose(
     norms = norms_in(model)
     if not norms:
         return Diagnosis(model.name, (), ())
-    case = Case(model, norms, past_of(model, norms))
-    if batches is not None:
-        measured = measure(model, norms, batches)
-        case = replace(case, measured=measured, gaps=gaps_of(norms, measured))
-    found = findings_of(case)
+    measured = None if batches is None else measure(model, norms, batches)
+    case = Case(model, norms, measured)
+    names = tuple(norm.name for norm in norms)
+    # Causes are named although they are not asked for: an effect without its cause would mislead.
+    found = tuple(one for one in findings_of(case) if one.code in wanted)
+    if measured is None:
+        return Diagnosis(model.name, names, found)
     return Diagnosis(
-        model=model.name,
-        norms=tuple(norm.name for norm in norms),
-        # Causes are named although they are not asked for: an effect without its cause would
-        # mislead.
-        findings=tuple(one for one in found if one.code in wanted),
-        samples=0 if case.measured is None else case.measured.samples,
-        measures=MappingProxyType(_measures(case)),
-        unseen=MappingProxyType(_unseen(case)),
+        model.name,
+        names,
+        found,
+        samples=measured.samples,
+        measures=MappingProxyType(_largest(case.gaps) | dict(measured.scores)),
+        unseen=MappingProxyType(dict(measured.unseen) | _unclear(case.gaps)),
     )
 
 
 def findings_of(case: Case) -> tuple[Finding, ...]:
     """Return what all rules find, with roots, in the order in which a reader wants it."""
     found = [one for rule in RULES.values() for one in rule.check(case)]
-    names = [norm.name for norm in case.norms]
-    calls = list(case.gaps)
-    order = sorted(names, key=lambda name: calls.index(name) if name in calls else len(calls))
-    return ordered(found, order)
+    # Layers that data say nothing of come last.
+    return ordered(found, list(dict.fromkeys((*case.gaps, *(norm.name for norm in case.norms)))))
 
 
-def _measures(case: Case) -> dict[str, float]:
-    """Return what was measured of the model as a whole.
-
-    The gap is the largest of a layer; NaN where statistics are, and missing if none was heard.
-    """
-    if case.measured is None:
+def _largest(gaps: Mapping[str, Gap]) -> dict[str, float]:
+    """Return the gap of the model: the largest of a layer; none if no layer was heard."""
+    if not gaps:
         return {}
-    gaps = case.gaps.values()
     # The largest of the others would look like health where statistics are not numbers.
-    known = not any(np.isnan(gap.channels).any() for gap in gaps)
-    largest = max((gap.layer for gap in gaps), default=None)
-    of_all = {} if largest is None else {"gap": largest if known else math.nan}
-    return of_all | dict(case.measured.scores)
+    known = not any(np.isnan(gap.channels).any() for gap in gaps.values())
+    return {"gap": max(gap.layer for gap in gaps.values()) if known else math.nan}
 
 
-def _unseen(case: Case) -> dict[str, str]:
-    """Return the layers of which data say nothing, or too little, and why."""
-    if case.measured is None:
-        return {}
-    return dict(case.measured.unseen) | {
+def _unclear(gaps: Mapping[str, Gap]) -> dict[str, str]:
+    """Return the layers of which data say too little, and why."""
+    return {
         name: "its statistics may be off, and "
         + ("one batch is" if gap.batches == 1 else f"{gap.batches} batches are")
         + " too few to tell"
-        for name, gap in case.gaps.items()
+        for name, gap in gaps.items()
         if gap.is_unclear
     }
 

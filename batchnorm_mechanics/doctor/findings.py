@@ -9,8 +9,6 @@ from batchnorm_mechanics._io.json import plain
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-# Channels named in a sentence; the record holds all of them.
-_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,7 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding as `bnm doctor --json` prints it."""
-        return {
-            "code": self.code,
-            "name": self.name,
-            "severity": self.severity,
-            "layer": self.layer,
-            "channels": list(self.channels),
-            "evidence": dict(self.evidence),
-            "cause": self.cause,
-            "remedy": self.remedy,
-            "root": self.root,
-        }
+        return plain(vars(self))
 
 
 @dataclass(frozen=True)
@@ -99,19 +87,3 @@ class Diagnosis:
             "unseen": dict(self.unseen),
             "findings": [finding.as_json() for finding in self.findings],
         }
-
-
-def channels_in_words(channels: tuple[int, ...], of: int) -> str:
-    """Return channels as a reader wants them.
-
-    Example:
-        >>> channels_in_words((3,), of=64), channels_in_words((0, 1, 2), of=64)
-        ('channel 3 of 64', 'channels 0, 1, 2 of 64')
-        >>> channels_in_words(tuple(range(64)), of=64)
-        'all 64 channels'
-    """
-    if len(channels) == of and of > 1:
-        return f"all {of} channels"
-    shown = ", ".join(str(channel) for channel in channels[:_NAMED])
-    more = f" and {len(channels) - _NAMED} more" if len(channels) > _NAMED else ""
-    return f"channel{'s' if len(channels) > 1 else ''} {shown}{more} of {of}"

@@ -56,8 +56,7 @@ class Fitting:
         if self._takes:
             self._check_shapes([tuple(part.shape) for part in parts])
         self.samples += int(parts[0].shape[0])
-        if any(part.dtype.is_floating for part in parts):
-            self._count_bad(parts)
+        self._count_bad(parts)
         return tensors
 
     def _tensor(self, part: Any) -> Any:

@@ -1,5 +1,6 @@
 """How far a layer's moving statistics are from those of data, and whether chance explains it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,31 +69,33 @@ class Gap:
         return bool(np.isfinite(self.channels).all()) and self.layer < FLOOR and not self.is_large
 
 
-def gaps_of(norms: "tuple[Norm, ...]", measured: "Measured") -> dict[str, Gap]:
+def gaps_of(norms: "Iterable[Norm]", measured: "Measured") -> dict[str, Gap]:
     """Return the gaps of all layers that data say something of, in the order of their calls.
 
     Args:
         norms: layers with weights.
         measured: what data say.
     """
-    known = {norm.name: norm for norm in norms if norm.name in measured.norms}
-    channels = sum(norm.channels for norm in known.values())
-    ordered = sorted(known, key=lambda name: measured.norms[name].order)
-    return {name: _gap(known[name], measured.norms[name], channels) for name in ordered}
+    by_name = {norm.name: norm for norm in norms}
+    channels = sum(by_name[name].channels for name in measured.norms)
+    noise = 1.5 / max(measured.effects.samples, 1)
+    return {
+        name: _gap(by_name[name], found, channels, noise) for name, found in measured.norms.items()
+    }
 
 
-def _gap(norm: "Norm", found: "NormMeasured", channels: int) -> Gap:
+def _gap(norm: "Norm", found: "NormMeasured", channels: int, noise: float) -> Gap:
     epsilon = norm.layer.epsilon
     mean, variance = found.pool.mean, found.pool.variance
     moving = (norm.mean, norm.variance)
     gaps = change((mean, variance), moving, epsilon)
     own = swapped = None
     if found.own is not None:
-        noise = 1.5 / max(found.own_samples, 1)
-        by_channel = change(found.own, moving, epsilon)
-        own = _less(weighted(by_channel, norm.gamma), noise)
-        other = change(found.own, (norm.variance, norm.mean), epsilon)
-        swapped = _less(weighted(other, norm.gamma), noise)
+        moments = (found.own.mean, found.own.variance)
+        own, swapped = (
+            _less(weighted(change(moments, other, epsilon), norm.gamma), noise)
+            for other in (moving, (norm.variance, norm.mean))
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = (mean - norm.mean) / np.sqrt(variance + epsilon)
         ratio = (variance + epsilon) / (norm.variance + epsilon)
@@ -153,17 +156,15 @@ def weighted(gaps: Vector, gamma: Vector | None) -> float:
 
 
 def _share(gamma: Vector | None, channels: int) -> Vector:
-    """Return |gamma| over its RMS; ones without gamma."""
-    if gamma is None:
-        return np.ones(channels)
-    size = np.sqrt(np.mean(np.square(gamma)))
-    if not np.isfinite(size):
+    """Return |gamma| over its RMS; ones without gamma, and where that is not finite."""
+    size = np.nan if gamma is None else np.sqrt(np.mean(np.square(gamma)))
+    if gamma is None or not np.isfinite(size):
         return np.ones(channels)
     return np.abs(gamma) / size if size > 0 else np.zeros(channels)
 
 
 def _less(gap: float, noise: float) -> float:
-    """Take away what as many samples differ from one another by: 1/n + 1/(2 n) of the square."""
+    """Take away what n samples differ from one another by: 1/n + 1/(2 n) of the square."""
     return float(np.sqrt(max(0.0, gap**2 - noise)))
 
 
@@ -178,15 +179,13 @@ def _beyond_chance(norm: "Norm", found: "NormMeasured", channels: int) -> NDArra
     # Here: rules are told without SciPy.
     from scipy import stats
 
-    batches = found.pool.batches
-    momentum = norm.momentum
+    pool, momentum = found.pool, norm.momentum
     # Of a batch's variance: the data's share, and that of the statistics that are in force.
-    shares = (1 / batches, 1 / batches if momentum is None else (1 - momentum) / (1 + momentum))
-    chance = _CHANCE / (4 * channels)
-    pool = found.pool
+    of_data = 1 / pool.batches
+    share = of_data + (of_data if momentum is None else (1 - momentum) / (1 + momentum))
+    limit = stats.t.isf(_CHANCE / (4 * channels), pool.batches - 1) * np.sqrt(share)
     scale = pool.variance + norm.layer.epsilon
     mean_spread, second_spread = pool.spread
-    limit = stats.t.isf(chance, batches - 1) * np.sqrt(sum(shares))
     with np.errstate(all="ignore"):
         shift = np.abs(pool.mean - norm.mean)
         ratio = np.abs(np.log(scale / (norm.variance + norm.layer.epsilon)))

@@ -10,12 +10,11 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._keras import layers_in, own_state
+from batchnorm_mechanics.doctor.calls import Runner
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.effects import Effects, Sample, effects_on
 from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.model_runs import Ran, Runner
 from batchnorm_mechanics.doctor.norms import Norm, Vector
-from batchnorm_mechanics.doctor.scores import Scores
+from batchnorm_mechanics.doctor.outputs import Effects, Sample, Scores, effects_on
 
 
 @dataclass
@@ -32,6 +31,7 @@ class Pool:
         freedom: degrees of freedom of `within`, samples less batches.
         batches: how many.
         non_finite: values that are NaN or infinite.
+        largest: of |input|, of a float16 input.
         counts: how often a batch had so many samples behind each statistic.
 
     Example:
@@ -46,6 +46,7 @@ class Pool:
     count: float = 0.0
     freedom: float = 0.0
     batches: int = 0
+    largest: float = 0.0
     counts: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,13 +61,16 @@ class Pool:
         self._centres = np.zeros((2, self.channels))
         self._squares = np.zeros((2, self.channels))
 
-    def add(self, count: float, mean: Vector, variance: Vector, non_finite: Vector) -> None:
-        """Take a batch's moments in; its variance is the biased one.
+    def add(
+        self, count: float, mean: Vector, variance: Vector, non_finite: Vector, largest: float = 0.0
+    ) -> None:
+        """Take in what one call of a layer says, as `Said`; its variance is the biased one.
 
-        A batch in which a mask lets nothing count changes nothing.
+        A batch in which a mask lets nothing count changes no moment.
 
         Implements: Chan, Golub and LeVeque (1983), the pairwise update.
         """
+        self.largest = max(self.largest, largest)
         if not count:
             return
         # Infinite values make NaN here, which is what they should make; quietly.
@@ -111,25 +115,19 @@ class NormMeasured:
     """What data say about one layer.
 
     Attributes:
-        order: its place in the order of first calls, from 0.
         dtype: of its input.
         frozen: whether training, too, normalizes by the moving statistics.
         by_batch: whether it normalizes by the batch although the model predicts.
-        largest: of |input|; only for a float16 input, which can overflow, else 0.
         pool: moments of its input over all the data, at inference.
-        own: mean and biased variance of its input, float64, when the layers before it normalize by
-            the batch: what is left is the layer's own. Of a few samples; None if it was not called.
-        own_samples: how many.
+        own: moments of its input when the layers before it normalize by the batch: what is left is
+            the layer's own. Of a few samples; None if it was not called.
     """
 
-    order: int
     dtype: str
     frozen: bool
     by_batch: bool
-    largest: float
     pool: Pool
-    own: tuple[Vector, Vector] | None
-    own_samples: int
+    own: Pool | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +135,8 @@ class Measured:
     """What data say about a model.
 
     Attributes:
-        norms: by the layers' names; those that the model called, where it could be seen.
+        norms: by the layers' names, in the order of their first calls; those that the model called,
+            where it could be seen.
         unseen: the others, and why nothing is known of them.
         samples: how many the data held.
         batches: how many batches they came in.
@@ -195,53 +194,44 @@ def measure(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured
 
 def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured:
     run, counting = (Runner(model, norms, count=count) for count in (False, True))
-    trained = {norm.name for norm in norms if not is_frozen(model, norm)}
+    # A model of which nothing trains was frozen for its use, once training was over.
+    trains = bool(model.trainable_variables)
+    frozen = {norm.name: trains and not norm.layer.trainable for norm in norms}
     # A few batches: to trace the model once more would take longer.
+    trained = [name for name in frozen if not frozen[name]]
     training = Runner(model, norms, by_batch=trained, eagerly=True)
-    fitting = Fitting(model)
-    sample, scores = Sample(), Scores(model)
+    fitting, sample, scores = Fitting(model), Sample(), Scores(model)
     pools, own = ({norm.name: Pool(norm.channels) for norm in norms} for _ in range(2))
-    largest = dict.fromkeys(pools, 0.0)
     batches = bad_outputs = 0
-    for given, labels in data:
-        inputs = fitting.checked(given)
-        if fitting.bad:
-            continue
-        with fitting.explained(inputs):
-            ran = run(inputs)
-            if not _all_finite(ran):
-                ran = counting(inputs)
+    for inputs, labels, quick in run.over(data, fitting):
+        # One such value makes the mean so; counting them in each batch costs a pass over memory.
+        is_finite = all(np.isfinite(said.mean).all() for _, said in quick.calls)
+        ran = quick if is_finite else counting(inputs)
         batches += 1
         bad_outputs += ran.bad_outputs
         sample.add(inputs)
-        for said in ran.calls:
-            pools[said.name].add(said.count, said.mean, said.variance, said.non_finite)
-            largest[said.name] = max(largest[said.name], said.largest)
+        for name, said in ran.calls:
+            pools[name].add(*said)
         scores.add(labels, ran.outputs)
-    fitting.finish()
 
     def train(inputs: Any) -> Any:
         ran = training(inputs)
-        for said in ran.calls:
-            own[said.name].add(said.count, said.mean, said.variance, said.non_finite)
+        for name, said in ran.calls:
+            own[name].add(*said)
         return ran.outputs
 
     effects = effects_on(
         model, norms, sample, predict=lambda inputs: run(inputs).outputs, train=train
     )
-    order = list(run.dtypes)
     measured = {
         name: NormMeasured(
-            order=order.index(name),
-            dtype=run.dtypes[name],
-            frozen=is_frozen(model, norm),
+            dtype=dtype,
+            frozen=frozen[name],
             by_batch=name in run.told_to_train,
-            largest=largest[name],
             pool=pools[name],
-            own=(own[name].mean, own[name].variance) if own[name].batches else None,
-            own_samples=sample.rows,
+            own=own[name] if own[name].batches else None,
         )
-        for name, norm in {norm.name: norm for norm in norms}.items()
+        for name, dtype in run.dtypes.items()
         if pools[name].batches
     }
     return Measured(
@@ -256,22 +246,6 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
         effects=effects,
         scores=MappingProxyType(scores.results()),
     )
-
-
-def is_frozen(model: Any, norm: Norm) -> bool:
-    """Return whether training, too, has the layer normalize by its moving statistics.
-
-    A model of which nothing trains was frozen for its use, once training was over.
-    """
-    return not norm.layer.trainable and bool(model.trainable_variables)
-
-
-def _all_finite(ran: Ran) -> bool:
-    """Return whether no input of a layer was NaN or infinite: one such value makes the mean so.
-
-    Counting the values in each batch would cost a pass over memory.
-    """
-    return all(np.isfinite(said.mean).all() for said in ran.calls)
 
 
 @contextmanager
@@ -292,17 +266,11 @@ def kept(model: Any) -> Iterator[None]:
         >>> bool((seed.numpy() == before).all())
         True
     """
-    before = [(state, keras.ops.convert_to_numpy(state)) for state in _states_in(model)]
+    states = {id(state): state for layer in layers_in(model) for state in own_state(layer)}
+    before = [(state, keras.ops.convert_to_numpy(state)) for state in states.values()]
     try:
         yield
     finally:
         for state, value in before:
             if not np.array_equal(keras.ops.convert_to_numpy(state), value, equal_nan=True):
                 state.assign(value)
-
-
-def _states_in(model: Any) -> list[Any]:
-    found: dict[int, Any] = {}
-    for layer in layers_in(model):
-        found.update({id(state): state for state in own_state(layer)})
-    return list(found.values())

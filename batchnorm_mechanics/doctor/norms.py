@@ -1,5 +1,6 @@
 """The batch norm layers of a model: where they are, what they hold, and how graphs call them."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -165,13 +166,9 @@ class Norm:
     @property
     def start(self) -> Start:
         """What the layer's own initializers begin with, as float64 of shape (channels,)."""
-        layer = self.layer
-        return Start(
-            mean=_begun(layer.moving_mean, layer.moving_mean_initializer),
-            variance=_begun(layer.moving_variance, layer.moving_variance_initializer),
-            gamma=None if layer.gamma is None else _begun(layer.gamma, layer.gamma_initializer),
-            beta=None if layer.beta is None else _begun(layer.beta, layer.beta_initializer),
-        )
+        names = ("moving_mean", "moving_variance", "gamma", "beta")
+        begun: Any = [_begun(self.layer, name) for name in names]
+        return Start(*begun)
 
     @property
     def mean_is_at_start(self) -> bool:
@@ -203,7 +200,10 @@ def _vector(weight: Any) -> Vector:
     return np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
 
 
-def _begun(weight: Any, initializer: Any) -> Vector:
+def _begun(layer: Any, name: str) -> Vector | None:
+    weight, initializer = getattr(layer, name), getattr(layer, f"{name}_initializer")
+    if weight is None:
+        return None
     # The usual ones, without TensorFlow's operations: rules are checked after each epoch.
     for kind, number in _USUAL_STARTS.items():
         if type(initializer) is kind:
@@ -236,10 +236,8 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
     for path, layer in _walk(model, ""):
         if not isinstance(layer, KINDS) or layer.moving_mean is None or id(layer) in found:
             continue
-        name, number = path, 1
-        while name in names:
-            number += 1
-            name = f"{path} ({number})"
+        numbered = itertools.chain([path], (f"{path} ({number})" for number in itertools.count(2)))
+        name = next(one for one in numbered if one not in names)
         names.add(name)
         found[id(layer)] = Norm(name, layer, tuple(calls.get(id(layer), ())))
     return tuple(found.values())

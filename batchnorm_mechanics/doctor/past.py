@@ -71,13 +71,14 @@ def steps_of(optimizer: Any) -> int:
 
 
 def _bias_moved(model: Any) -> bool:
-    for layer in layers_in(model):
-        if not (isinstance(layer, LINEAR) and getattr(layer, "bias", None) is not None):
-            continue
-        begins_at_zero = isinstance(layer.bias_initializer, keras.initializers.Zeros)
-        if begins_at_zero and np.any(keras.ops.convert_to_numpy(layer.bias)):
-            return True
-    return False
+    """Whether a bias that begins at zero, as most do, has left it."""
+    return any(
+        isinstance(layer, LINEAR)
+        and getattr(layer, "bias", None) is not None
+        and isinstance(layer.bias_initializer, keras.initializers.Zeros)
+        and np.any(keras.ops.convert_to_numpy(layer.bias))
+        for layer in layers_in(model)
+    )
 
 
 def _optimizers_of(model: Any) -> list[Any]:

@@ -1,9 +1,9 @@
 """`repair`: diagnose, do what the findings call for and nothing else, and diagnose again."""
 
+import functools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -11,12 +11,11 @@ from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, joi
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.decisions import Decided, decide, worsening
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.estimation import How, Method, estimate_anew
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
 from batchnorm_mechanics.doctor.model_copies import rebuilt, why_no_copy
 from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.past import Mark, mark_of, put_mark
-from batchnorm_mechanics.doctor.recalibrate import check_model
+from batchnorm_mechanics.doctor.recalibrate import How, Method, check_model, estimate_anew
 from batchnorm_mechanics.doctor.rule import RE_ESTIMATE, Action, Circumstances, Stage, Step
 from batchnorm_mechanics.doctor.rules import matching
 from batchnorm_mechanics.doctor.wiring import graph_of
@@ -185,7 +184,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
                 continue
             point = work.point()
             work.do(decided)
-            then = work.diagnose()
+            then = diagnose(work.model, batches)
             worse = worsening(now, then)
             if worse is not None:
                 work.go_back(point)
@@ -197,25 +196,18 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
         undo_all(work.changes)
         renew_compiled_functions(model)
         raise
-    change = Change(
-        joined(work.changes),
-        samples=before.samples,
-        how=str(how) if any(step.how is RE_ESTIMATE for step in taken) else "",
-    )
+    estimated = any(step.how is RE_ESTIMATE for step in taken)
+    left = {found.key for found in now.findings}
     return Repair(
         model=work.model,
         original=model,
         before=before,
         after=None if dry_run else now,
         steps=tuple(taken),
-        refused=MappingProxyType(
-            {
-                key: why
-                for key, why in refused.items()
-                if key in {found.key for found in now.findings}
-            }
+        refused=MappingProxyType({key: why for key, why in refused.items() if key in left}),
+        change=Change(
+            joined(work.changes), samples=before.samples, how=str(how) if estimated else ""
         ),
-        change=change,
         notes=tuple(work.notes),
     )
 
@@ -228,7 +220,7 @@ class _Work:
         self.changes: list[LayerChange] = []
         self.notes: list[str] = []
         self.done: set[tuple[str, str, tuple[int, ...]]] = set()
-        self._no_copy: dict[int, str | None] = {}
+        self._why_no_copy = functools.cache(why_no_copy)
 
     def point(self) -> tuple[Any, Mark | None, int, int]:
         """Return what `go_back` needs to come back to where the work stands now."""
@@ -258,14 +250,7 @@ class _Work:
             return action.obstacle(self.model, norm)
         if graph_of(self.model) is None:
             return "the model's own code calls the layer, which only its author can change"
-        if (reason := action.obstacle(self.model, norm)) is not None:
-            return reason
-        if id(self.model) not in self._no_copy:
-            self._no_copy[id(self.model)] = why_no_copy(self.model)
-        return self._no_copy[id(self.model)]
-
-    def diagnose(self) -> Diagnosis:
-        return diagnose(self.model, self.data)
+        return action.obstacle(self.model, norm) or self._why_no_copy(self.model)
 
     def do(self, decided: Decided) -> None:
         """Take the steps, in their order."""
@@ -292,7 +277,7 @@ class _Work:
             for step in steps
             if step.how.edits is not None
         ]
-        new = rebuilt(self.model, reduce(operator.or_, edits), caller="repair")
+        new = rebuilt(self.model, functools.reduce(operator.or_, edits), caller="repair")
         self.model = new.model
         self.notes += new.lost
         names = {id(norm.layer): norm.name for norm in norms_in(new.model)}

@@ -3,20 +3,19 @@
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Finding, Severity
+from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.gaps import Gap
     from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
     from batchnorm_mechanics.doctor.norms import Norm
@@ -39,17 +38,27 @@ class Case:
     Attributes:
         model: any Keras model.
         norms: its batch norm layers.
-        past: of its training.
         measured: what data say; None without data.
-        gaps: by name, how far the statistics of a layer are from those of the data, in the order
-            in which the model calls the layers; of those that data say something of.
     """
 
     model: Any
     norms: tuple["Norm", ...]
-    past: "Past"
     measured: "Measured | None" = None
-    gaps: Mapping[str, "Gap"] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def past(self) -> "Past":
+        """What can be seen of the model's training."""
+        from batchnorm_mechanics.doctor.past import past_of
+
+        return past_of(self.model, self.norms)
+
+    @cached_property
+    def gaps(self) -> Mapping[str, Gap]:
+        """By name, how far the statistics of a layer are from those of the data.
+
+        In the order in which the model calls the layers; of those that data say something of.
+        """
+        return {} if self.measured is None else gaps_of(self.norms, self.measured)
 
     @cached_property
     def containers(self) -> tuple["Container", ...]:
@@ -62,13 +71,12 @@ class Case:
         """Yield the layers that hold a batch norm layer, and that a graph calls."""
         return (one for one in self.containers if one.holds(norm.layer))
 
-    def heard(self) -> Iterator[tuple["Norm", "NormMeasured", "Gap"]]:
+    def heard(self) -> Iterator[tuple["Norm", "NormMeasured", Gap]]:
         """Yield the layers that data say something of, in the order of their calls."""
-        if self.measured is None:
-            return
-        by_name = {norm.name: norm for norm in self.norms}
-        for name, gap in self.gaps.items():
-            yield by_name[name], self.measured.norms[name], gap
+        if self.measured is not None:
+            by_name = {norm.name: norm for norm in self.norms}
+            for name, found in self.measured.norms.items():
+                yield by_name[name], found, self.gaps[name]
 
     def told_by_training(self, norm: "Norm", severity: Severity) -> tuple[Severity, dict[str, Any]]:
         """Return how bad it is that training should have left wrong statistics, and evidence.
@@ -185,10 +193,6 @@ class Circumstances:
             return _FROZEN
         return [Step(RE_ESTIMATE, norm.name, channels, (finding.key,))]
 
-    def step(self, action: Action, finding: Finding) -> Step:
-        """Return the step that takes an action at the layer and channels of a finding."""
-        return Step(action, finding.layer, finding.channels, (finding.key,))
-
 
 class Known:
     """The findings of a model, among which the causes of one are looked for.
@@ -208,40 +212,37 @@ class Known:
 
     def here(self, finding: Finding) -> str | None:
         """Return the worst that explains a finding at its layer or of the model as a whole."""
-        return self._worst_here(finding, lambda rule: rule.explains)
+        return self._worst_here(finding, "explains")
 
     def perhaps_here(self, finding: Finding) -> str | None:
         """Return likewise what may explain it, if nothing else does."""
-        return self._worst_here(finding, lambda rule: rule.may_explain)
+        return self._worst_here(finding, "may_explain")
 
     def anywhere(self, finding: Finding) -> str | None:
         """Return what explains a finding whatever its layer."""
-        found = self._explaining(finding, lambda rule: rule.explains_everywhere)
+        found = self._explaining(finding, "explains_everywhere")
         return next((one.key for one in found), None)
 
     def before(self, finding: Finding) -> str | None:
         """Return the first that explains a finding at a layer that is called before."""
         here = self.place.get(finding.layer, len(self.place))
-        found = self._explaining(finding, lambda rule: rule.explains_later)
+        found = self._explaining(finding, "explains_later")
         places = {one.key: self.place[one.layer] for one in found if one.layer in self.place}
         earlier = [key for key, place in places.items() if place < here]
         return min(earlier, key=places.__getitem__, default=None)
 
-    def _worst_here(
-        self, finding: Finding, codes: "Callable[[Rule], tuple[str, ...]]"
-    ) -> str | None:
-        found = [
-            one for one in self._explaining(finding, codes) if one.layer in (finding.layer, "")
-        ]
+    def _worst_here(self, finding: Finding, how: str) -> str | None:
+        found = [one for one in self._explaining(finding, how) if one.layer in (finding.layer, "")]
         worst = min(found, key=lambda one: (SEVERITIES.index(one.severity), one.code), default=None)
         return None if worst is None else worst.key
 
-    def _explaining(
-        self, finding: Finding, codes: "Callable[[Rule], tuple[str, ...]]"
-    ) -> Iterator[Finding]:
-        return (
-            one for one in self.findings.values() if finding.code in codes(self._rules[one.code])
-        )
+    def _explaining(self, finding: Finding, how: str) -> list[Finding]:
+        """Return what explains a finding by the attribute of its rule that is named `how`."""
+        return [
+            one
+            for one in self.findings.values()
+            if finding.code in getattr(self._rules[one.code], how)
+        ]
 
 
 class Rule:
@@ -320,7 +321,8 @@ class Rule:
         reasons = (circumstances.obstacle(norm, action) for action in self.actions)
         if (reason := next(filter(None, reasons), None)) is not None:
             return reason
-        steps = [circumstances.step(action, finding) for action in self.actions]
+        key = (finding.key,)
+        steps = [Step(action, finding.layer, finding.channels, key) for action in self.actions]
         if self.estimates is None:
             return steps
         channels = finding.channels if self.estimates == "channels" else ()

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from rich.text import Text
 from batchnorm_mechanics.doctor import wording
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis
 from batchnorm_mechanics.doctor.rules import RULES, Rule, rule_of
-from batchnorm_mechanics.doctor.wording import Group, grouped
+from batchnorm_mechanics.doctor.wording import grouped
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.demo import Demo
@@ -43,36 +43,69 @@ def print_diagnosis(
         file: name of what was examined.
         next_steps: sentences for the end, such as the command that repairs.
     """
-    width = min(console.width, _WIDTH)
+    lines = _Lines(console)
     groups = grouped(diagnosis)
-    color = "bold" if diagnosis.is_sick else "bold green"
-    _print_title(console, wording.title(diagnosis, file), width)
-    _print_words(console, wording.verdict(diagnosis, groups), color, width)
+    lines.title(wording.title(diagnosis, file))
+    lines.words(wording.verdict(diagnosis, groups), "bold" if diagnosis.is_sick else "bold green")
     for group in groups:
         head = Text(f"\n{group.severity:<{_LEFT}}", _STYLES[group.severity])
-        head.append(f"{group.code} {group.first.name}", "bold")
-        _print_line(console, head)
-        for label, words in _rows(group):
-            _print_line(console, _labelled(label, words, width))
+        lines.line(head.append(f"{group.code} {group.first.name}", "bold"))
+        first = group.first
+        lines.row("Where", wording.layers(group.findings))
+        lines.row("Why", first.cause)
+        if first.evidence:
+            # Of the layer that is named first; the others are alike.
+            of = "" if len(group.findings) == 1 else f"{first.layer}: "
+            lines.row("Seen", of + wording.evidence(first.evidence))
+        lines.row("Do", first.remedy)
+        if first.root is not None:
+            # Not listed itself: the reader asked for other rules.
+            lines.row("From", first.root)
+        for number, line in enumerate(wording.explained(group.explained)):
+            lines.row("" if number else "So", line)
     for line in wording.unseen(diagnosis):
-        _print_line(console, Text())
-        _print_line(console, _labelled("Unseen", line, width))
+        lines.line()
+        lines.row("Unseen", line)
     if next_steps:
-        console.print()
+        lines.line()
     for step in next_steps:
+        # A command, which is for copying, is not to be cut into lines.
         if _COMMAND in step:
-            _print_line(console, Text(step))
+            lines.line(step)
         else:
-            _print_words(console, step, "", width)
+            lines.words(step)
 
 
-def _labelled(label: str, words: str, width: int) -> Text:
-    """Return words beside or below their label, wrapped without a space at the end of a line."""
-    beside = width >= _NARROW
-    indent = _LEFT if beside else _INDENT
-    line = Text(f"{label:<{indent}}" if beside or not label else f"{label}\n", "dim")
-    wrapped = f"\n{'':{indent}}".join(_wrapped(words, width - indent))
-    return line.append(wrapped if beside or not label else f"{'':{indent}}{wrapped}", "not dim")
+class _Lines:
+    """Lines in a console, in 80 columns at most, each without a space at its end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._width = console, min(console.width, _WIDTH)
+
+    def line(self, text: str | Text = "", style: str = "") -> None:
+        """Print a line as it is, or several that are wrapped already."""
+        text = Text(text, style) if isinstance(text, str) else text
+        self._console.print(text, soft_wrap=True)
+
+    def words(self, words: str, style: str = "") -> None:
+        """Print words, wrapped."""
+        self.line("\n".join(_wrapped(words, self._width)), style)
+
+    def title(self, title: str) -> None:
+        """Print what was examined; a measure and its number stay together."""
+        whole = re.sub(r"(?<=[a-z]) (?=[\d-]|nan|inf)|(?<=\d) (?=sample)", "\xa0", title)
+        self.line("\n".join(_wrapped(whole, self._width)).replace("\xa0", " "), "dim")
+
+    def row(self, label: str, words: str, style: str = "") -> None:
+        """Print words beside their label, or below it in a narrow terminal."""
+        beside = self._width >= _NARROW
+        indent = _LEFT if beside else _INDENT
+        line = Text(f"{label:<{indent}}" if beside or not label else f"{label}\n", "dim")
+        wrapped = f"\n{'':{indent}}".join(_wrapped(words, self._width - indent))
+        line.append(wrapped if beside or not label else f"{'':{indent}}{wrapped}", "not dim")
+        if style:
+            line.stylize(style)
+        self.line(line)
 
 
 def _wrapped(words: str, width: int) -> list[str]:
@@ -89,39 +122,6 @@ def _wrapped(words: str, width: int) -> list[str]:
     return lines
 
 
-def _print_title(console: Console, title: str, width: int) -> None:
-    """Print what was examined; a measure and its number stay together."""
-    whole = re.sub(r"(?<=[a-z]) (?=[\d-]|nan|inf)|(?<=\d) (?=sample)", "\xa0", title)
-    lines = [line.replace("\xa0", " ") for line in _wrapped(whole, width)]
-    _print_line(console, Text("\n".join(lines), "dim"))
-
-
-def _print_words(console: Console, words: str, style: str, width: int) -> None:
-    _print_line(console, Text("\n".join(_wrapped(words, width)), style))
-
-
-def _print_line(console: Console, text: Text) -> None:
-    # Wrapped here already; a command or path, which is for copying, is not to be cut into lines.
-    console.print(text, soft_wrap=True)
-
-
-def _rows(group: Group) -> Iterator[tuple[str, str]]:
-    first = group.first
-    yield "Where", wording.layers(group.findings)
-    # Of the layer that is named first; the others are alike.
-    alone = len(group.findings) == 1
-    yield "Why", first.cause
-    if first.evidence:
-        measured = wording.evidence(first.evidence)
-        yield "Seen", measured if alone else f"{first.layer}: {measured}"
-    yield "Do", first.remedy
-    if first.root is not None:
-        # Not listed itself: the reader asked for other rules.
-        yield "From", first.root
-    for number, line in enumerate(wording.explained(group.explained)):
-        yield "" if number else "So", line
-
-
 def print_repair(repair: "Repair", console: Console, *, file: str, out: Path | None = None) -> None:
     """Print what was done, what was not and why, and what came of it.
 
@@ -131,41 +131,30 @@ def print_repair(repair: "Repair", console: Console, *, file: str, out: Path | N
         file: name of what was repaired.
         out: where the repaired model was written, if it was.
     """
-    width = min(console.width, _WIDTH)
+    lines = _Lines(console)
     done = "Planned" if repair.after is None else "Done"
-    before = wording.verdict(repair.before, grouped(repair.before))
-    _print_title(console, wording.title(repair.before, file), width)
-    _print_line(console, _labelled("Before", before, width))
-    taken: dict[str, tuple[list[str], list[str]]] = {}
-    for step in repair.steps:
-        names, codes = taken.setdefault(step.how.words, ([], []))
-        names.append(step.layer)
-        codes += [key.partition(" ")[0] for key in step.findings]
-    if not taken:
-        _print_line(console, _labelled(done, "nothing", width))
-    for words, (names, codes) in taken.items():
-        why = ", ".join(sorted(set(codes)))
-        _print_line(console, _labelled(done, f"{words} ({why}): {wording.named(names)}", width))
-    for why, keys in _together((why, key) for key, why in repair.refused.items()):
-        _print_line(console, _labelled("Left", f"{wording.findings(keys)}: {why}", width))
+    lines.title(wording.title(repair.before, file))
+    lines.row("Before", wording.verdict(repair.before, grouped(repair.before)))
+    if not repair.steps:
+        lines.row(done, "nothing")
+    for words, steps in wording.together((step.how.words, step) for step in repair.steps):
+        codes = {key.partition(" ")[0] for step in steps for key in step.findings}
+        where = wording.named([step.layer for step in steps])
+        lines.row(done, f"{words} ({', '.join(sorted(codes))}): {where}")
+    for why, keys in wording.together((why, key) for key, why in repair.refused.items()):
+        lines.row("Left", f"{wording.findings(keys)}: {why}")
     for note in repair.notes:
-        _print_line(console, _labelled("Note", note, width))
+        lines.row("Note", note)
     if repair.after is not None:
         verdict = wording.verdict(repair.after, grouped(repair.after))
-        now = _labelled("Now", verdict, width)
-        now.stylize("bold" if repair.after.is_sick else "bold green")
-        _print_line(console, now)
+        lines.row("Now", verdict, "bold" if repair.after.is_sick else "bold green")
         for name, value in repair.before.measures.items():
             after = repair.after.measures.get(name)
             shown = "unknown" if after is None else f"{after:.4g}"
-            words = f"{wording.measure(name)} {value:.4g} before, {shown} after"
-            _print_line(console, _labelled("", words, width))
-    if out is not None:
-        _print_line(console, Text(f"Written: {out}"))
-    else:
-        planned = repair.after is None and repair.steps
-        reason = "" if planned else ": there was nothing that could be repaired"
-        _print_line(console, Text(f"No file was written{reason}."))
+            lines.row("", f"{wording.measure(name)} {value:.4g} before, {shown} after")
+    planned = repair.after is None and repair.steps
+    reason = "" if planned else ": there was nothing that could be repaired"
+    lines.line(f"No file was written{reason}." if out is None else f"Written: {out}")
 
 
 def print_fold(folded: "Folded", console: Console, *, file: str, out: Path | None) -> None:
@@ -177,35 +166,27 @@ def print_fold(folded: "Folded", console: Console, *, file: str, out: Path | Non
         file: name of what was folded.
         out: where the folded model was written, if it was.
     """
-    width = min(console.width, _WIDTH)
+    lines = _Lines(console)
     many = folded.count + len(folded.left)
     merged = f"{folded.count} of {many} batch norm layers merged"
-    _print_words(console, f"{file}: {merged if many else 'no batch norm layer'}", "bold", width)
+    lines.words(f"{file}: {merged if many else 'no batch norm layer'}", "bold")
     if folded.speed is not None:
         faster = f"{folded.speed:.2f} times as fast, {folded.batch_size} samples at a time"
-        _print_line(console, _labelled("Speed", faster, width))
+        lines.row("Speed", faster)
         given = f" and {folded.samples:,} samples of the data" if folded.samples else ""
-        outputs = (
+        lines.row(
+            "Outputs",
             f"within {folded.difference:.2g} of the original's, relative to the largest, on "
-            f"{folded.batch_size} random samples{given}; rounding explains {folded.tolerance:.2g}"
+            f"{folded.batch_size} random samples{given}; rounding explains {folded.tolerance:.2g}",
         )
-        _print_line(console, _labelled("Outputs", outputs, width))
-    for why, names in _together((why, name) for name, why in folded.left.items()):
-        _print_line(console, _labelled("Left", f"{wording.named(names)}, because {why}", width))
+    for why, names in wording.together((why, name) for name, why in folded.left.items()):
+        lines.row("Left", f"{wording.named(names)}, because {why}")
     for note in folded.notes:
-        _print_line(console, _labelled("Note", note, width))
+        lines.row("Note", note)
     if out is not None:
-        _print_line(console, Text(f"Written: {out}"))
+        lines.line(f"Written: {out}")
     else:
-        _print_words(console, "No file was written: nothing could be merged.", "", width)
-
-
-def _together(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
-    """Return, for each first part in the order of their coming, the second parts."""
-    found: dict[str, list[str]] = {}
-    for first, second in pairs:
-        found.setdefault(first, []).append(second)
-    return found.items()
+        lines.words("No file was written: nothing could be merged.")
 
 
 def print_demo(
@@ -219,22 +200,23 @@ def print_demo(
         out: where its models and data were kept, if they were.
         page: where the diagnosis was written as a page, if it was.
     """
+    lines = _Lines(console)
     print_diagnosis(demo.diagnosis, console, file="The sick model")
-    console.print(Text("\nThe repair", "bold"))
+    lines.line("\nThe repair", "bold")
     for step in demo.repair.steps:
-        _print_line(console, Text(f"  {step}"))
-    console.print(Text("\nTest accuracy", "bold"))
+        lines.line(f"  {step}")
+    lines.line("\nTest accuracy", "bold")
     for when, accuracy in (
         ("trained", demo.healthy),
         ("sick", demo.sick),
         ("repaired", demo.repaired),
     ):
-        _print_line(console, Text(f"  {when:<{_LEFT}}{accuracy:6.1%}"))
-    _print_line(console, Text(f"\nIt took {demo.seconds:.0f} s."))
+        lines.line(f"  {when:<{_LEFT}}{accuracy:6.1%}")
+    lines.line(f"\nIt took {demo.seconds:.0f} s.")
     if out is not None:
-        _print_line(console, Text(f"Kept in {out}: {', '.join(demo.KEPT)}"))
+        lines.line(f"Kept in {out}: {', '.join(demo.KEPT)}")
     if page is not None:
-        _print_line(console, Text(f"Page: {page}"))
+        lines.line(f"Page: {page}")
 
 
 def print_rules(console: Console) -> None:
@@ -244,7 +226,7 @@ def print_rules(console: Console) -> None:
         line = Text(f"{rule.code}  {rule.name:<{width}}")
         line.append(f"{rule.severity:<{_LEFT}}", _STYLES[rule.severity])
         line.append("data" if rule.needs_data else "weights and graph")
-        _print_line(console, line)
+        _Lines(console).line(line)
 
 
 def print_story(rule: Rule, console: Console) -> None:

@@ -5,7 +5,7 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,13 +18,10 @@ from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics.doctor.changes import Change
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.diagnose import findings_of
-from batchnorm_mechanics.doctor.estimation import How
 from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.gaps import gaps_of
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
-from batchnorm_mechanics.doctor.past import past_of
-from batchnorm_mechanics.doctor.recalibrate import recalibrate
+from batchnorm_mechanics.doctor.recalibrate import How, recalibrate
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES
 
@@ -133,7 +130,7 @@ class Watch(keras.callbacks.Callback):
         """Remember the statistics of now."""
         # Layers get their weights with the first batch at the latest.
         self._norms = self._norms or norms_in(self.model)
-        self._begun = _statistics(self._norms)
+        self._begun = {norm.name: (norm.mean, norm.variance) for norm in self._norms}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the gap and the drift, and check the rules."""
@@ -152,14 +149,14 @@ class Watch(keras.callbacks.Callback):
             self._writer = None
 
     def _watched(self, epoch: int) -> Iterator[Watched]:
-        gaps = {}
+        measured = None
         if self.data is not None:
-            gaps = gaps_of(self._norms, measure(self.model, self._norms, self.data))
-        now = _statistics(self._norms)
+            measured = measure(self.model, self._norms, self.data)
+        gaps = Case(self.model, self._norms, measured).gaps
         for norm in self._norms:
             if norm.name in self._begun:
                 gap = gaps.get(norm.name)
-                drift = _drift(norm, self._begun[norm.name], now[norm.name])
+                drift = _drift(norm, *self._begun[norm.name])
                 yield Watched(epoch, norm.name, None if gap is None else gap.layer, *drift)
 
     def _write(self, records: list[Watched]) -> None:
@@ -173,13 +170,10 @@ class Watch(keras.callbacks.Callback):
             self._writer.flush()
         if self.csv is not None:
             with Path(self.csv).open("a", newline="", encoding="utf-8") as file:
-                rows = [list(asdict(seen).values()) for seen in records]
-                csv_files.writer(file).writerows(
-                    ["" if value is None else value for value in row] for row in rows
-                )
+                csv_files.writer(file).writerows(astuple(seen) for seen in records)
 
     def _warn(self, *, at_the_end: bool) -> None:
-        for found in findings_of(Case(self.model, self._norms, past_of(self.model, self._norms))):
+        for found in findings_of(Case(self.model, self._norms)):
             early = RULES[found.code].judges_whole_training and not at_the_end
             if found.severity == "note" or early or found.code in self._fired:
                 continue
@@ -190,19 +184,13 @@ class Watch(keras.callbacks.Callback):
             )
 
 
-def _statistics(norms: tuple[Norm, ...]) -> dict[str, tuple[Vector, Vector]]:
-    return {norm.name: (norm.mean, norm.variance) for norm in norms}
-
-
-def _drift(
-    norm: Norm, old: tuple[Vector, Vector], new: tuple[Vector, Vector]
-) -> tuple[float, float]:
-    """Return how far means and variances went, as root mean squares over channels."""
+def _drift(norm: Norm, mean: Vector, variance: Vector) -> tuple[float, float]:
+    """Return how far means and variances went from these, as root mean squares over channels."""
     epsilon = float(norm.layer.epsilon)
     with np.errstate(all="ignore"):
         # What is not finite or below 0 comes out as NaN, and the rules tell of it.
-        shift = (new[0] - old[0]) / np.sqrt(new[1] + epsilon)
-        ratio = np.log((np.maximum(new[1], 0) + epsilon) / (old[1] + epsilon))
+        shift = (norm.mean - mean) / np.sqrt(norm.variance + epsilon)
+        ratio = np.log((np.maximum(norm.variance, 0) + epsilon) / (variance + epsilon))
         return float(np.sqrt(np.mean(shift**2))), float(np.sqrt(np.mean(ratio**2)))
 
 

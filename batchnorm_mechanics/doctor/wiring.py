@@ -85,13 +85,12 @@ class Container(NamedTuple):
 
 def containers_in(model: Any) -> tuple[Container, ...]:
     """Return the layers that hold layers, each with its calls in all graphs of a model."""
-    calls: dict[int, tuple[Any, dict[int, Any]]] = {}
+    calls: dict[Any, dict[Any, Any]] = {}
     for graph in graphs_in(model):
         for node in nodes_in(graph):
             if isinstance(node.operation, keras.Layer) and direct_layers(node.operation):
-                _, nodes = calls.setdefault(id(node.operation), (node.operation, {}))
-                nodes[id(node)] = (node, graph)
-    return tuple(Container(layer, tuple(nodes.values())) for layer, nodes in calls.values())
+                calls.setdefault(node.operation, {})[node] = graph
+    return tuple(Container(layer, tuple(of_one.items())) for layer, of_one in calls.items())
 
 
 def calls_in(model: Any) -> Mapping[int, int]:

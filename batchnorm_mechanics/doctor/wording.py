@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding, Severity
 
+T = TypeVar("T")
+
 # Of layers or channels that are named; the JSON output holds all.
 _NAMED = 4
+_WHOLE = "the model"
 # Measures whose names say too little.
 _MEASURES = {"gap": "largest gap"}
 # Evidence likewise; {} is the number. What is not here goes by its name.
@@ -79,14 +83,10 @@ def grouped(diagnosis: Diagnosis) -> tuple[Group, ...]:
         [('BN101', 2, 1)]
     """
     by_key = {finding.key: finding for finding in diagnosis.findings}
-    groups: dict[tuple[str, Severity], tuple[list[Finding], list[Finding]]] = {}
     tops = [(finding, _top(finding, by_key)) for finding in diagnosis.findings]
+    groups = {(top.code, top.severity): ([], []) for finding, top in tops if finding is top}
     for finding, top in tops:
-        if finding is top:
-            groups.setdefault((finding.code, finding.severity), ([], []))[0].append(finding)
-    for finding, top in tops:
-        if finding is not top:
-            groups[top.code, top.severity][1].append(finding)
+        groups[top.code, top.severity][finding is not top].append(finding)
     place = {name: number for number, name in enumerate(diagnosis.norms)}
 
     def by_layer(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -143,12 +143,12 @@ def verdict(diagnosis: Diagnosis, groups: Sequence[Group]) -> str:
         return "It has no batch norm layer: there is nothing to examine."
     if not diagnosis.findings:
         return "Nothing is wrong."
-    counts = [
-        _count(sum(finding.severity == severity for finding in diagnosis.findings), severity)
+    severities = [finding.severity for finding in diagnosis.findings]
+    found = ", ".join(
+        _count(severities.count(severity), severity)
         for severity in SEVERITIES
-        if any(finding.severity == severity for finding in diagnosis.findings)
-    ]
-    found = ", ".join(counts)
+        if severity in severities
+    )
     if not diagnosis.is_sick:
         return f"Nothing is wrong; {found}."
     causes = [
@@ -157,9 +157,8 @@ def verdict(diagnosis: Diagnosis, groups: Sequence[Group]) -> str:
         if any(one.severity != "note" for one in (*group.findings, *group.explained))
     ]
     first = f"{causes[0].code} {causes[0].first.name}"
-    if len(causes) == 1:
-        return f"{found}: {first}."
-    return f"{found}: {len(causes)} causes, the first {first}."
+    several = "" if len(causes) == 1 else f"{len(causes)} causes, the first "
+    return f"{found}: {several}{first}."
 
 
 def named(names: Sequence[str]) -> str:
@@ -181,11 +180,23 @@ def findings(keys: Sequence[str]) -> str:
         >>> findings(["BN201 a", "BN201 b", "BN205"])
         'BN201 a, b; BN205 the model'
     """
-    by_code: dict[str, list[str]] = {}
-    for key in keys:
-        code, _, layer = key.partition(" ")
-        by_code.setdefault(code, []).append(layer or "the model")
-    return "; ".join(f"{code} {named(of)}" for code, of in by_code.items())
+    pairs = (
+        (code, layer or "the model") for code, _, layer in (key.partition(" ") for key in keys)
+    )
+    return "; ".join(f"{code} {named(of)}" for code, of in together(pairs))
+
+
+def together(pairs: Iterable[tuple[str, T]]) -> Iterable[tuple[str, list[T]]]:
+    """Return, for each first part in the order of their coming, the second parts.
+
+    Example:
+        >>> list(together([("a", 1), ("b", 2), ("a", 3)]))
+        [('a', [1, 3]), ('b', [2])]
+    """
+    found: dict[str, list[T]] = {}
+    for first, second in pairs:
+        found.setdefault(first, []).append(second)
+    return found.items()
 
 
 def layers(findings: Sequence[Finding]) -> str:
@@ -198,8 +209,8 @@ def layers(findings: Sequence[Finding]) -> str:
     """
     if len(findings) == 1:
         (finding,) = findings
-        return ", ".join(filter(None, [finding.layer or "the model", channels(finding.channels)]))
-    return named([finding.layer or "the model" for finding in findings])
+        return ", ".join(filter(None, [finding.layer or _WHOLE, channels(finding.channels)]))
+    return named([finding.layer or _WHOLE for finding in findings])
 
 
 def channels(numbers: Sequence[int]) -> str:
@@ -268,10 +279,9 @@ def explained(findings: Sequence[Finding]) -> list[str]:
         >>> explained([one])
         ['error BN201 train-inference-gap in bn']
     """
-    by_rule: dict[str, list[Finding]] = {}
-    for finding in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
-        by_rule.setdefault(f"{finding.severity} {finding.code} {finding.name}", []).append(finding)
-    return [f"{rule} in {layers(found)}" for rule, found in by_rule.items()]
+    worst_first = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    by_rule = together((f"{one.severity} {one.code} {one.name}", one) for one in worst_first)
+    return [f"{rule} in {layers(found)}" for rule, found in by_rule]
 
 
 def unseen(diagnosis: Diagnosis) -> list[str]:
@@ -281,10 +291,8 @@ def unseen(diagnosis: Diagnosis) -> list[str]:
         >>> unseen(Diagnosis("net", ("a", "b"), (), unseen={"a": "it is away", "b": "it is away"}))
         ['a, b: it is away']
     """
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in diagnosis.unseen.items():
-        by_reason.setdefault(reason, []).append(name)
-    return [f"{named(names)}: {reason}" for reason, names in by_reason.items()]
+    by_reason = together((reason, name) for name, reason in diagnosis.unseen.items())
+    return [f"{named(names)}: {reason}" for reason, names in by_reason]
 
 
 def _count(many: int, what: str) -> str:

@@ -2,10 +2,8 @@
 
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.diagnose import ordered
-from batchnorm_mechanics.doctor.gaps import gaps_of
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
-from batchnorm_mechanics.doctor.past import past_of
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES, chosen
 
@@ -13,10 +11,8 @@ from batchnorm_mechanics.doctor.rules import RULES, chosen
 def case_of(model, x=None, *, batch_size=32):
     """Return what rules look at; without data where `x` is None."""
     norms = norms_in(model)
-    if x is None:
-        return Case(model, norms, past_of(model, norms))
-    measured = measure(model, norms, Data(x, None, batch_size))
-    return Case(model, norms, past_of(model, norms), measured, gaps_of(norms, measured))
+    measured = None if x is None else measure(model, norms, Data(x, None, batch_size))
+    return Case(model, norms, measured)
 
 
 def found_by(codes, case):

@@ -31,6 +31,12 @@ def test_wrong_statistics_explain_the_gap_of_their_layer(cause):
     }
 
 
+def test_of_several_that_explain_a_gap_the_worst_is_named_and_of_equals_the_first_code():
+    gap = made("BN201", own_gap=2.0)
+    assert roots(gap, made("BN106"), made("BN115"))["BN201 one"] == "BN115 one"
+    assert roots(gap, made("BN110"), made("BN106"))["BN201 one"] == "BN106 one"
+
+
 def test_another_layers_statistics_do_not_explain_a_gap_of_the_layers_own():
     assert roots(made("BN201", "two", own_gap=2.0), made("BN103"))["BN201 two"] is None
 

@@ -11,8 +11,7 @@ import pytest
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import Stored, piece_of, pieces_in
-from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.data_files import load_data
+from batchnorm_mechanics.doctor.data import Data, load_data
 from batchnorm_mechanics.doctor.data_fit import check_data_fits, range_hint
 
 X = np.arange(40, dtype=np.float32).reshape(10, 4)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.measuring import kept, measure
 from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.outputs import Effects
 
 layers = keras.layers
 
@@ -139,3 +140,19 @@ def test_frozen_weights_are_not_copied():
         mean.assign([7.0] * 6)
     # No run moves the one, which may be large; a layer of its own may move the other.
     assert (kernel.numpy().max(), mean.numpy().max()) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    ("relative", "changed", "severity"),
+    [
+        (0.2, 0.04, "note"),
+        (0.3, 0.0, "warning"),
+        (0.6, 0.0, "error"),
+        (0.0, 0.06, "warning"),
+        (0.0, 0.11, "error"),
+        (0.2, None, "note"),
+        (None, None, "warning"),
+    ],
+)
+def test_a_gap_is_as_bad_as_what_it_does_to_the_output(relative, changed, severity):
+    assert Effects(128, 0.0, relative, changed).severity == severity

@@ -1,6 +1,6 @@
 """BN101: a weight of the layer is NaN or infinite."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from batchnorm_mechanics.doctor.rule import (
 )
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm, Vector
+    from batchnorm_mechanics.doctor.norms import Norm
 
 
 def _finite_affine(norm: "Norm") -> Iterator[NewValues]:
@@ -53,14 +53,11 @@ class NonFiniteStatistics(Rule):
     def check(self, case: Case) -> Iterator[Finding]:
         """Look at every weight of one number a channel."""
         for norm in case.norms:
-            where = {
-                name: ~np.isfinite(values)
-                for name, values in norm.by_channel.items()
-                if not np.isfinite(values).all()
-            }
+            bad = {name: ~np.isfinite(values) for name, values in norm.by_channel.items()}
+            where = {name: of_one for name, of_one in bad.items() if of_one.any()}
             if where:
                 counts: dict[str, Any] = {
-                    f"non_finite_{name}": int(bad.sum()) for name, bad in where.items()
+                    f"non_finite_{name}": of_one.sum() for name, of_one in where.items()
                 }
                 yield self.finding(
                     norm.name,
@@ -77,13 +74,7 @@ class NonFiniteStatistics(Rule):
         self, finding: Finding, norm: "Norm", circumstances: Circumstances
     ) -> list[Step] | str:
         """Reset gamma and beta, and estimate the statistics of the channels that are spoilt."""
-        weights = norm.by_channel
-        affine = _spoilt(
-            [values for name, values in weights.items() if name in {"gamma", "beta"}], norm
-        )
-        statistics = _spoilt(
-            [values for name, values in weights.items() if name not in {"gamma", "beta"}], norm
-        )
+        affine, statistics = _spoilt(norm, affine=True), _spoilt(norm, affine=False)
         reset = [Step(RESET, norm.name, affine, (finding.key,))] if affine else []
         if not statistics:
             return reset
@@ -91,9 +82,9 @@ class NonFiniteStatistics(Rule):
         return reset or estimated if isinstance(estimated, str) else [*reset, *estimated]
 
 
-def _spoilt(weights: Sequence["Vector"], norm: "Norm") -> Channels:
-    """Return the channels in which any of these weights is not finite."""
-    bad = np.zeros(norm.channels, bool)
-    for values in weights:
-        bad |= ~np.isfinite(values)
+def _spoilt(norm: "Norm", *, affine: bool) -> Channels:
+    """Return the channels in which gamma or beta, or else any other weight, is not finite."""
+    weights = norm.by_channel.items()
+    chosen = [values for name, values in weights if (name in {"gamma", "beta"}) is affine]
+    bad = ~np.isfinite(chosen).all(0) if chosen else np.zeros(norm.channels)
     return tuple(np.flatnonzero(bad).tolist())

@@ -1,11 +1,11 @@
 """BN103: mean and variance are exactly what they began with."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
+from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.rule import Case, Rule
 
 if TYPE_CHECKING:
@@ -38,53 +38,53 @@ class StatisticsNeverUpdated(Rule):
             return
         for norm in case.norms:
             if norm.variance_is_at_start and np.isfinite(norm.mean).all():
-                yield self._of(norm, case.past)
+                severity, cause, remedy = _judged(norm, case.past)
+                moved = {} if norm.mean_is_at_start else {"largest_mean": np.abs(norm.mean).max()}
+                yield self.finding(
+                    norm.name,
+                    severity=severity,
+                    channels=range(norm.channels),
+                    cause=cause,
+                    remedy=remedy,
+                    **moved,
+                    moving_mean=norm.mean[0],
+                    moving_variance=norm.variance[0],
+                    optimizer_steps=case.past.steps,
+                )
 
-    def _of(self, norm: "Norm", past: "Past") -> Finding:
-        about: dict[str, Any] = {
-            "channels": range(norm.channels),
-            "moving_mean": norm.mean[0],
-            "moving_variance": norm.variance[0],
-            "optimizer_steps": past.steps,
-        }
-        if not norm.mean_is_at_start:
-            return self.finding(
-                norm.name,
-                severity="warning",
-                cause="The moving variance is exactly what it began with and the moving mean is "
-                "not: no batch had two samples to take a variance of, or only the mean was loaded.",
-                remedy="Re-estimate the statistics on data with `bnm repair`.",
-                largest_mean=np.abs(norm.mean).max(),
-                **about,
-            )
-        frozen = not norm.layer.trainable
-        has_affine = norm.gamma is not None or norm.beta is not None
-        if norm.affine_has_moved or (not frozen and (past.steps > 0 or not has_affine)):
-            return self.finding(
-                norm.name,
-                cause="The weights were trained, but mean and variance are exactly what they began "
-                "with: a training loop of one's own called the model without `training=True`, or "
-                "a port left the statistics out.",
-                remedy="Left out, they are re-estimated by `bnm repair`. Trained without them, the "
-                "weights fit them as they are: train again with `model(x, training=True)`. With "
-                "labels, `bnm repair` tells which: what makes the model worse it takes back.",
-                **about,
-            )
-        if frozen:
-            return self.finding(
-                norm.name,
-                severity="warning",
-                cause="The layer was frozen before it ever saw a batch, so it normalizes by mean 0 "
-                "and variance 1, which is not at all.",
-                remedy="Unfreeze the layer and train, or re-estimate its statistics with "
-                "`bnm.recalibrate(..., include_frozen=True)`; train on after that.",
-                **about,
-            )
-        return self.finding(
-            norm.name,
-            severity="note",
-            cause="Other layers of the model are trained and this one is not yet: its statistics, "
-            "gamma and beta are what they began with.",
-            remedy="Train the model before using it for inference.",
-            **about,
+
+def _judged(norm: "Norm", past: "Past") -> tuple[Severity, str, str]:
+    """Return how bad it is that a variance is at its start, why it is so, and what to do."""
+    if not norm.mean_is_at_start:
+        return (
+            "warning",
+            "The moving variance is exactly what it began with and the moving mean is not: no "
+            "batch had two samples to take a variance of, or only the mean was loaded.",
+            "Re-estimate the statistics on data with `bnm repair`.",
         )
+    frozen = not norm.layer.trainable
+    has_affine = norm.gamma is not None or norm.beta is not None
+    if norm.affine_has_moved or (not frozen and (past.steps > 0 or not has_affine)):
+        return (
+            "error",
+            "The weights were trained, but mean and variance are exactly what they began with: a "
+            "training loop of one's own called the model without `training=True`, or a port left "
+            "the statistics out.",
+            "Left out, they are re-estimated by `bnm repair`. Trained without them, the weights "
+            "fit them as they are: train again with `model(x, training=True)`. With labels, `bnm "
+            "repair` tells which: what makes the model worse it takes back.",
+        )
+    if frozen:
+        return (
+            "warning",
+            "The layer was frozen before it ever saw a batch, so it normalizes by mean 0 and "
+            "variance 1, which is not at all.",
+            "Unfreeze the layer and train, or re-estimate its statistics with "
+            "`bnm.recalibrate(..., include_frozen=True)`; train on after that.",
+        )
+    return (
+        "note",
+        "Other layers of the model are trained and this one is not yet: its statistics, gamma and "
+        "beta are what they began with.",
+        "Train the model before using it for inference.",
+    )

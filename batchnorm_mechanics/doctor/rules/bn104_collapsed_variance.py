@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -60,31 +60,31 @@ class CollapsedVariance(Rule):
         small = usable & (variance <= epsilon)
         if not small.any():
             return
-        evidence: dict[str, Any] = {
-            "lowest_variance": variance[small].min(),
-            "largest_variance": variance[small].max(),
-            "epsilon": epsilon,
-            "largest_gain": norm.gain[small].max(),
-        }
-        if norm.channels > 1 and (usable & (variance <= epsilon * _DROWNED)).all():
-            yield self.finding(
-                norm.name,
-                channels=small,
-                cause="Beside epsilon all variances are next to nothing, so that epsilon and not "
-                "the data sets the scale: the batches were of one sample, or the input is tiny.",
-                remedy=f"{_REMEDY} If the input is tiny, scale it or lower epsilon.",
-                **evidence,
+        cause = (
+            "The input of these channels hardly ever varied in training, as behind a dead ReLU; "
+            "should it vary in inference, it is amplified by the gain given here."
+        )
+        remedy = (
+            "Nothing, if such channels are meant; else prune them, or re-estimate the statistics "
+            "with `bnm repair`."
+        )
+        are_all = norm.channels > 1 and (usable & (variance <= epsilon * _DROWNED)).all()
+        if are_all:
+            cause = (
+                "Beside epsilon all variances are next to nothing, so that epsilon and not the "
+                "data sets the scale: the batches were of one sample, or the input is tiny."
             )
-            return
+            remedy = f"{_REMEDY} If the input is tiny, scale it or lower epsilon."
         yield self.finding(
             norm.name,
             channels=small,
-            severity="note",
-            cause="The input of these channels hardly ever varied in training, as behind a dead "
-            "ReLU; should it vary in inference, it is amplified by the gain given here.",
-            remedy="Nothing, if such channels are meant; else prune them, or re-estimate the "
-            "statistics with `bnm repair`.",
-            **evidence,
+            severity="warning" if are_all else "note",
+            cause=cause,
+            remedy=remedy,
+            lowest_variance=variance[small].min(),
+            largest_variance=variance[small].max(),
+            epsilon=epsilon,
+            largest_gain=norm.gain[small].max(),
         )
 
 

@@ -1,6 +1,6 @@
 """BN107: the graph calls the layer, or a model that holds it, with a training flag of its own."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from batchnorm_mechanics._keras import layers_in, nodes_in
@@ -73,16 +73,11 @@ class BakedTrainingFlag(Rule):
                 continue
             calls = [(norm.layer, call.node, call.graph) for call in norm.calls]
             calls += [(one.layer, *call) for one in case.around(norm) for call in one.calls]
-            found = self._told_to_train(norm, calls) or self._told_to_infer(norm, calls)
-            if found is not None:
-                yield found
-
-    def _told_to_train(
-        self, norm: "Norm", calls: Collection[tuple[Any, Any, Any]]
-    ) -> Finding | None:
-        for layer, node, graph in calls:
-            if _flag(node) is True:
-                return self.finding(
+            train = [call for call in calls if _flag(call[1]) is True]
+            infer = [layer for layer, node, _ in calls if _is_told_to_infer(layer, node, norm)]
+            if train:
+                layer, node, graph = train[0]
+                yield self.finding(
                     norm.name,
                     cause="The graph calls it with `training=True`: `fit` and `predict` of Keras 3 "
                     "override that, but `model(x)` obeys, normalizes by the batch, moves the "
@@ -92,27 +87,23 @@ class BakedTrainingFlag(Rule):
                     flag_on=layer.name,
                     norms_that_inherit_it=_inheriting(node, graph),
                 )
-        return None
-
-    def _told_to_infer(
-        self, norm: "Norm", calls: Collection[tuple[Any, Any, Any]]
-    ) -> Finding | None:
-        from batchnorm_mechanics.doctor.norms import graphs_in
-
-        for layer, node, _ in calls:
-            # Keras writes the default of a subclassed layer's `training=False` into the graph, too.
-            meant = layer is norm.layer or bool(graphs_in(layer))
-            if meant and _flag(node) is False:
-                return self.finding(
+            elif infer:
+                yield self.finding(
                     norm.name,
                     severity="note",
                     cause="The graph calls it with `training=False`, which `fit` of Keras 3 "
                     "overrides: the layer normalizes by the batch, and its statistics move.",
                     remedy="To keep the layer still, set `trainable = False` on it and compile.",
                     training="False",
-                    flag_on=layer.name,
+                    flag_on=infer[0].name,
                 )
-        return None
+
+
+def _is_told_to_infer(layer: Any, node: Any, norm: "Norm") -> bool:
+    from batchnorm_mechanics.doctor.norms import graphs_in
+
+    # Keras writes the default of a subclassed layer's `training=False` into the graph, too.
+    return _flag(node) is False and (layer is norm.layer or bool(graphs_in(layer)))
 
 
 def _inheriting(node: Any, graph: Any) -> int:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchnorm_mechanics._keras import nodes_in
 from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.rule import Action, Case, NewValues, Rule, Stage
 
@@ -89,12 +88,7 @@ def _is_linear(layer: Any) -> bool:
 
 def _feeds_only(call: "Call") -> bool:
     """Whether nothing but this call uses the tensor that it takes."""
-    (tensor, *_) = call.node.input_tensors
-    if any(output is tensor for output in call.graph.outputs):
-        return False
-    users = [
-        node
-        for node in nodes_in(call.graph)
-        if any(taken is tensor for taken in node.input_tensors)
-    ]
-    return len(users) == 1
+    from batchnorm_mechanics.doctor.wiring import Wiring
+
+    users = Wiring(call.graph).users(call.node.input_tensors[0])
+    return not users.is_output and len(users.nodes) == 1

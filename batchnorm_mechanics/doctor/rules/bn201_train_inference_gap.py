@@ -1,7 +1,6 @@
 """BN201: the moving statistics are not those of the data."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,32 +8,24 @@ from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import FLOOR
 from batchnorm_mechanics.doctor.rule import Case, Known, Rule
 
-
-@dataclass(frozen=True)
-class Way:
-    """How a layer came to a gap, and what to do about it."""
-
-    cause: str
-    remedy: str
-
-
-_FROZEN = Way(
+# How a layer came to a gap, and what to do about it.
+_FROZEN = (
     "The layer is frozen, so that training normalizes by the same statistics, but they are not "
     "those of these data.",
     "Nothing needs doing unless the layer is to be trained again.",
 )
-_INHERITED = Way(
+_INHERITED = (
     "What the layers before this one pass on is not what it was trained on; its own statistics fit "
     "an input that is right.",
     "Repair the layer named as the root first.",
 )
-_MOVED_ON = Way(
+_MOVED_ON = (
     "The statistics are those that the layer gets when the layers before it normalize by the "
     "batch; what they pass on in inference is another thing, though each of them fits.",
     "Re-estimate layer by layer: bnm.recalibrate(model, data, sequential=True) or "
     "`bnm repair --sequential`, with more data.",
 )
-_OFF = Way(
+_OFF = (
     "The moving statistics, which inference uses, are not those of what the layer gets from these "
     "data, which training uses.",
     "Re-estimate the statistics: bnm.recalibrate(model, data) or `bnm repair`.",
@@ -62,18 +53,18 @@ class TrainInferenceGap(Rule):
             effects = case.measured.effects
             worst = int(np.nanargmax(np.where(gap.moved, gap.channels, -1.0)))
             fits = gap.own is not None and gap.own < FLOOR
-            way = _OFF
+            cause, remedy = _OFF
             if measured.frozen:
-                way = _FROZEN
+                cause, remedy = _FROZEN
             elif fits:
-                way = _MOVED_ON if is_first else _INHERITED
+                cause, remedy = _MOVED_ON if is_first else _INHERITED
             is_first = False
             yield self.finding(
                 norm.name,
                 channels=gap.moved,
                 severity="note" if measured.frozen else effects.severity,
-                cause=way.cause,
-                remedy=way.remedy,
+                cause=cause,
+                remedy=remedy,
                 gap=gap.layer,
                 **({} if gap.own is None else {"own_gap": gap.own}),
                 worst_channel=worst,

@@ -50,12 +50,12 @@ class NonFiniteActivations(Rule):
             )
             return
         for norm, found, _ in heard:
-            if found.largest > _NEAR_OVERFLOW:
+            if found.pool.largest > _NEAR_OVERFLOW:
                 yield self.finding(
                     norm.name,
                     severity="warning",
                     cause="The input is within a factor of two of the largest number of float16.",
                     remedy="Keep the layer before this one in float32 or bfloat16, or scale it "
                     "down.",
-                    largest=found.largest,
+                    largest=found.pool.largest,
                 )

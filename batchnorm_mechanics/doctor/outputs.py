@@ -1,18 +1,19 @@
-"""What batch statistics, and the other samples of a batch, do to a model's output for a few."""
+"""What a model puts out: how good it is, and what the batch and its statistics do to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import layers_in
+from batchnorm_mechanics._keras import compiled_loss, layers_in
+from batchnorm_mechanics.doctor.calls import Heard, listening
 from batchnorm_mechanics.doctor.findings import Severity
-from batchnorm_mechanics.doctor.hooks import Heard, listening
 from batchnorm_mechanics.doctor.norms import Norm
 
 Run = Callable[[Any], Any]
@@ -29,6 +30,8 @@ MOST_ROWS = 128
 _MOST_BYTES = 2**28
 # Of the output: differences of a quarter of its spread, or another choice for 1 sample in 20.
 _RELATIVE, _CHANGED = 0.25, 0.05
+# Of a loss that does not take labels: those of their shape, and those of their type.
+_FAILURES = (ValueError, TypeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class Sample:
@@ -153,7 +156,9 @@ def effects_on(
         train: the model with batch norm alone in training mode.
     """
     rounding = _rounding(model)
-    fixed = _fixed_size(model)
+    # The size of a batch where the model's inputs state one.
+    sizes = {part.shape[0] for part in getattr(model, "inputs", None) or ()} - {None}
+    fixed = max(sizes, default=None)
     rows = sample.rows - sample.rows % (fixed or 1)
     if rows < 2:
         return Effects(sample.rows, rounding)
@@ -179,12 +184,6 @@ def effects_on(
     return Effects(sample.rows, rounding, relative, changed, alone, if_called, names)
 
 
-def _fixed_size(model: Any) -> int | None:
-    """Return the size of a batch where the model's inputs state one."""
-    sizes = {part.shape[0] for part in getattr(model, "inputs", None) or ()} - {None}
-    return max(sizes, default=None)
-
-
 def _repeats(
     sample: Sample, predict: Run, inference: Heads, rows: NDArray[np.int_], rounding: float
 ) -> bool:
@@ -192,14 +191,10 @@ def _repeats(
     first = [head[rows] for head in inference]
     again = _heads(predict(sample.take(rows)))
     # NaN is what comes again, too.
-    if all(map(_same, again, first)):
+    if all(np.array_equal(*pair, equal_nan=True) for pair in zip(again, first, strict=True)):
         return True
     # Of noise that is just there, a lone sample may by chance get more than all on average.
     return _relative(again, first, inference) <= rounding / 4
-
-
-def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    return np.array_equal(one, other, equal_nan=True)
 
 
 def _gap(
@@ -218,8 +213,8 @@ def _gap(
     once, again = (_run(sample, train, rng.permutation(rows), size) for _ in range(2))
     gap, noise = _relative(once, inference, inference), _relative(again, once, inference)
     relative = float(np.sqrt(max(0.0, gap**2 - noise**2 / 2))) if np.isfinite(gap) else gap
-    if not _is_choice(inference):
-        return relative, None
+    if len(inference) != 1 or inference[0].ndim != 2 or inference[0].shape[1] < 2:
+        return relative, None  # no choice between classes
     chosen = [head.argmax(-1) for head in (inference[0], once[0], again[0])]
     changed = float((chosen[0] != chosen[1]).mean() - (chosen[1] != chosen[2]).mean())
     return relative, max(0.0, changed)
@@ -272,27 +267,128 @@ def _heads(outputs: Any) -> Heads:
 def _relative(one: Heads, other: Heads, reference: Heads) -> float:
     """Return the largest RMS difference of a head, over its RMS deviation among samples."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return max(
-            (
-                _over(_rms(a - b), _rms(c - c.mean(0)))
-                for a, b, c in zip(one, other, reference, strict=True)
-            ),
-            default=0.0,
-        )
+        heads = zip(one, other, reference, strict=True)
+        return max((_over(a - b, c - c.mean(0)) for a, b, c in heads), default=0.0)
 
 
-def _rms(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
-
-
-def _over(difference: float, scale: float) -> float:
-    """Return a ratio; infinite where something that does not vary differs, or is not finite."""
-    if not np.isfinite(difference) or not np.isfinite(scale):
+def _over(difference: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
+    """Return a ratio of RMS; infinite where what does not vary differs, or is not finite."""
+    of, by = (
+        float(np.sqrt(np.mean(part**2))) if part.size else 0.0 for part in (difference, scale)
+    )
+    if not (np.isfinite(of) and np.isfinite(by)):
         return float("inf")
-    if difference == 0:
+    if of == 0:
         return 0.0
-    return difference / scale if scale else float("inf")
+    return of / by if by else float("inf")
 
 
-def _is_choice(heads: Heads) -> bool:
-    return len(heads) == 1 and heads[0].ndim == 2 and heads[0].shape[1] > 1
+class Scores:
+    """Takes outputs and labels in and says the loss and the accuracy in the end.
+
+    The loss is the one that the model was compiled with, without regularization. Weights of samples
+    are not used: each counts for one.
+
+    The accuracy is that of single predictions, as many as there are samples or, for instance,
+    pixels. It needs one output, of shape (..., classes), and labels that are class numbers of shape
+    (...) or (..., 1), or one-hot of the output's shape. With one class, the labels are 0 and 1, and
+    so is the range of the output, unless the compiled loss says that it is of logits.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+        >>> scores = Scores(model)
+        >>> scores.add(np.array([0, 1, 1]), np.array([[0.2], [0.9], [0.4]]))
+        >>> round(scores.results()["accuracy"], 3)
+        0.667
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Score `model`, with the loss that it was compiled with, if it was."""
+        self._loss_of = compiled_loss(model) if model.compiled else None
+        loss = getattr(model, "loss", None)
+        self._loss_name = str(getattr(loss, "name", loss))
+        self._has_logits = bool(getattr(loss, "from_logits", False))
+        self._rows = self._right = 0
+        self._judged = self._predictions = 0
+        self._loss = 0.0
+
+    def add(self, labels: Any, outputs: Any) -> None:
+        """Take a batch in; one without labels says nothing.
+
+        Raises:
+            InputError: the model's loss does not take the labels.
+        """
+        if labels is None:
+            return
+        heads = tf.nest.flatten(outputs)
+        rows = len(heads[0])
+        self._rows += rows
+        if len(heads) == len(tf.nest.flatten(labels)) == 1:
+            values = np.asarray(heads[0])
+            classes = _classes(np.asarray(tf.nest.flatten(labels)[0]), values, self._has_logits)
+            if classes is not None:
+                self._judged += rows
+                self._predictions += classes.size
+                self._right += int((_chosen(values, self._has_logits) == classes).sum())
+                labels = self._as_the_loss_wants(labels, classes, values.shape[-1])
+        if self._loss_of is not None:
+            self._loss += rows * self._checked_loss(labels, outputs)
+
+    def _as_the_loss_wants(self, labels: Any, classes: Any, count: int) -> Any:
+        """Return class numbers or one-hot rows, whichever the model's loss takes."""
+        if count > 1 and self._loss_name.startswith("sparse_categorical"):
+            return classes
+        if count > 1 and self._loss_name.startswith("categorical"):
+            return keras.utils.to_categorical(classes, count)
+        return labels
+
+    def _checked_loss(self, labels: Any, outputs: Any) -> float:
+        loss: Any = self._loss_of
+        try:
+            return float(loss(tf.nest.map_structure(tf.convert_to_tensor, labels), outputs))
+        except _FAILURES as error:
+            shapes = [np.shape(part) for part in tf.nest.flatten(labels)]
+            said = " ".join(str(error).split())[:300]
+            raise InputError(
+                "diagnose: `labels` must be what the model's loss takes. Received: labels of shape "
+                f"{shapes}, on which it fails: {said} Pass what `model.evaluate` takes."
+            ) from error
+
+    def results(self) -> dict[str, float]:
+        """Return "loss" and "accuracy", those that could be known."""
+        found = {}
+        if self._rows and self._loss_of is not None:
+            found["loss"] = self._loss / self._rows
+        if self._judged and self._judged == self._rows:
+            found["accuracy"] = self._right / self._predictions
+        return found
+
+
+def _classes(labels: Any, values: Any, has_logits: bool) -> Any:
+    """Return the classes that labels name, integers of the output's shape without its last axis.
+
+    Returns:
+        None if they name none: numbers that are no classes.
+    """
+    if values.ndim < 2 or labels.dtype.kind not in "biuf" or not labels.size:
+        return None
+    shape, count = values.shape[:-1], values.shape[-1]
+    # Of a regression, labels may be 0 and 1 by chance; its outputs hardly are between them.
+    if count == 1 and not (has_logits or ((values >= 0) & (values <= 1)).all()):
+        return None
+    if count > 1 and labels.shape == values.shape:
+        one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(-1) == 1).all()
+        return labels.argmax(-1) if one_hot else None
+    if labels.shape not in {shape, (*shape, 1)}:
+        return None
+    numbers = labels.reshape(shape)
+    if (numbers != np.floor(numbers)).any() or numbers.min() < 0 or numbers.max() >= max(count, 2):
+        return None
+    return numbers.astype(int)
+
+
+def _chosen(values: Any, has_logits: bool) -> Any:
+    """Return the classes that an output names, of its shape but for the last axis."""
+    if values.shape[-1] > 1:
+        return values.argmax(-1)
+    return (values[..., 0] > (0.0 if has_logits else 0.5)).astype(int)

@@ -1,0 +1,387 @@
+"""Run a model as `predict` does, note what each call of a batch norm layer gets, and answer it."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from batchnorm_mechanics import core
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._keras import takes_training
+from batchnorm_mechanics.core.moments import moments as batch_moments
+from batchnorm_mechanics.doctor.data import Data
+from batchnorm_mechanics.doctor.fitting import Fitting, missing_kernel
+from batchnorm_mechanics.doctor.norms import Norm
+from batchnorm_mechanics.layers.intercept import intercepted
+
+# core divides by sqrt(variance + epsilon) and refuses an epsilon of 0, which Keras takes.
+_LEAST_EPSILON = 1e-30
+_IN_A_LOOP = "it runs in a loop inside the graph, as in TimeDistributed or RNN"
+_NOT_CALLED = "the model does not call it"
+# Of |mean| to standard deviation: beyond it the fused kernel errs in the mean by more than 1e-4 of
+# a deviation, and in the end by whole ones.
+_LARGEST_RATIO = 30.0
+
+
+class Heard(NamedTuple):
+    """What a layer was called with.
+
+    Attributes:
+        inputs: of the call, floating.
+        mask: the one in force, or None.
+        training: whether the layer was told to train, and is not frozen.
+    """
+
+    inputs: tf.Tensor
+    mask: Any
+    training: bool
+
+
+class Said(NamedTuple):
+    """What one call of a layer says of its input: tensors in the graph, float64 numbers outside.
+
+    Attributes:
+        count: samples behind each statistic; 0 where a mask lets nothing count.
+        mean: of the batch, of shape (channels,).
+        variance: likewise, biased.
+        non_finite: how many values are NaN or infinite, likewise; 0 unless they are counted.
+        largest: of |input|, for a float16 input, which can overflow; else 0.
+    """
+
+    count: Any
+    mean: Any
+    variance: Any
+    non_finite: Any
+    largest: Any
+
+
+class Ran(NamedTuple):
+    """What a model gave for a batch.
+
+    Attributes:
+        outputs: of the model; None where they are not wanted.
+        bad_outputs: how many values of them are NaN or infinite.
+        calls: of the layers that are listened to, each with its name.
+    """
+
+    outputs: Any
+    bad_outputs: int
+    calls: list[tuple[str, Said]]
+
+
+@contextmanager
+def listening(
+    norms: tuple[Norm, ...], answer: Callable[[Norm, Heard], Any | None]
+) -> Iterator[None]:
+    """Have `answer` called in place of each layer, until the block ends.
+
+    No statistic is ever updated: a layer that is told to train normalizes by the batch and no more.
+
+    Args:
+        norms: layers with weights.
+        answer: takes the layer and the call; returns the layer's output, or None for what the
+            layer computes by itself.
+
+    Example:
+        >>> import keras
+        >>> from batchnorm_mechanics.doctor.norms import norms_in
+        >>> norm = keras.layers.BatchNormalization(name="bn")
+        >>> model = keras.Sequential([keras.layers.Input((2,)), norm])
+        >>> with listening(norms_in(model), lambda norm, heard: print(norm.name, heard.training)):
+        ...     _ = model(tf.zeros((1, 2)), training=True)
+        bn True
+    """
+    with ExitStack() as stack:
+        for norm in norms:
+            stack.enter_context(intercepted(norm.layer, _answering(norm, answer)))
+        yield
+
+
+def _answering(norm: Norm, answer: Callable[[Norm, Heard], Any | None]) -> Callable[..., Any]:
+    def answering(call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        tensor = tf.convert_to_tensor(inputs)
+        if not tensor.dtype.is_floating:
+            tensor = tf.cast(tensor, tf.float32)
+        # Keras hands both over by name, whether the model's code did or not.
+        heard = Heard(
+            tensor,
+            kwargs.get("mask"),
+            bool(kwargs.get("training")) and bool(norm.layer.trainable),
+        )
+        output = answer(norm, heard)
+        if output is not None:
+            return output
+        if heard.training:
+            return _by_batch(norm, heard, exactly=True)[0]
+        return call(inputs, *args, **kwargs)
+
+    return answering
+
+
+class Runner:
+    """A model in inference, of which some batch norm layers normalize by the batch.
+
+    Nothing of the model changes. Moments are those of the batch, by the fastest kernel for them; a
+    layer with |mean| beyond 30 standard deviations is run again, and from then on, by an exact one.
+
+    Args:
+        model: any Keras model with weights.
+        norms: all its batch norm layers.
+        heard: names of those whose calls are noted; by default all.
+        by_batch: names of those, among them, that normalize by the batch; nothing is dropped out
+            and no other layer trains.
+        outputs: whether the model's outputs are wanted. If not, what comes after the last of the
+            layers is not computed.
+        count: whether values that are not finite are counted, which costs a pass over memory.
+        eagerly: run operation by operation: for a few batches, tracing takes longer.
+
+    Attributes:
+        in_loops: names of layers that run inside a loop of the graph, as in a recurrent cell; what
+            they get cannot be read from outside.
+        told_to_train: names of layers that normalize by the batch since the model's own code says
+            so.
+        dtypes: of the layers' inputs, by name, in the order of first calls.
+
+    Example:
+        >>> import keras
+        >>> from batchnorm_mechanics.doctor.norms import norms_in
+        >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.BatchNormalization()])
+        >>> run = Runner(model, norms_in(model))
+        >>> ((_, said),) = run(np.array([[1.0], [3.0]], "float32")).calls
+        >>> said.count, said.mean.item(), said.variance.item()
+        (2.0, 2.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        norms: tuple[Norm, ...],
+        *,
+        heard: Collection[str] | None = None,
+        by_batch: Collection[str] = (),
+        outputs: bool = True,
+        count: bool = False,
+        eagerly: bool = False,
+    ) -> None:
+        self._model, self._norms = model, norms
+        self._epsilons = {norm.name: float(norm.layer.epsilon) for norm in norms}
+        self._heard = frozenset(self._epsilons if heard is None else heard)
+        self._by_batch = frozenset(by_batch)
+        self._outputs, self._count = outputs, count
+        self._eagerly = eagerly or bool(getattr(model, "run_eagerly", False))
+        # Names of layers whose moments are by the one kernel, and of those that must not be.
+        self._fused: set[str] = set()
+        self._exact: set[str] = set()
+        self._compiled: Any = None
+        self.in_loops: set[str] = set()
+        self.told_to_train: set[str] = set()
+        self.dtypes: dict[str, str] = {}
+
+    def __call__(self, inputs: Any) -> Ran:
+        """Run the model on a batch of inputs, tensors or arrays."""
+        if self._compiled is None:
+            self._compiled = self._step if self._eagerly else _compiled(self._step, inputs)
+        outputs, bad, by_name = self._compiled(inputs)
+        calls = [(name, _on_host(said)) for name, of_one in by_name.items() for said in of_one]
+        far = {name for name, said in calls if name in self._fused and self._is_far(name, said)}
+        if not far:
+            return Ran(outputs, int(bad), calls)
+        self._exact |= far
+        self._fused -= far
+        self._compiled = None
+        return self(inputs)
+
+    def over(self, data: Iterable[Any], fitting: Fitting) -> Iterator[tuple[Any, Any, Ran]]:
+        """Yield inputs, labels and what came of each batch of data, as long as all fit.
+
+        Raises:
+            InputError: the data do not fit the model, are empty, or some are not finite.
+        """
+        for given, labels in data:
+            inputs = fitting.checked(given)
+            if not fitting.bad:
+                with fitting.explained(inputs):
+                    ran = self(inputs)
+                yield inputs, labels, ran
+        fitting.finish()
+
+    def reason_unheard(self, name: str) -> str:
+        """Return why nothing is known of a layer that was not heard."""
+        return _IN_A_LOOP if name in self.in_loops else _NOT_CALLED
+
+    def _is_far(self, name: str, said: Said) -> bool:
+        scale = said.variance + self._epsilons[name]
+        with np.errstate(invalid="ignore", over="ignore"):
+            return bool((said.mean**2 > _LARGEST_RATIO**2 * scale).any())
+
+    def _step(self, inputs: Any) -> tuple[Any, tf.Tensor, dict[str, list[Said]]]:
+        """Return outputs, how many of their values are bad, and by name what the layers say."""
+        here = tf.compat.v1.get_default_graph()
+        by_name: dict[str, list[Said]] = {}
+
+        def answer(norm: Norm, heard: Heard) -> tf.Tensor | None:
+            if heard.training:
+                self.told_to_train.add(norm.name)
+            if norm.name not in self._heard:
+                return None
+            if _is_in_a_loop(here):
+                self.in_loops.add(norm.name)
+                return None
+            self.dtypes.setdefault(norm.name, heard.inputs.dtype.name)
+            outputs, said = self._answer(norm, heard)
+            by_name.setdefault(norm.name, []).append(said)
+            return outputs
+
+        with listening(self._norms, answer):
+            outputs = _predicted(self._model, inputs)
+        if not self._outputs:
+            return None, tf.constant(0, tf.int64), by_name
+        return outputs, _non_finite(outputs), by_name
+
+    def _answer(self, norm: Norm, heard: Heard) -> tuple[tf.Tensor | None, Said]:
+        x, exactly = heard.inputs, norm.name in self._exact
+        if not exactly and _fits_fused(norm, heard):
+            self._fused.add(norm.name)
+        if norm.name in self._by_batch:
+            outputs, moments = _by_batch(norm, heard, exactly=exactly)
+        else:
+            outputs, moments = None, _moments_of(norm, heard, exactly=exactly)
+        non_finite = largest = tf.constant(0.0)
+        if self._count:
+            non_finite = tf.math.count_nonzero(~tf.math.is_finite(x), _axes_of(norm, x))
+        if x.dtype == tf.float16:
+            largest = tf.reduce_max(tf.abs(x))
+        return outputs, Said(moments.count, moments.mean, moments.variance, non_finite, largest)
+
+
+def _on_host(said: Said) -> Said:
+    count, mean, variance, non_finite, largest = (np.asarray(part, np.float64) for part in said)
+    # In a mask, as many count in each channel.
+    return Said(float(np.max(count)), mean, variance, non_finite, float(largest))
+
+
+def _axes_of(norm: Norm, x: tf.Tensor) -> list[int]:
+    """Return the axes of an input that a layer reduces over."""
+    rank = x.shape.rank
+    return [axis for axis in range(rank) if axis != norm.layer.axis % rank]
+
+
+def _by_batch(norm: Norm, heard: Heard, *, exactly: bool) -> tuple[tf.Tensor, core.Moments]:
+    """Return what a layer gives when it normalizes by the batch, and the batch's moments.
+
+    Args:
+        norm: the layer.
+        heard: the call.
+        exactly: right for any mean; otherwise for |mean| up to some 30 standard deviations. What
+            exactness and gradients take is longer to trace than many a data set is to run.
+    """
+    layer, x = norm.layer, heard.inputs
+    settings = {"axes": _axes_of(norm, x), "epsilon": max(layer.epsilon, _LEAST_EPSILON)}
+    if exactly:
+        outputs, moments = core.normalize_batch(
+            x, layer.gamma, layer.beta, mask=heard.mask, **settings
+        )
+    elif _fits_fused(norm, heard):
+        outputs, moments = _fused(norm, x, layer.gamma, layer.beta, settings["epsilon"])
+    else:
+        outputs, cache = core.forward(x, layer.gamma, layer.beta, mask=heard.mask, **settings)
+        moments = core.Moments(cache.mean, cache.variance, cache.count)
+    return tf.cast(outputs, layer.compute_dtype), moments
+
+
+def _moments_of(norm: Norm, heard: Heard, *, exactly: bool) -> core.Moments:
+    """Return the moments of what a layer was called with; `exactly` as in `_by_batch`."""
+    if not exactly and _fits_fused(norm, heard):
+        return _fused(norm, heard.inputs, None, None, 1e-3)[1]
+    return batch_moments(heard.inputs, _axes_of(norm, heard.inputs), mask=heard.mask)
+
+
+def _fits_fused(norm: Norm, heard: Heard) -> bool:
+    x, axes, masked = heard.inputs, _axes_of(norm, heard.inputs), heard.mask is not None
+    return core.choose_kernel(x.shape.as_list(), x.dtype, axes, masked=masked) == "fused"
+
+
+def _fused(
+    norm: Norm, x: tf.Tensor, gamma: Any, beta: Any, epsilon: float
+) -> tuple[tf.Tensor, core.Moments]:
+    """Normalize by one kernel, with as few operations around it as can be.
+
+    Its mean is right only where that is not many standard deviations.
+    """
+    channels = norm.channels
+    outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, channels]),
+        scale=tf.ones(channels) if gamma is None else tf.cast(gamma, tf.float32),
+        offset=tf.zeros(channels) if beta is None else tf.cast(beta, tf.float32),
+        mean=[],
+        variance=[],
+        epsilon=epsilon,
+    )
+    if x.shape.rank != 4:
+        outputs = tf.ensure_shape(tf.reshape(outputs, tf.shape(x)), x.shape)
+    count = tf.cast(tf.size(x) // channels, tf.float64)
+    # In float64, as all that is merged. One sample has variance 0, by this kernel too.
+    biased = tf.cast(unbiased, tf.float64) * ((count - 1) / count)
+    return outputs, core.Moments(mean, biased, count)
+
+
+def build(model: Any, data: Data | None, *, caller: str) -> None:
+    """Give a model that was never called its weights, by one call on the first sample.
+
+    Raises:
+        InputError: there are no data to call it on, or this machine cannot run it.
+    """
+    # A model of one's own may be built and have its layers' weights yet to come.
+    if model.built and model.variables:
+        return
+    for inputs, _ in data or ():
+        try:
+            _predicted(model, tf.nest.map_structure(lambda part: part[:1], inputs))
+        except tf.errors.OpError as error:
+            if (missing := missing_kernel(error, caller)) is not None:
+                raise missing from error
+            raise
+        return
+    if not model.built:
+        raise InputError(
+            f"{caller}: `model` must have weights. Received: model={model.name!r}, which is not "
+            "built. Call it on data once, or pass `data`."
+        )
+
+
+def _predicted(model: Any, inputs: Any) -> Any:
+    """Call a model as `predict` does."""
+    return model(inputs, training=False) if takes_training(model) else model(inputs)
+
+
+def _compiled(step: Any, inputs: Any) -> Any:
+    """Return a function traced for batches of any size: the last, smaller one needs no trace."""
+    compiled = tf.function(step, reduce_retracing=True, autograph=False)
+    compiled.get_concrete_function(tf.nest.map_structure(_of_any_size, inputs))
+    return compiled
+
+
+def _of_any_size(part: Any) -> Any:
+    if isinstance(part, tf.RaggedTensor | tf.SparseTensor):
+        return part
+    part = part if hasattr(part, "shape") else np.asarray(part)
+    return tf.TensorSpec([None, *part.shape[1:]], tf.as_dtype(part.dtype))
+
+
+def _is_in_a_loop(graph: Any) -> bool:
+    # Tensors of an inner graph cannot be handed out of it; of the body of a vectorized map they
+    # can, and would be those of the first pass alone. TensorFlow names it so.
+    inner = tf.compat.v1.get_default_graph() is not graph
+    return inner or "loop_body" in tf.get_current_name_scope().split("/")
+
+
+def _non_finite(outputs: Any) -> tf.Tensor:
+    """Count the values of an output that are NaN or infinite."""
+    counts = [
+        tf.math.count_nonzero(~tf.math.is_finite(part))
+        for part in map(tf.convert_to_tensor, tf.nest.flatten(outputs))
+        if part.dtype.is_floating
+    ]
+    return tf.add_n(counts) if counts else tf.constant(0, tf.int64)
