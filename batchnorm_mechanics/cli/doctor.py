@@ -38,6 +38,7 @@ def doctor(  # noqa: PLR0913 - each is an option
     ] = None,
     trust: options.Trust = False,
     custom: options.Custom = None,
+    max_size: options.MaxSize = None,
     explain: Annotated[
         str | None, typer.Option(metavar="CODE", help="Tell the whole story of a rule, and exit.")
     ] = None,
@@ -89,7 +90,9 @@ def doctor(  # noqa: PLR0913 - each is an option
 
     # Before anything slow.
     chosen(options.codes(select), options.codes(ignore))
-    loaded = options.load_model(Path(model), trust=trust, custom=custom, caller="doctor")
+    loaded = options.load_model(
+        Path(model), trust=trust, custom=custom, most=max_size, caller="doctor"
+    )
     from batchnorm_mechanics.doctor.diagnose import diagnose
 
     read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="doctor")
@@ -101,6 +104,7 @@ def doctor(  # noqa: PLR0913 - each is an option
     command += [] if labels is None else ["--labels", labels]
     command += [] if batch_size == options.DEFAULT_BATCH_SIZE else ["--batch-size", str(batch_size)]
     command += ["--trust"] if trust else []
+    command += [] if max_size is None else ["--max-size", str(max_size)]
     command += [word for one in custom or () for word in ("--custom", one)]
     steps = _next_steps(diagnosis, loaded, read, command=command)
     if html is not None:

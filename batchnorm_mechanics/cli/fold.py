@@ -10,7 +10,7 @@ from batchnorm_mechanics._exceptions import FailureError
 from batchnorm_mechanics.cli import model_options as options
 
 
-def fold(
+def fold(  # noqa: PLR0913 - each is an option
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .h5 file.")],
     *,
     out: Annotated[Path, typer.Option(metavar="FOLDED.keras", help="Where the folded model goes.")],
@@ -19,6 +19,7 @@ def fold(
     as_json: options.AsJson = False,
     trust: options.Trust = False,
     custom: options.Custom = None,
+    max_size: options.MaxSize = None,
 ) -> None:
     """Merge batch norm into the layers around it, and write a model that predicts faster.
 
@@ -36,7 +37,7 @@ def fold(
     from batchnorm_mechanics.doctor.model_files import check_out, save_model
 
     check_out(out, model, caller="fold")
-    loaded = options.load_model(model, trust=trust, custom=custom, caller="fold")
+    loaded = options.load_model(model, trust=trust, custom=custom, most=max_size, caller="fold")
     from batchnorm_mechanics.doctor.fold import fold as carry_out
 
     read = options.load_data(loaded, data, labels=None, batch_size=batch_size, caller="fold")

@@ -35,13 +35,25 @@ Labels = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Best that of training.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run Python code that the model file holds.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run code that the model file holds or names.")
+]
 Custom = Annotated[
     list[str] | None,
     typer.Option(
         "--custom",
         metavar="MODULE:NAME",
         help="A class or function that the model needs; also path/to/file.py:Name. Repeatable.",
+    ),
+]
+MaxSize = Annotated[
+    int | None,
+    typer.Option(
+        "--max-size",
+        metavar="BYTES",
+        min=1,
+        help="What a model's file may unpack to, and its weights take.",
+        show_default="10 times the file, and 100 MiB",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -55,12 +67,14 @@ def codes(given: list[str] | None) -> tuple[str, ...]:
     return found or ("",) if given else ()
 
 
-def load_model(path: Path, *, trust: bool, custom: list[str] | None, caller: str) -> Any:
-    """Load a model; code from its file runs only if it is trusted."""
+def load_model(
+    path: Path, *, trust: bool, custom: list[str] | None, most: int | None, caller: str
+) -> Any:
+    """Load a model; code from its file, or that it names, runs only if it is trusted."""
     from batchnorm_mechanics.doctor.model_files import load_model as load
 
     with insisting():
-        return load(path, trust=trust, custom=custom or (), caller=caller)
+        return load(path, trust=trust, custom=custom or (), most=most, caller=caller)
 
 
 def load_data(

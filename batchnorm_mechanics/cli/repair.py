@@ -48,6 +48,7 @@ def repair(  # noqa: PLR0913 - each is an option
     as_json: options.AsJson = False,
     trust: options.Trust = False,
     custom: options.Custom = None,
+    max_size: options.MaxSize = None,
 ) -> None:
     """Repair what `bnm doctor` finds in a model, and nothing else, into a new file.
 
@@ -75,7 +76,7 @@ def repair(  # noqa: PLR0913 - each is an option
 
     if out is not None:
         check_out(out, model, caller="repair")
-    loaded = options.load_model(model, trust=trust, custom=custom, caller="repair")
+    loaded = options.load_model(model, trust=trust, custom=custom, most=max_size, caller="repair")
     from batchnorm_mechanics.doctor.repair import repair as carry_out
 
     read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="repair")
