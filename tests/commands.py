@@ -1,4 +1,4 @@
-"""Run the command `bnm`, in a process of its own or in this one: a new one takes seconds to start."""
+"""Run `bnm`, in a process of its own or in this one: TensorFlow takes seconds to import."""
 
 import contextlib
 import io
@@ -51,6 +51,15 @@ def bnm_here(*arguments, cwd):
             except SystemExit as end:
                 code = end.code or 0
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+def python_here(code, *, cwd):
+    """Run a program in this process, and return what it printed."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(cwd)
+        exec(compile(code, "<shown to users>", "exec"), {"__name__": "__main__"})
+    return out.getvalue()
 
 
 def strict_json(text):
