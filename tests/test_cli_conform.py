@@ -105,6 +105,14 @@ def test_subjects_and_groups_of_cases_are_listed(folder):
     assert ["axes", "56"] in [line.split() for line in lines]
 
 
+def refused(done):
+    """Return the message of a command that was refused, holding it to one line and code 2."""
+    assert (done.code, done.out) == (2, ""), done.err
+    assert done.err.count("\n") == 1, done.err
+    assert done.err.startswith("bnm conform: `")
+    return done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -112,15 +120,18 @@ def test_subjects_and_groups_of_cases_are_listed(folder):
         (["nowhere.py:Layer"], "Received: subject='nowhere.py:Layer'"),
         (["mine.py"], "Received: subject='mine.py'"),
         (["mine.py:right", "--cases", "ofset"], "Received: cases='ofset'"),
-        (["mine.py:right", "mine.py:wrong"], "Received: subject='mine.py:wrong'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(folder, in_this_process, arguments, expected):
-    done = bnm_here("conform", *arguments, cwd=folder)
-    assert (done.code, done.out) == (2, ""), done.err
-    assert done.err.count("\n") == 1, done.err
-    assert done.err.startswith("bnm conform: `")
-    assert expected in done.err
+def test_what_cannot_be_used_is_refused_in_one_line_before_a_process_starts(
+    folder, monkeypatch, arguments, expected
+):
+    monkeypatch.setattr(workers, "side_by_side", lambda *_, **options: pytest.fail("it started"))
+    assert expected in refused(bnm_here("conform", *arguments, cwd=folder))
+
+
+def test_a_name_that_a_file_does_not_hold_is_refused_in_one_line(folder, in_this_process):
+    done = bnm_here("conform", "mine.py:right", "mine.py:wrong", cwd=folder)
+    assert "Received: subject='mine.py:wrong'" in refused(done)
 
 
 def test_functions_of_ones_own_are_judged_and_the_mistake_is_named(folder, in_this_process):
