@@ -14,7 +14,7 @@ from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.statistics import AverageOfBatches, ExponentialMovingAverage
 from batchnorm_mechanics.studies import dataset
 from batchnorm_mechanics.studies.registry import STUDIES, Run, Study, quick
-from batchnorm_mechanics.studies.train import StudyModel, _begin, _state, build, train
+from batchnorm_mechanics.studies.train import StudyModel, _begin, _Best, _state, build, train
 
 # The network
 
@@ -264,6 +264,20 @@ def test_the_best_model_is_that_of_the_lowest_validation_loss(trained):
     rows = settings.validation_batches * settings.batch_size
     loss, _ = model.evaluate(arrays.x_val[:rows], arrays.y_val[:rows], verbose=0)
     assert loss == pytest.approx(min(found.run.history["val_loss"]), rel=1e-5)
+
+
+def test_the_best_model_is_kept_though_later_ones_are_worse(images, tmp_path):
+    model = build(STUDIES["average-100"].settings, pixels=784, seed=100)
+    best = _Best(tmp_path / "best.keras")
+    best.set_model(model)
+    bias = model.get_layer("logits").bias
+    for epoch, loss in enumerate([3.0, 1.0, 2.0, 1.0]):
+        bias.assign(np.full(10, float(epoch)))
+        best.on_epoch_end(epoch, {"val_loss": loss})
+    best.on_train_end()
+    saved = keras.saving.load_model(tmp_path / "best.keras").get_layer("logits").bias
+    assert set(saved.numpy()) == {1.0}
+    assert set(bias.numpy()) == {3.0}
 
 
 def test_the_statistics_alone_leave_training_as_it_is_and_change_evaluation(trained):
