@@ -1,28 +1,17 @@
-"""Run the command `bnm`, once or many times in one process: TensorFlow takes seconds to import."""
+"""Run `bnm`, in a process of its own or in this one: TensorFlow takes seconds to import."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
 
-BNM = [sys.executable, "-m", "batchnorm_mechanics"]
-# It reads command lines, and writes for each its exit code and what it printed.
-MANY = """
-import contextlib, io, json, sys
+import pytest
+
 from batchnorm_mechanics.cli import main
 
-ends = []
-for arguments in json.load(sys.stdin):
-    sys.argv = ["bnm", *arguments]
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-    ends.append([code, out.getvalue(), err.getvalue()])
-sys.__stdout__.write(json.dumps(ends))
-"""
+BNM = [sys.executable, "-m", "batchnorm_mechanics"]
 
 
 @dataclass(frozen=True)
@@ -47,19 +36,30 @@ def bnm(*arguments, cwd):
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def bnm_many(commands, *, cwd):
-    """Run commands one after another in one process."""
-    done = subprocess.run(
-        [sys.executable, "-c", MANY],
-        input=json.dumps([list(map(str, command)) for command in commands]),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        cwd=cwd,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Ended(*end) for end in json.loads(done.stdout)]
+def bnm_here(*arguments, cwd):
+    """Run one command in this process, as if it had no terminal."""
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["bnm", *map(str, arguments)])
+        patch.setenv("COLUMNS", "80")
+        # What it adds for a user's own files must not stay.
+        patch.setattr(sys, "path", [*sys.path])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def python_here(code, *, cwd):
+    """Run a program in this process, and return what it printed."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(cwd)
+        exec(compile(code, "<shown to users>", "exec"), {"__name__": "__main__"})
+    return out.getvalue()
 
 
 def strict_json(text):

@@ -7,15 +7,15 @@ import subprocess
 
 def start(arguments, **options):
     """Start a command in a process group of its own, with its output to be read."""
+    # A shell starts background jobs with SIGINT ignored, and so would be our child in one.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     return subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell starts background jobs with SIGINT ignored, and so would be our child in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-        **options,
+        **(heeding | options),
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, real signals, real exit codes."""
+"""The command line as a user meets it; in processes of its own where they are the matter."""
 
 import json
 import os
@@ -11,28 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import BNM, Ended, bnm, bnm_here
 from processes import group_is_alive, start
 
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.studies.registry import STUDIES
 
-BNM = [sys.executable, "-m", "batchnorm_mechanics"]
-
-
-def bnm(*arguments, **options):
-    return subprocess.run(
-        [*BNM, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        **options,
-    )
-
 
 def test_the_version_is_printed():
-    done = bnm("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"bnm {__version__}\n", "")
+    done = bnm("--version", cwd=".")
+    assert (done.code, done.out, done.err) == (0, f"bnm {__version__}\n", "")
 
 
 def test_the_installed_command_is_the_module():
@@ -56,19 +44,19 @@ def test_help_and_version_do_without_tensorflow(arguments):
 
 
 def test_every_study_is_listed_with_what_it_is():
-    lines = bnm("reproduce", "--list").stdout.splitlines()
+    lines = bnm_here("reproduce", "--list", cwd=".").out.splitlines()
     assert [line.split()[0] for line in lines] == list(STUDIES)
     assert all(study.title in line for study, line in zip(STUDIES.values(), lines, strict=True))
 
 
 def one_line_error(done):
     """Return the message of a command that was refused, holding it to one line and code 2."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert re.search(r"`\w+` must .*Received: .*\. ", done.stderr), done.stderr
-    return done.stderr
+    assert done.code == 2, done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    assert done.err.count("\n") == 1, done.err
+    assert re.search(r"`\w+` must .*Received: .*\. ", done.err), done.err
+    return done.err
 
 
 def npz(path, **changes):
@@ -93,7 +81,7 @@ def npz(path, **changes):
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, arguments, expected):
-    assert expected in one_line_error(bnm("reproduce", *arguments, cwd=tmp_path))
+    assert expected in one_line_error(bnm_here("reproduce", *arguments, cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,80 +100,94 @@ def test_bad_data_is_refused_in_one_line_each(tmp_path):
         ): "59",
     }
     for path, expected in bad.items():
-        done = bnm("reproduce", "--data", path, "--out", tmp_path / "out")
+        done = bnm_here("reproduce", "--data", path, "--out", "out", cwd=tmp_path)
         assert expected in one_line_error(done)
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_options_are_refused_with_code_2():
-    done = bnm("reproduce", "--sedes", "3")
-    assert done.returncode == 2
-    assert "--seeds" in done.stderr
+def test_wrong_options_are_refused_with_code_2(tmp_path):
+    done = bnm_here("reproduce", "--sedes", "3", cwd=tmp_path)
+    assert done.code == 2
+    assert "--seeds" in done.err
 
 
-def test_a_study_runs_from_start_to_report_and_a_second_time_from_what_is_kept(tmp_path):
-    data = npz(tmp_path / "mine.npz")
-    arguments = ["reproduce", "average-100", "--quick", "--data", data, "--out", "out", "--json"]
-    done = bnm(*arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
-    assert results == json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["data"]["name"] == "mine.npz"
-    assert results["studies"][0]["summary"]["test"]["within"] is None
-    artifacts = tmp_path / "out" / "runs" / "average-100" / "seed-100"
-    assert {"best.keras", "history.csv", "run.json", "tensorboard"} <= {
-        path.name for path in artifacts.iterdir()
-    }
-    assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
-    # TensorFlow's start-up messages stay away; what is left is ours.
-    assert "tensorflow" not in done.stderr.lower()
-    assert "cuda" not in done.stderr.lower()
-
-    written = (artifacts / "best.keras").stat().st_mtime_ns
-    again = bnm(*arguments, cwd=tmp_path)
-    assert again.returncode == 0
-    assert "1 of them kept from before" in again.stderr
-    assert (artifacts / "best.keras").stat().st_mtime_ns == written
-    assert json.loads(again.stdout)["studies"] == results["studies"]
-
-
-def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(tmp_path):
-    process = start(
-        [*BNM, "reproduce", "reversed-100-short", "--quick", "--seeds", "40", "--out", "out"],
-        cwd=tmp_path,
-    )
-    runs = tmp_path / "out" / "runs"
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A command that was interrupted after its first run: folder, end, process, and results."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    npz(folder / "mine.npz")
+    process = start([*BNM, *REPRODUCE, "--seeds", "400"], cwd=folder, preexec_fn=on_one_core)
+    first = folder / "out" / "runs" / "average-100" / "seed-100" / "run.json"
     deadline = time.monotonic() + 120
-    while not list(runs.glob("*/*/run.json")):
+    while not first.exists():
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    assert "run the same command again to go on" in stderr
-    assert "reversed-100-short" in stdout
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    out, err = process.communicate(timeout=30)
+    results = json.loads((folder / "out" / "results.json").read_text())
+    return folder, Ended(process.returncode, out, err), process.pid, results
+
+
+REPRODUCE = ["reproduce", "average-100", "--quick", "--data", "mine.npz", "--out", "out"]
+
+
+def on_one_core():
+    """Make it one worker process, which takes seconds to start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+
+
+def test_ctrl_c_stops_cleanly_keeps_finished_runs_and_leaves_no_process(interrupted):
+    folder, done, group, results = interrupted
+    assert done.code == 130, done.err
+    assert "Traceback" not in done.err
+    assert "run the same command again to go on" in done.err
+    # TensorFlow's start-up messages stay away; what is left is ours.
+    assert "tensorflow" not in done.err.lower()
+    assert "cuda" not in done.err.lower()
+    assert "average-100" in done.out
     assert results["finished"] is False
-    assert results["planned_runs"] == 40
-    assert len(results["studies"][0]["runs"]) == len(list(runs.glob("*/*/run.json"))) >= 1
+    assert results["planned_runs"] == 400
+    finished = list((folder / "out" / "runs").glob("*/*/run.json"))
+    assert len(results["studies"][0]["runs"]) == len(finished) >= 1
     deadline = time.monotonic() + 20
-    while group_is_alive(process.pid):
+    while group_is_alive(group):
         assert time.monotonic() < deadline, "a worker outlived the command"
         time.sleep(0.1)
 
 
-def test_a_full_disk_is_one_clear_message(disk_of):
+def test_the_same_command_again_goes_on_from_what_is_kept_to_the_report(interrupted):
+    folder, *_ = interrupted
+    artifacts = folder / "out" / "runs" / "average-100" / "seed-100"
+    assert {"best.keras", "history.csv", "run.json", "tensorboard"} <= {
+        path.name for path in artifacts.iterdir()
+    }
+    written = (artifacts / "best.keras").stat().st_mtime_ns
+    done = bnm_here(*REPRODUCE, "--seeds", 1, "--json", cwd=folder)
+    assert done.code == 0, done.err
+    assert "1 of them kept from before" in done.err
+    assert (artifacts / "best.keras").stat().st_mtime_ns == written
+    results = json.loads(done.out)
+    assert results == json.loads((folder / "out" / "results.json").read_text())
+    assert results["finished"] is True
+    assert results["data"]["name"] == "mine.npz"
+    assert results["studies"][0]["summary"]["test"]["within"] is None
+    assert (folder / "out" / "report.html").stat().st_size > 100_000
+
+
+def test_a_full_disk_is_one_clear_message(disk_of, tmp_path):
     # A run overfills it.
     small_disk = disk_of(600)
-    done = bnm("reproduce", "reversed-100-short", "--quick", "--out", small_disk / "out")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    arguments = ["reversed-100-short", "--quick", "--data", npz(tmp_path / "mine.npz")]
+    done = bnm_here("reproduce", *arguments, "--out", small_disk / "out", cwd=tmp_path)
+    assert done.code == 2
+    assert "Traceback" not in done.err
     assert (
         "`out` must be on a disk with room. Received: "
         f"out={str(small_disk / 'out')!r}, which is full. Finished runs are kept"
-    ) in done.stderr
+    ) in done.err
 
 
 def test_a_worker_that_is_killed_ends_the_command_with_a_message(tmp_path):

@@ -1,6 +1,6 @@
-"""`bnm conform` as a user meets it: real processes, real signals, real exit codes."""
+"""`bnm conform` as a user meets it: real processes and signals once each, else in this process."""
 
-import json
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,9 +8,11 @@ import sys
 import time
 
 import pytest
+from commands import BNM, bnm, bnm_here, strict_json
 from processes import group_is_alive, start
 
-BNM = [sys.executable, "-m", "batchnorm_mechanics", "conform"]
+from batchnorm_mechanics._workers import Call
+from batchnorm_mechanics.conformance import workers
 
 # A user's own file: a function that is right, one that does not think of empty batches, one that is
 # wrong, and one that hangs.
@@ -60,16 +62,24 @@ def folder(tmp_path_factory):
     return path
 
 
-def bnm(folder, *arguments):
-    return subprocess.run(
-        [*BNM, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "80"},
-    )
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Have the workers' calls made here: workers have tests of their own, and take seconds each."""
+
+    def side_by_side(courses, *, count):
+        for course in courses:
+            host, item = course.host(), next(course.steps)
+            with contextlib.suppress(StopIteration):
+                while True:
+                    if isinstance(item, Call):
+                        item = course.steps.send(item.function(host, *item.args))
+                    else:
+                        yield item
+                        item = next(course.steps)
+
+    monkeypatch.setattr(workers, "side_by_side", side_by_side)
+    # A worker gives its libraries their settings in its environment.
+    monkeypatch.setattr(os, "environ", {**os.environ})
 
 
 def test_help_does_without_tensorflow_and_shows_examples_line_by_line():
@@ -88,11 +98,19 @@ def test_help_does_without_tensorflow_and_shows_examples_line_by_line():
 
 
 def test_subjects_and_groups_of_cases_are_listed(folder):
-    done = bnm(folder, "--list")
-    lines = done.stdout.splitlines()
-    assert (done.returncode, done.stderr) == (0, "")
+    done = bnm_here("conform", "--list", cwd=folder)
+    lines = done.out.splitlines()
+    assert (done.code, done.err) == (0, "")
     assert {"  keras", "  tf.nn", "  bnm.functions"} <= set(lines)
     assert ["axes", "56"] in [line.split() for line in lines]
+
+
+def refused(done):
+    """Return the message of a command that was refused, holding it to one line and code 2."""
+    assert (done.code, done.out) == (2, ""), done.err
+    assert done.err.count("\n") == 1, done.err
+    assert done.err.startswith("bnm conform: `")
+    return done.err
 
 
 @pytest.mark.parametrize(
@@ -102,26 +120,25 @@ def test_subjects_and_groups_of_cases_are_listed(folder):
         (["nowhere.py:Layer"], "Received: subject='nowhere.py:Layer'"),
         (["mine.py"], "Received: subject='mine.py'"),
         (["mine.py:right", "--cases", "ofset"], "Received: cases='ofset'"),
-        (["mine.py:right", "mine.py:wrong"], "Received: subject='mine.py:wrong'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(folder, arguments, expected):
-    done = bnm(folder, *arguments)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("bnm conform: `")
-    assert expected in done.stderr
+def test_what_cannot_be_used_is_refused_in_one_line_before_a_process_starts(
+    folder, monkeypatch, arguments, expected
+):
+    monkeypatch.setattr(workers, "side_by_side", lambda *_, **options: pytest.fail("it started"))
+    assert expected in refused(bnm_here("conform", *arguments, cwd=folder))
 
 
-def test_functions_of_ones_own_are_judged_and_the_mistake_is_named(folder):
-    done = bnm(folder, "mine.py:right", "mine.py:doubled", "--cases", "one step", "--json")
-    assert done.returncode == 1, done.stderr
+def test_a_name_that_a_file_does_not_hold_is_refused_in_one_line(folder, in_this_process):
+    done = bnm_here("conform", "mine.py:right", "mine.py:wrong", cwd=folder)
+    assert "Received: subject='mine.py:wrong'" in refused(done)
 
-    def refuse(literal):
-        raise AssertionError(f"{literal} is no JSON")
 
-    found = json.loads(done.stdout, parse_constant=refuse)
+def test_functions_of_ones_own_are_judged_and_the_mistake_is_named(folder, in_this_process):
+    arguments = ["mine.py:right", "mine.py:doubled", "--cases", "one step", "--json"]
+    done = bnm_here("conform", *arguments, cwd=folder)
+    assert done.code == 1, done.err
+    found = strict_json(done.out)
     assert (found["passed"], found["finished"]) == (False, True)
     right, doubled = found["subjects"]
     assert (right["name"], right["passed"], right["failures"]) == ("mine.py:right", True, [])
@@ -131,30 +148,33 @@ def test_functions_of_ones_own_are_judged_and_the_mistake_is_named(folder):
     assert {"case", "what", "error", "tolerance", "diagnosis"} <= set(doubled["failures"][0])
 
 
-def test_an_edge_case_is_shown_and_ends_with_1_only_if_it_is_to_be_judged(folder):
-    arguments = ["mine.py:textbook", "--cases", "edge cases"]
-    shown, judged = bnm(folder, *arguments), bnm(folder, *arguments, "--strict")
-    assert (shown.returncode, judged.returncode) == (0, 1), shown.stderr + judged.stderr
+# What NumPy warns of an empty batch is for a user to see, and no error.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_edge_case_is_shown_and_ends_with_1_only_if_it_is_to_be_judged(folder, in_this_process):
+    arguments = ["conform", "mine.py:textbook", "--cases", "edge cases"]
+    shown, judged = (bnm_here(*arguments, *last, cwd=folder) for last in ([], ["--strict"]))
+    assert (shown.code, judged.code) == (0, 1), shown.err + judged.err
     reason = "moving mean: NaN or infinite after a training batch without samples"
     for done, heading in ((shown, "Edge cases: "), (judged, "Failures")):
-        assert f"\n{heading}" in done.stdout
-        assert f"    {reason}" in done.stdout
+        assert f"\n{heading}" in done.out
+        assert f"    {reason}" in done.out
 
 
-def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(folder):
-    done = bnm(folder, "mine.py:right", "--cases", "one step", "--verbose")
-    assert done.returncode == 0, done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "  biased moving variance, as Keras; PyTorch's is unbiased" in done.stdout
-    lines = [line.split() for line in done.stdout.splitlines()]
+def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = bnm("conform", "mine.py:right", "--cases", "one step", "--verbose", cwd=folder)
+    assert done.code == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "  biased moving variance, as Keras; PyTorch's is unbiased" in done.out
+    lines = [line.split() for line in done.out.splitlines()]
     assert any(line[:5] == ["one", "step", "rank", "2", "pass"] for line in lines)
     assert any(line[:6] == ["mine.py:right", "2", "·", "·", "·", "biased"] for line in lines)
-    assert done.stderr == ""
+    assert done.err == ""
 
 
 def test_ctrl_c_prints_what_was_found_and_leaves_no_process(folder):
     process = start(
-        [*BNM, "mine.py:slow", "--cases", "one step"],
+        [*BNM, "conform", "mine.py:slow", "--cases", "one step"],
         cwd=folder,
     )
     # The conventions are looked for in rank 4 too; that probe hangs first.

@@ -1,61 +1,45 @@
-"""`bnm trace` as a user meets it: real processes."""
+"""`bnm trace` as a user meets it; once in a process of its own, else in this one."""
 
 import json
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-
-BNM = [sys.executable, "-m", "batchnorm_mechanics"]
-
-
-def bnm(*arguments, **options):
-    return subprocess.run(
-        [*BNM, "trace", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
+from commands import bnm, bnm_here
 
 
 @pytest.fixture(scope="module")
-def alone():
-    start = time.monotonic()
-    done = bnm()
-    return done, time.monotonic() - start
+def alone(tmp_path_factory):
+    return bnm("trace", cwd=tmp_path_factory.mktemp("alone"))
 
 
 def test_alone_it_prints_the_source_s_numbers_and_explains_them(alone):
-    done, _ = alone
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert (alone.code, alone.err) == (0, "")
     for figure in ("[2.5 3.5 4.5]", "[2.25 2.25 2.25]", "-0.9995557", "2.9995557"):
-        assert figure in done.stdout
-    assert "Training mode: every channel is normalized by the mean" in done.stdout
+        assert figure in alone.out
+    assert "Training mode: every channel is normalized by the mean" in alone.out
 
 
 def test_without_a_terminal_the_text_is_plain_and_80_columns_wide(alone):
-    lines = alone[0].stdout.splitlines()
+    lines = alone.out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "\x1b" not in alone[0].stdout
+    assert "\x1b" not in alone.out
     assert not any(line.endswith(" ") for line in lines)
 
 
 def test_all_of_it_goes_into_json_and_onto_a_page(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(24).reshape(2, 2, 3, 2))
-    done = bnm(
+    done = bnm_here(
+        "trace",
         *("--input", "x.npy", "--axes", "0,1,2", "--gamma", "1,2", "--beta", "0.5"),
         *("--epsilon", "0.01", "--momentum", "0.9", "--backward", "--compare"),
         *("--json", "--html", "page.html"),
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
     steps = {step["name"]: step for step in found["steps"]}
     np.testing.assert_allclose(steps["variance"]["value"], 47.666668, rtol=1e-6)
     assert steps["gamma"]["value"] == [1, 2]
@@ -68,9 +52,9 @@ def test_all_of_it_goes_into_json_and_onto_a_page(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "x.npy"]
 
 
-def test_inference_answers_why_a_new_layer_s_output_is_different():
-    done = bnm("--inference")
-    words = " ".join(done.stdout.split())
+def test_inference_answers_why_a_new_layer_s_output_is_different(tmp_path):
+    done = bnm_here("trace", "--inference", cwd=tmp_path)
+    words = " ".join(done.out.split())
     assert "the initial moving statistics, mean 0 and variance 1, were used" in words
     assert "[[ 2.9990008 4.9980016 6.9970026]" in words
 
@@ -85,12 +69,12 @@ def test_inference_answers_why_a_new_layer_s_output_is_different():
 def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_is_written(
     tmp_path, arguments, said
 ):
-    done = bnm(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith(f"bnm trace: {said}")
-    assert re.search(r"Received: .*\. ", done.stderr)
+    done = bnm_here("trace", *arguments, cwd=tmp_path)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.count("\n") == 1, done.err
+    assert done.err.startswith(f"bnm trace: {said}")
+    assert re.search(r"Received: .*\. ", done.err)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,12 +2,11 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from commands import python_here
 
 from batchnorm_mechanics.conformance import subjects
 from batchnorm_mechanics.conformance.conventions import find_conventions
@@ -42,13 +41,4 @@ def test_the_table_says_what_the_probe_finds_now(place):
 def test_the_code_for_carrying_weights_runs_and_prints_what_is_shown(tmp_path):
     pytest.importorskip("torch")
     code, output = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", PAGE, flags=re.S).groups()
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == output
+    assert python_here(code, cwd=tmp_path) == output

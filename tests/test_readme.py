@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from commands import python_here
 
 from batchnorm_mechanics._tensorflow import one_dnn_is_on
 from batchnorm_mechanics.studies.registry import STUDIES
@@ -82,32 +83,23 @@ def test_the_first_screen_has_a_sentence_two_commands_a_picture_and_ten_lines():
 @pytest.mark.parametrize(
     ("code", "output"), PYTHON, ids=["first screen", "trace", "layer", "model"]
 )
-def test_the_python_runs_as_it_stands_and_prints_what_is_shown(code, output, tmp_path):
+def test_the_python_runs_as_it_stands_and_prints_what_is_shown(code, output, tmp_path, monkeypatch):
     # What is printed has a line more where oneDNN is off because nobody chose.
-    chosen = {"TF_ENABLE_ONEDNN_OPTS": "1" if one_dnn_is_on() else "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, **chosen},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == output
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1" if one_dnn_is_on() else "0")
+    assert python_here(code, cwd=tmp_path) == output
 
 
 def test_the_first_screens_python_keeps_tensorflows_messages_away(tmp_path):
+    code, output = PYTHON[0]
     done = subprocess.run(
-        [sys.executable, "-c", PYTHON[0][0]],
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=200,
         check=True,
     )
-    assert done.stderr == ""
+    assert (done.stdout, done.stderr) == (output, "")
 
 
 @pytest.mark.slow

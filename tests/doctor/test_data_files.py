@@ -123,7 +123,7 @@ def test_what_is_read_at_a_time_does_not_grow_with_the_file(tmp_path, name):
     x = np.zeros((200_000, 16), np.float32)
     np.save(tmp_path / name, x) if name == "x.npy" else np.savez(tmp_path / name, x=x)
     del x
-    data = load_data(tmp_path / name)
+    data = load_data(tmp_path / name, batch_size=500)
     tracemalloc.start()
     rows = sum(len(inputs) for inputs, _ in data)
     _, most = tracemalloc.get_traced_memory()

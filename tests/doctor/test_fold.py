@@ -58,6 +58,7 @@ def test_mobilenet_v2_gives_the_same_output():
     assert 0 < distance(model, new) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_network_that_normalizes_before_it_convolves_keeps_what_comes_after_an_addition():
     model = network("ResNet50V2")
     new, left = folded(model)

@@ -18,6 +18,8 @@ def gap(x, *, mean=0.0, variance=1.0, momentum=0.99, batch_size=32):
     x = np.asarray(x, "float32")
     layer = keras.layers.BatchNormalization(momentum=momentum, name="bn")
     model = keras.Sequential([keras.layers.Input(x.shape[1:]), layer])
+    # For a few batches tracing takes longer.
+    model.run_eagerly = True
     layer.moving_mean.assign(np.full(x.shape[-1], mean))
     layer.moving_variance.assign(np.full(x.shape[-1], variance))
     norms = norms_in(model)

@@ -12,9 +12,12 @@ from batchnorm_mechanics.doctor.model_files import load_model, save_model
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
 from batchnorm_mechanics.doctor.repair import repair
 
+X = np.random.default_rng(0).normal(2, 3, (512, 4)).astype("float32")
 
-def averaged():
-    """Return a model with averaged weights and statistics of before, and its data."""
+
+@pytest.fixture(scope="module")
+def averaged_file(tmp_path_factory):
+    """A model with averaged weights and statistics of before, as saved."""
     keras.utils.set_random_seed(3)
     layers = [
         *[keras.layers.Input((4,)), keras.layers.Dense(8)],
@@ -22,21 +25,26 @@ def averaged():
     ]
     model = keras.Sequential(layers)
     model.compile(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.99), "mse")
-    x = np.random.default_rng(0).normal(2, 3, (512, 4)).astype("float32")
-    model.fit(x, x[:, :1] ** 2, epochs=6, verbose=0)
-    return model, x
+    model.fit(X, X[:, :1] ** 2, epochs=6, verbose=0)
+    path = tmp_path_factory.mktemp("averaged") / "model.keras"
+    model.save(path)
+    return path
+
+
+@pytest.fixture
+def averaged(averaged_file):
+    return keras.models.load_model(averaged_file)
 
 
 def codes(model):
     return {found.code for found in diagnose(model).findings if found.severity != "note"}
 
 
-def test_a_repaired_file_is_not_called_stale_again(tmp_path):
-    model, x = averaged()
-    save_model(model, tmp_path / "sick.keras")
+def test_a_repaired_file_is_not_called_stale_again(averaged, tmp_path):
+    save_model(averaged, tmp_path / "sick.keras")
     sick = load_model(tmp_path / "sick.keras")
     assert codes(sick) == {"BN110"}
-    save_model(repair(sick, x).model, tmp_path / "fixed.keras")
+    save_model(repair(sick, X).model, tmp_path / "fixed.keras")
     fixed = load_model(tmp_path / "fixed.keras")
     assert codes(fixed) == set()
     # Keras itself reads the file as any other.
@@ -46,16 +54,14 @@ def test_a_repaired_file_is_not_called_stale_again(tmp_path):
     assert estimated_in(fixed) == set()
 
 
-def test_a_model_without_a_mark_has_none_in_its_file(tmp_path):
-    model, _ = averaged()
-    save_model(model, tmp_path / "model.keras")
+def test_a_model_without_a_mark_has_none_in_its_file(averaged, tmp_path):
+    save_model(averaged, tmp_path / "model.keras")
     assert "batchnorm_mechanics.json" not in zipfile.ZipFile(tmp_path / "model.keras").namelist()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"weights": "00"}'])
-def test_a_damaged_mark_is_a_damaged_file(tmp_path, content):
-    model, _ = averaged()
-    model.save(tmp_path / "model.keras")
+def test_a_damaged_mark_is_a_damaged_file(averaged, tmp_path, content):
+    averaged.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras", "a") as archive:
         archive.writestr("batchnorm_mechanics.json", content)
     with pytest.raises(InputError, match="It cannot be loaded"):

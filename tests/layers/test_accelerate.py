@@ -128,11 +128,12 @@ MODELS = {
 
 
 def twins(make, shape, **compiled):
-    """The same model twice, built and compiled."""
+    """The same model twice, built and compiled; the first runs eagerly: tracing takes long."""
     models = make(), make()
     for model in models:
         model(np.zeros((2, *shape), "float32"))
         model.compile(**{"optimizer": keras.optimizers.SGD(0.01), "loss": "mse", **compiled})
+    models[0].run_eagerly = True
     models[1].set_weights(models[0].get_weights())
     return models
 
@@ -183,7 +184,7 @@ def test_a_model_compiled_with_xla_trains_as_an_untouched_twin(make, rng):
     shape = (5,) if make is small else (16, 16, 3)
     untouched, model = twins(make, shape)
     model.compile("sgd", "mse", jit_compile=True)
-    untouched.compile("sgd", "mse")
+    untouched.compile("sgd", "mse", run_eagerly=True)
     bnm.accelerate(model)
     x, y = batches(rng, shape)
     np.testing.assert_allclose(trained(model, x, y), trained(untouched, x, y), rtol=1e-4)
@@ -206,8 +207,8 @@ def test_adams_slots_stay_valid(rng):
     # full length in a random direction.
     adam = {"learning_rate": 0.01, "epsilon": 1e-3}
     untouched, model = twins(small, (5,))
-    for one in (untouched, model):
-        one.compile(keras.optimizers.Adam(**adam), "mse")
+    for one, eagerly in ((untouched, True), (model, False)):
+        one.compile(keras.optimizers.Adam(**adam), "mse", run_eagerly=eagerly)
     x, y = batches(rng, (5,))
     trained(untouched, x, y, epochs=3)
     trained(model, x, y)
@@ -688,6 +689,7 @@ def test_mobilenet_v2_trains_on_as_before(dtype, rng):
     assert_same_weights(model, untouched, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_normalization_of_resnet50_is_found():
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
     assert bnm.accelerate(model) == Accelerated(53, {})

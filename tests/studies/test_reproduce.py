@@ -1,6 +1,7 @@
 """The main job as a whole: what is planned, kept, resumed and refused."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -8,10 +9,19 @@ import numpy as np
 import pytest
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
-from batchnorm_mechanics.studies import reproduce
+from batchnorm_mechanics.studies import dataset, reproduce
 from batchnorm_mechanics.studies.registry import STUDIES, Run
 from batchnorm_mechanics.studies.reproduce import Request, plan
 from batchnorm_mechanics.studies.runs import RunEnded
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(monkeypatch):
+    """Checking and unpacking the data takes half a second, and has tests of its own."""
+    monkeypatch.setattr(reproduce, "load", load_once)
+
+
+load_once = functools.cache(dataset.load)
 
 
 def request(tmp_path, **changes):

@@ -1,7 +1,9 @@
 """A study's network, its training, what that leaves behind, and that its quirks are real."""
 
 import csv
-from dataclasses import replace
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,8 +13,8 @@ import tensorflow as tf
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.statistics import AverageOfBatches, ExponentialMovingAverage
 from batchnorm_mechanics.studies import dataset
-from batchnorm_mechanics.studies.registry import STUDIES, quick
-from batchnorm_mechanics.studies.train import StudyModel, _begin, _state, build, train
+from batchnorm_mechanics.studies.registry import STUDIES, Run, Study, quick
+from batchnorm_mechanics.studies.train import StudyModel, _begin, _Best, _state, build, train
 
 # The network
 
@@ -116,7 +118,11 @@ def test_training_uses_batch_statistics_with_or_without_the_flag(images):
 
 @pytest.mark.parametrize("name", ["algorithm2-100", "keras-916-baked"])
 def test_an_epoch_at_a_time_is_what_keras_does_batch_by_batch(name, images, labels):
-    settings = replace(STUDIES[name].settings, batch_size=20)
+    # XLA takes seconds for each layer.
+    flags = STUDIES[name].settings.baked_training[:2]
+    settings = replace(
+        STUDIES[name].settings, batch_size=20, hidden_units=(100, 100), baked_training=flags
+    )
     rows = [np.arange(20) * 3, np.arange(20) + 7]
     numbers = [*rows, np.zeros(20, int)]
     model, by_batches = (build(settings, pixels=784, seed=100) for _ in range(2))
@@ -150,9 +156,9 @@ def test_evaluation_goes_batch_by_batch_to_the_last_row(name, images, labels):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6, err_msg=ours.path)
 
 
-def test_a_saved_keras_study_loads_as_a_plain_model_with_the_flag_in_it(images, labels, tmp_path):
+def test_a_saved_keras_study_loads_as_a_plain_model_with_the_flag_in_it(images, tmp_path):
     model = build(STUDIES["keras-916-baked"].settings, pixels=784, seed=100)
-    model.fit(epoch(images, labels, [np.arange(60)], 1), shuffle=False, verbose=0)
+    model(images, training=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is keras.Model or type(loaded).__name__ == "Functional"
@@ -178,99 +184,126 @@ def small(name, **settings):
     return replace(study, settings=replace(study.settings, rows=1200, epochs=2, **settings))
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A study's run with seed 100, and what is left of it."""
+
+    study: Study
+    arrays: dataset.Arrays
+    folder: Path
+    run: Run
+    epochs: list
+    networks: dict
+
+
 @pytest.fixture(scope="module")
 def trained(digits, tmp_path_factory):
-    """Runs of three studies that share a training trajectory, by study."""
-    runs = {}
-    for name in ("average-100", "algorithm2-100", "reversed-100"):
-        study = small(name)
-        folder = tmp_path_factory.mktemp(name)
-        epochs = []
+    """Return runs of two studies that share a training trajectory, and the paper's, by study."""
+
+    @functools.cache
+    def trained(name):
+        study = small(name, **({"steps_per_epoch": 12} if name.startswith("paper") else {}))
+        arrays, folder = dataset.prepare(digits, study.settings), tmp_path_factory.mktemp(name)
+        epochs, networks = [], {}
         run = train(
             study,
             seed=100,
-            arrays=dataset.prepare(digits, study.settings),
+            arrays=arrays,
             folder=folder,
-            progress=lambda epoch, logs, epochs=epochs: epochs.append((epoch, dict(logs))),
+            progress=lambda epoch, logs: epochs.append((epoch, dict(logs))),
+            networks=networks,
         )
-        runs[name] = (study, run, folder, epochs)
-    return runs
+        return Trained(study, arrays, folder, run, epochs, networks)
+
+    return trained
 
 
-def test_accuracies_are_in_percent_and_are_those_of_the_last_epoch(trained):
-    for _, run, _, _ in trained.values():
-        assert run.train == pytest.approx(100 * run.history["accuracy"][-1])
-        assert run.val == pytest.approx(100 * run.history["val_accuracy"][-1])
-        assert 15 < run.test <= 100
+SAME_TRAINING = ("average-100", "algorithm2-100")
 
 
-def test_the_history_has_an_entry_for_each_epoch_and_is_kept_as_csv(trained):
-    for _, run, folder, _ in trained.values():
-        with (folder / "history.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        assert len(rows) == 2
-        for name, values in run.history.items():
-            np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-6)
+@pytest.mark.parametrize("name", SAME_TRAINING)
+def test_accuracies_are_in_percent_and_are_those_of_the_last_epoch(trained, name):
+    run = trained(name).run
+    assert run.train == pytest.approx(100 * run.history["accuracy"][-1])
+    assert run.val == pytest.approx(100 * run.history["val_accuracy"][-1])
+    assert 15 < run.test <= 100
 
 
-def test_progress_tells_of_each_epoch(trained):
-    for _, run, _, epochs in trained.values():
-        assert [epoch for epoch, _ in epochs] == [1, 2]
-        assert [logs["loss"] for _, logs in epochs] == run.history["loss"]
+@pytest.mark.parametrize("name", SAME_TRAINING)
+def test_the_history_has_an_entry_for_each_epoch_and_is_kept_as_csv(trained, name):
+    found = trained(name)
+    with (found.folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    for key, values in found.run.history.items():
+        np.testing.assert_allclose([float(row[key]) for row in rows], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SAME_TRAINING)
+def test_progress_tells_of_each_epoch(trained, name):
+    found = trained(name)
+    assert [epoch for epoch, _ in found.epochs] == [1, 2]
+    assert [logs["loss"] for _, logs in found.epochs] == found.run.history["loss"]
 
 
 def test_tensorboard_logs_hold_losses_and_weights(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    _, run, folder, _ = trained["algorithm2-100"]
-    events = EventAccumulator(str(folder / "tensorboard" / "train")).Reload()
+    found = trained("algorithm2-100")
+    events = EventAccumulator(str(found.folder / "tensorboard" / "train")).Reload()
     tags = events.Tags()
     losses = [tf.make_ndarray(event.tensor_proto) for event in events.Tensors("epoch_loss")]
-    np.testing.assert_allclose(losses, run.history["loss"], rtol=1e-5)
+    np.testing.assert_allclose(losses, found.run.history["loss"], rtol=1e-5)
     assert any("moving_variance" in tag for tag in tags["tensors"])
 
 
-def test_the_best_model_is_that_of_the_lowest_validation_loss(trained, digits):
-    study, run, folder, _ = trained["average-100"]
-    model = keras.saving.load_model(folder / "best.keras")
-    arrays = dataset.prepare(digits, study.settings)
-    rows = study.settings.validation_batches * study.settings.batch_size
+def test_the_best_model_is_that_of_the_lowest_validation_loss(trained):
+    found = trained("average-100")
+    model = keras.saving.load_model(found.folder / "best.keras")
+    settings, arrays = found.study.settings, found.arrays
+    rows = settings.validation_batches * settings.batch_size
     loss, _ = model.evaluate(arrays.x_val[:rows], arrays.y_val[:rows], verbose=0)
-    assert loss == pytest.approx(min(run.history["val_loss"]), rel=1e-5)
+    assert loss == pytest.approx(min(found.run.history["val_loss"]), rel=1e-5)
+
+
+def test_the_best_model_is_kept_though_later_ones_are_worse(images, tmp_path):
+    model = build(STUDIES["average-100"].settings, pixels=784, seed=100)
+    best = _Best(tmp_path / "best.keras")
+    best.set_model(model)
+    bias = model.get_layer("logits").bias
+    for epoch, loss in enumerate([3.0, 1.0, 2.0, 1.0]):
+        bias.assign(np.full(10, float(epoch)))
+        best.on_epoch_end(epoch, {"val_loss": loss})
+    best.on_train_end()
+    saved = keras.saving.load_model(tmp_path / "best.keras").get_layer("logits").bias
+    assert set(saved.numpy()) == {1.0}
+    assert set(bias.numpy()) == {3.0}
 
 
 def test_the_statistics_alone_leave_training_as_it_is_and_change_evaluation(trained):
-    runs = [run for _, run, _, _ in trained.values()]
-    for run in runs[1:]:
-        assert run.history["loss"] == runs[0].history["loss"]
-        assert run.history["val_loss"] != runs[0].history["val_loss"]
+    one, other = (trained(name).run.history for name in SAME_TRAINING)
+    assert one["loss"] == other["loss"]
+    assert one["val_loss"] != other["val_loss"]
 
 
-def test_a_run_can_be_repeated_to_the_last_digit(trained, digits, tmp_path):
-    study, run, _, _ = trained["algorithm2-100"]
-    again = train(study, seed=100, arrays=dataset.prepare(digits, study.settings), folder=tmp_path)
-    assert again.history == run.history
-    assert again.test == run.test
-
-
-def test_algorithm_2_ends_an_epoch_with_the_statistics_of_that_epoch_alone(digits, tmp_path):
-    study = small("algorithm2-100")
-    arrays = dataset.prepare(digits, study.settings)
-    train(study, seed=100, arrays=arrays, folder=tmp_path)
-    layer = keras.saving.load_model(tmp_path / "best.keras").get_layer("batch_norm_1")
-    steps = dataset.steps_in_epoch(len(arrays.x_train), study.settings)
+def test_algorithm_2_ends_an_epoch_with_the_statistics_of_that_epoch_alone(trained):
+    found = trained("algorithm2-100")
+    settings = found.study.settings
+    layer = keras.saving.load_model(found.folder / "best.keras").get_layer("batch_norm_1")
+    steps = dataset.steps_in_epoch(len(found.arrays.x_train), settings)
+    # The first epoch's model would not tell.
+    assert np.argmin(found.run.history["val_loss"]) == 1
     assert layer.weights[-2].name == "count"
     # Without the reset the second epoch's model would count both epochs.
-    assert set(layer.weights[-2].numpy()) == {steps * study.settings.batch_size}
-    assert set(layer.weights[-1].numpy()) == {steps * (study.settings.batch_size - 1)}
+    assert set(layer.weights[-2].numpy()) == {steps * settings.batch_size}
+    assert set(layer.weights[-1].numpy()) == {steps * (settings.batch_size - 1)}
 
 
-def test_the_papers_run_follows_test_accuracy_and_percentiles(digits, tmp_path):
-    study = small("paper-with-bn", steps_per_epoch=12)
-    run = train(study, seed=100, arrays=dataset.prepare(digits, study.settings), folder=tmp_path)
-    history = run.history
+def test_the_papers_run_follows_test_accuracy_and_percentiles(trained):
+    found = trained("paper-with-bn")
+    history = found.run.history
     assert len(history["test_accuracy"]) == 2
-    assert history["test_accuracy"][-1] == pytest.approx(run.test / 100)
+    assert history["test_accuracy"][-1] == pytest.approx(found.run.test / 100)
     for low, middle, high in zip(
         history["percentile_15"],
         history["percentile_50"],
@@ -278,16 +311,14 @@ def test_the_papers_run_follows_test_accuracy_and_percentiles(digits, tmp_path):
         strict=True,
     ):
         assert low < middle < high
-    with (tmp_path / "history.csv").open() as file:
+    with (found.folder / "history.csv").open() as file:
         assert "percentile_85" in next(csv.reader(file))
 
 
 @pytest.mark.parametrize("name", ["average-100", "paper-with-bn"])
-def test_a_run_is_what_keras_gives_batch_by_batch(digits, tmp_path, name):
-    study = small(name, **({"steps_per_epoch": 12} if name.startswith("paper") else {}))
-    settings, arrays = study.settings, dataset.prepare(digits, study.settings)
-    run = train(study, seed=100, arrays=arrays, folder=tmp_path)
-
+def test_a_run_is_what_keras_gives_batch_by_batch(trained, name):
+    found = trained(name)
+    settings, arrays = found.study.settings, found.arrays
     keras.utils.set_random_seed(100)
     model = build(settings, pixels=784, seed=100)
     model.__class__ = BatchByBatch
@@ -306,16 +337,14 @@ def test_a_run_is_what_keras_gives_batch_by_batch(digits, tmp_path, name):
         verbose=0,
     ).history
     for key, values in expected.items():
-        np.testing.assert_allclose(run.history[key], values, rtol=2e-3, err_msg=key)
-    best = keras.saving.load_model(tmp_path / "best.keras")
+        np.testing.assert_allclose(found.run.history[key], values, rtol=2e-3, err_msg=key)
+    best = keras.saving.load_model(found.folder / "best.keras")
     assert int(best.optimizer.iterations) in (steps, 2 * steps)
 
 
-def test_another_seed_on_a_used_network_gives_what_a_new_one_gives(digits, tmp_path):
-    study = small("algorithm2-100")
-    arrays = dataset.prepare(digits, study.settings)
-    networks = {}
-    train(study, seed=100, arrays=arrays, folder=tmp_path, networks=networks)
+def test_a_run_is_the_same_to_the_last_digit_on_a_used_network_and_on_a_new_one(trained, tmp_path):
+    found = trained("algorithm2-100")
+    study, arrays, networks = found.study, found.arrays, found.networks
     (used,) = networks.values()
     assert int(used.optimizer.iterations) > 0
     begun = _begin(study.settings, arrays.x_train.shape[1], 101, networks)
@@ -327,3 +356,7 @@ def test_another_seed_on_a_used_network_gives_what_a_new_one_gives(digits, tmp_p
     fresh = train(study, seed=101, arrays=arrays, folder=tmp_path)
     assert again.history == fresh.history
     assert again.test == fresh.test
+    repeated = train(study, seed=100, arrays=arrays, folder=tmp_path, networks=networks)
+    assert repeated.history == found.run.history
+    assert repeated.test == found.run.test
+    assert repeated.history != again.history
