@@ -6,9 +6,8 @@ from functools import cached_property
 import ml_dtypes
 import numpy as np
 
-from batchnorm_mechanics._difference import elementwise_error
 from batchnorm_mechanics.conformance import record
-from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.evidence import Evidence, distance
 from batchnorm_mechanics.conformance.mistakes import Mistake
 from batchnorm_mechanics.conformance.precision import Imprecision
 from batchnorm_mechanics.conformance.prediction import (
@@ -48,8 +47,15 @@ class Trial:
         self._verdicts: dict[Hashable, bool] = {}
         judged = evidence.actual.keys() & evidence.expected.keys() & evidence.tolerance.keys()
         self.judged = frozenset(judged)
-        self.passing = frozenset(what for what in judged if self._passes(what))
+        self.passing = frozenset(what for what in judged if evidence.passes(what))
         self.failing = self.judged - self.passing
+        self._actual = {what: _float64(evidence.actual[what]) for what in judged}
+        self._expected = {what: _float64(evidence.expected[what]) for what in judged}
+        # Where the right value is not finite there is no tolerance to speak of.
+        self._tolerance = {
+            what: np.where(np.isfinite(due), evidence.tolerance[what], 0.0)
+            for what, due in self._expected.items()
+        }
 
     def explains(self, mistake: Mistake | Imprecision, what: str) -> bool:
         """Whether a mistake gives a failing output as the subject gave it.
@@ -68,7 +74,7 @@ class Trial:
         if what not in self.failing:
             return False
         if isinstance(mistake, Imprecision):
-            given = mistake.gives(self.evidence, what, self.actual(what))
+            given = mistake.gives(self.evidence, what, self._actual[what])
             return self._within(what, given) and self._mends(what, given)
         if not self._concerned(mistake, what) or not self._key(mistake, what):
             return False
@@ -83,7 +89,7 @@ class Trial:
 
     def _mends(self, what: str, given: np.ndarray | None) -> bool:
         """Whether at most half of what was wrong is left beside this value."""
-        wrong = self._distance(what, self._expected(what))
+        wrong = self._distance(what, self._expected[what])
         return self._distance(what, given) <= 0.5 * wrong
 
     def refuted(self, mistake: Mistake | Imprecision, *, gradients: bool) -> list[str]:
@@ -111,9 +117,7 @@ class Trial:
 
     def _concerned(self, mistake: Mistake, what: str) -> bool:
         """Whether a mistake can show in an output: one of saving and loading only after that."""
-        if self.material.loaded_later:
-            return mistake.reloaded == (parts(what)[1] in (LOADED, STEP_LATER))
-        return self.material.reloaded or not mistake.reloaded
+        return mistake.reloaded == (parts(what)[1] in (LOADED, STEP_LATER))
 
     def agrees(self, mistake: Mistake, what: str) -> bool:
         """Whether a mistake gives an output, right or wrong, as the subject gave it.
@@ -143,21 +147,21 @@ class Trial:
         return self._predictions[key].of(what)
 
     def _within(self, what: str, predicted: np.ndarray | None) -> bool:
-        actual = self.actual(what)
+        actual = self._actual[what]
         if predicted is None or predicted.shape != actual.shape:
             return False
-        allowed = self._tolerance(what)
+        allowed = self._tolerance[what]
         usual, when = parts(what)
-        if when and usual in self.evidence.tolerance:
+        if when and usual in self.judged:
             # What only has to stay as it was has no tolerance; a computation has the usual one.
-            allowed = np.maximum(allowed, np.max(self._tolerance(usual), initial=0.0))
+            allowed = np.maximum(allowed, np.max(self._tolerance[usual], initial=0.0))
         for other in _PARAMETERS if what in _PARAMETERS else ():
             # A mistake may make one of them into what the other is, errors included.
             if other in self.judged:
-                allowed = np.maximum(allowed, self._tolerance(other))
+                allowed = np.maximum(allowed, self._tolerance[other])
         allowed = allowed * self._growth(what, predicted)
         allowed = allowed + 4 * self.eps * np.abs(_finite(predicted))
-        return bool(np.all(self._telling(what, _error(actual, predicted) <= allowed, 1.0)))
+        return bool(np.all(self._telling(what, distance(actual, predicted) <= allowed, 1.0)))
 
     def _telling(self, what: str, values: np.ndarray, otherwise: float) -> np.ndarray:
         """Return values with those of channels that tell nothing replaced.
@@ -182,14 +186,9 @@ class Trial:
             spread = np.max(x, axes, keepdims=True) - np.min(x, axes, keepdims=True)
             return spread <= 4 * self.eps * largest
 
-    def _tolerance(self, what: str) -> np.ndarray:
-        """Return the tolerance; where the right value is not finite there is none to speak of."""
-        tolerance = np.asarray(self.evidence.tolerance[what], np.float64)
-        return np.where(np.isfinite(self._expected(what)), tolerance, 0.0)
-
     def _growth(self, what: str, predicted: np.ndarray) -> np.ndarray:
         """How many times larger than the right values the predicted ones are, 1 at least."""
-        expected = self._expected(what)
+        expected = self._expected[what]
         axes = self.evidence.axes if expected.ndim == len(self.evidence.setting.shape) else ()
         largest = [
             np.max(np.abs(_finite(value)), axis=axes, keepdims=True, initial=0.0)
@@ -202,27 +201,12 @@ class Trial:
     def _distance(self, what: str, value: np.ndarray | None) -> float:
         if value is None:
             return np.inf
-        error = self._telling(what, _error(self.actual(what), value), 0.0)
+        error = self._telling(what, distance(self._actual[what], value), 0.0)
         return float(np.max(error, initial=0.0))
 
-    def _passes(self, what: str) -> bool:
-        actual, expected = self.actual(what), self._expected(what)
-        if actual.shape != expected.shape:
-            return False
-        return bool(np.all(_error(actual, expected) <= self._tolerance(what)))
 
-    def actual(self, what: str) -> np.ndarray:
-        """Return what the subject gave, in float64."""
-        return np.asarray(self.evidence.actual[what]).astype(np.float64)
-
-    def _expected(self, what: str) -> np.ndarray:
-        return np.asarray(self.evidence.expected[what], np.float64)
-
-
-def _error(actual: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return |actual - other|, 0 where neither is finite: sums in another order give NaN or inf."""
-    neither = ~np.isfinite(actual) & ~np.isfinite(other)
-    return np.where(neither, 0.0, elementwise_error(actual, other))
+def _float64(value: np.ndarray) -> np.ndarray:
+    return np.asarray(value).astype(np.float64)
 
 
 def _finite(value: np.ndarray) -> np.ndarray:

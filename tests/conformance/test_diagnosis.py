@@ -348,7 +348,6 @@ def test_what_is_lost_in_a_file_is_named_for_the_outputs_after_loading():
     n = Numbers(found)
     held = replace(
         found,
-        reloaded=True,
         actual={**found.actual, what: n.y(np.sqrt(n.variance + 1e-3)).astype(np.float32)},
         expected={**found.expected, what: found.actual[TRAINING_OUTPUT].astype(np.float64)},
         tolerance={**found.tolerance, what: found.tolerance[TRAINING_OUTPUT]},
