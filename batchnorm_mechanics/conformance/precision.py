@@ -218,7 +218,8 @@ def _near_half(evidence: Evidence, what: str, actual: np.ndarray, rounding: floa
         extra = 0.0 if what == record.DX else np.max(np.abs(evidence.setting.parameters.beta))
         finite = np.where(np.isfinite(due), due, 0.0)
         allowed = 8 * rounding * (np.max(np.abs(finite), axes, keepdims=True) + extra)
-    return bool(np.all(distance(actual, due) <= allowed))
+    # Where it is not finite, neither is the bound.
+    return bool(np.all(distance(actual, due) <= np.where(np.isfinite(due), allowed, 0.0)))
 
 
 # In the order in which one is preferred to another that explains as much.
