@@ -16,13 +16,8 @@ from batchnorm_mechanics.conformance.mistakes.catalogue import (
     STATISTICS,
 )
 from batchnorm_mechanics.conformance.precision import IMPRECISIONS, Imprecision
-from batchnorm_mechanics.conformance.prediction import (
-    LOADED,
-    STEP_LATER,
-    Material,
-    Prediction,
-    parts,
-)
+from batchnorm_mechanics.conformance.prediction import Material, Prediction
+from batchnorm_mechanics.conformance.record import LOADED, STEP_LATER, parts
 
 # So many failures are looked at to find candidates, which are then tried on all the others.
 _SAMPLE = 6

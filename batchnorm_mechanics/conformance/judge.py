@@ -21,7 +21,7 @@ from batchnorm_mechanics.conformance.questions import (
     in_one_line,
 )
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
-from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject, given
+from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject, given, wide
 from batchnorm_mechanics.conformance.subjects import as_subject, resolve
 from batchnorm_mechanics.conformance.tolerance import bound
 
@@ -267,8 +267,8 @@ def _with_due(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Evidence, li
         if what == record.TRAINING_OUTPUT and evidence.masks[0] is not None:
             # What becomes of a sample that does not count is its own affair.
             tolerance[~evidence.masks[0]] = np.inf
-        one = evidence.unbiased and _samples(evidence, evidence.setting) == 1
-        if what == record.MOVING_VARIANCE and one:
+        kind_matters = what == record.MOVING_VARIANCE and evidence.unbiased
+        if kind_matters and _samples(evidence, evidence.setting) == 1:
             # One sample has no unbiased variance: anything finite is as good as any other.
             tolerance[...] = _ANYTHING_FINITE
         if np.all(np.isposinf(tolerance)):
@@ -314,8 +314,7 @@ def _compared(evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
     checks = []
     for what, due in evidence.expected.items():
         # Statistics of half types are float32.
-        wide = "float64" if case.dtype == "float64" else "float32"
-        dtype = case.dtype if what in _OF_X else wide
+        dtype = case.dtype if what in _OF_X else wide(case.dtype)
         check = compare(what, evidence.actual[what], due, evidence.tolerance[what], dtype)
         if what in beyond and check.absolute is not None:
             check = replace(check, passed=True, reason=f"measured, not judged: {case.dtype}")

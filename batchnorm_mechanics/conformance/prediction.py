@@ -24,26 +24,6 @@ from batchnorm_mechanics.conformance.mistakes import (
     as_it_is,
 )
 
-# What the cases that follow something up add to the name of an output.
-ALONE = " of one sample alone"
-AGAIN = " asked again"
-INFERRED = " after inference"
-LOADED = " after loading"
-STEP_LATER = " one step after loading"
-# The longer one first: it ends like the other.
-_WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
-
-
-def parts(what: str) -> tuple[str, str]:
-    """Return an output's name and when it was asked for.
-
-    Example:
-        >>> parts("moving mean after loading")
-        ('moving mean', ' after loading')
-    """
-    when = next((when for when in _WHEN if what.endswith(when)), "")
-    return what.removesuffix(when), when
-
 
 class Material:
     """What one case gave to a subject, as float64 tensors.
@@ -119,7 +99,7 @@ class Prediction:
         Returns:
             float64; gradients of parameters and moving statistics in the shape of the kept axes.
         """
-        base, when = parts(what)
+        base, when = record.parts(what)
         if not self.possible or base not in record.OUTPUTS:
             return None
         if base == record.TRAINING_OUTPUT:
@@ -190,11 +170,11 @@ class Prediction:
     def _inferred(self, when: str) -> Tensor:
         """Return the inference output of the probe, by the subject's own moving statistics."""
         steps, material = self.steps, self.material
-        probe = material.probe[:1] if when == ALONE else material.probe
+        probe = material.probe[:1] if when == record.ALONE else material.probe
         by = Pair(*(self.spread(value) for value in material.end))
-        if when == LOADED:
+        if when == record.LOADED:
             by = steps.stored(by)
-        elif steps.moves_in_inference and when in (ALONE, AGAIN):
+        elif steps.moves_in_inference and when in (record.ALONE, record.AGAIN):
             by = self._inferred_once(by)
         if steps.inference is not as_it_is:
             by = steps.inference(by, steps.use(self.batch(probe, None)))
@@ -207,12 +187,12 @@ class Prediction:
         if when == "":
             return self._moved
         end = Pair(*(self.spread(value) for value in self.material.end))
-        if when == INFERRED:
+        if when == record.INFERRED:
             # Twice: for the inference output, and when it was asked for again.
             moves = self.steps.moves_in_inference
             return self._inferred_once(self._inferred_once(end)) if moves else end
         end = self.steps.stored(end)
-        return self._updated(end, self.first, 0) if when == STEP_LATER else end
+        return self._updated(end, self.first, 0) if when == record.STEP_LATER else end
 
     def _inferred_once(self, moving: Pair) -> Pair:
         """Return what inference makes of the moving statistics if it moves them."""

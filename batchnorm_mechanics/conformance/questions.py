@@ -120,7 +120,7 @@ class Answers:
             if y is None:
                 if before is not None:
                     # One that refuses a batch must leave its statistics alone.
-                    self.claim_statistics("after a refusal", self.statistics(session), before)
+                    self.claim_statistics(" after a refusal", self.statistics(session), before)
                 return False
             self.actual.setdefault(record.TRAINING_OUTPUT, y)
         return True
@@ -149,7 +149,7 @@ class Answers:
             return
         for what, new, old in zip(record.STATISTICS, now, due, strict=True):
             like = what if computed else None
-            self.claims.append(Claim(f"{what} {when}", new, old, like=like, times=2))
+            self.claims.append(Claim(what + when, new, old, like=like, times=2))
 
     def infer(self, session: Session) -> None:
         """Keep the inference output."""
@@ -245,19 +245,19 @@ def _saving(answers: Answers, session: Session) -> None:
         asked = [one.infer for one in (session, loaded)]
         _agree(answers, record.INFERENCE_OUTPUT, asked, answers.data.probe)
     original, restored = answers.statistics(session), answers.statistics(loaded)
-    answers.claim_statistics("after loading", restored, original)
+    answers.claim_statistics(record.LOADED, restored, original)
     if answers.can(Ability.TRAIN):
         asked = [one.train for one in (session, loaded)]
         _agree(answers, record.TRAINING_OUTPUT, asked, answers.data.batches[0])
         original, restored = answers.statistics(session), answers.statistics(loaded)
-        answers.claim_statistics("one step after loading", restored, original, computed=True)
+        answers.claim_statistics(record.STEP_LATER, restored, original, computed=True)
 
 
 def _agree(
     answers: Answers, what: str, asked: list[Callable[..., np.ndarray]], x: np.ndarray
 ) -> None:
     """Claim that the original and the loaded one give the same."""
-    name = f"{what} after loading"
+    name = what + record.LOADED
     original, restored = (answers.output(name, ask, x) for ask in asked)
     if original is not None and restored is not None:
         # Each may be a tolerance away from the truth.
@@ -267,18 +267,18 @@ def _agree(
 def _repeating(answers: Answers, session: Session) -> None:
     """Infer again; the answer must be the same, and the statistics must stay."""
     before = _usual(answers, session)
-    again = f"{record.INFERENCE_OUTPUT} asked again"
+    again = record.INFERENCE_OUTPUT + record.AGAIN
     first = answers.actual.get(record.INFERENCE_OUTPUT)
     second = answers.output(again, session.infer, answers.data.probe)
     if first is not None and second is not None:
         answers.claims.append(Claim(again, second, first))
-    answers.claim_statistics("after inference", answers.statistics(session), before)
+    answers.claim_statistics(record.INFERRED, answers.statistics(session), before)
 
 
 def _one_alone(answers: Answers, session: Session) -> None:
     """Infer for one sample alone, which must come out as it does among others."""
     _usual(answers, session)
-    what = f"{record.INFERENCE_OUTPUT} of one sample alone"
+    what = record.INFERENCE_OUTPUT + record.ALONE
     y = answers.output(what, session.infer, answers.data.probe[:1])
     if y is not None:
         answers.claims.append(Claim(what, y, None, like=record.INFERENCE_OUTPUT, first=1))

@@ -9,6 +9,9 @@ from typing import Any, Literal, NamedTuple, Self
 import ml_dtypes
 import numpy as np
 
+Array = np.ndarray
+Mask = np.ndarray | None
+
 
 class Ability(StrEnum):
     """What a case may ask of a subject, and what not every subject has."""
@@ -130,9 +133,7 @@ class Session:
     `output` is not where `train`, `infer` and `call` are the session's own.
     """
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Return the output in a mode; in that of training take the batch into account.
 
         Args:
@@ -142,7 +143,7 @@ class Session:
         """
         raise NotImplementedError
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    def train(self, x: Array, mask: Mask = None) -> Array:
         """Return the output in training mode, and let the subject take the batch into account."""
         return self.output(x, mask, training=True)
 
@@ -154,7 +155,7 @@ class Session:
         """Return what the subject gives if it is not told which mode it is in."""
         return self.output(x, training=None)
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients of sum(y * dy) in training mode."""
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ import pytest
 from batchnorm_mechanics.conformance.cases import draw, select
 from batchnorm_mechanics.conformance.diagnosis import CATALOGUE, diagnose
 from batchnorm_mechanics.conformance.evidence import Evidence, expected
-from batchnorm_mechanics.conformance.prediction import Material, Prediction, parts
+from batchnorm_mechanics.conformance.prediction import Material, Prediction
 from batchnorm_mechanics.conformance.record import (
     DBETA,
     DGAMMA,
@@ -21,6 +21,7 @@ from batchnorm_mechanics.conformance.record import (
     MOVING_MEAN,
     MOVING_VARIANCE,
     TRAINING_OUTPUT,
+    parts,
 )
 from batchnorm_mechanics.conformance.subject import Setting
 from batchnorm_mechanics.conformance.tolerance import bound

@@ -12,6 +12,8 @@ import numpy as np
 from batchnorm_mechanics.conformance.subject import (
     ONE,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
@@ -88,15 +90,13 @@ class FlaxSession(Session):
             # As a whole: element by element, a float32 variable would stay float32.
             variable.set_value(jnp.asarray(variable[...] if value is None else value, self._dtype))
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the module with `use_running_average`, which says of inference what others say."""
         mode = None if training is None else not training
         with self._precision():
             return np.asarray(self._forward(self._module, x, _aligned(mask, x), mode=mode))
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients of `nnx.grad`."""
         with self._precision():
             of_module, dx = self._gradients(self._module, x, dy, _aligned(mask, x))

@@ -12,6 +12,8 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import (
     ONE,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
@@ -144,9 +146,7 @@ class FunctionSession(Session):
             )
         return outputs[0], outputs[1], outputs[2]
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the function and keep the statistics, also what it says of them in inference."""
         y, self._mean, self._variance = self._outputs(self._given(x), training)
         return _array(y)
@@ -178,7 +178,7 @@ class FunctionSession(Session):
             lambda x, *_: self._outputs(x, training=True)[0], sources, dy, unconnected=unconnected
         )
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients that `tf.GradientTape` finds; 0 where it finds no way."""
         shapes = (x.shape, self._kept_shape, self._kept_shape)
         return Slopes(*map(in_shape, map(_array, self.slopes(x, dy)), shapes))

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
@@ -30,7 +32,6 @@ from batchnorm_mechanics.conformance.subjects.layer_recipe import (
     VARIANCE,
     ClassRecipe,
     InstanceRecipe,
-    Recipe,
     find_weights,
 )
 from batchnorm_mechanics.conformance.subjects.tensor_functions import taped
@@ -69,7 +70,7 @@ class KerasLayer(Subject):
         source: str | None = None,
     ) -> None:
         is_class = inspect.isclass(layer)
-        self._recipe: Recipe = ClassRecipe(layer) if is_class else InstanceRecipe(layer)
+        self._recipe = ClassRecipe(layer) if is_class else InstanceRecipe(layer)
         self._way: Way = way
         kind = "class" if is_class else "instance"
         self.name = name
@@ -206,9 +207,7 @@ class LayerSession(Session):
         self._traced: dict[Any, Callable[..., Any]] = {}
         self._modes = _takes(type(layer), "training")
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the layer with `training`, unless it does not take that or is told none."""
 
         def output(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
@@ -246,7 +245,7 @@ class LayerSession(Session):
             ).get_concrete_function(*tensors)
         return self._traced[key](*tensors)
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients that `tf.GradientTape` finds; 0 where it finds no way."""
         roles = [role for role in (GAMMA, BETA) if role in self._weights]
 

@@ -14,6 +14,8 @@ import numpy as np
 from batchnorm_mechanics.conformance.subject import (
     SECOND,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Statistics,
@@ -83,9 +85,7 @@ class OnnxSession(Session):
         self._values = values
         self._runtimes: dict[bool | None, Any] = {}
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Run the node with its `training_mode`, and keep the statistics that it gives out."""
         if training not in self._runtimes:
             self._runtimes[training] = _runtime(self._model(training=training))

@@ -12,6 +12,8 @@ from batchnorm_mechanics import core
 from batchnorm_mechanics.conformance.subject import (
     ONE,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
@@ -67,9 +69,7 @@ class CoreSession(Session):
         self._state = state
         self._autodiff = autodiff
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Normalize by the batch and update the policy's state, or by what the policy reads."""
         sources = (self._gamma, self._beta)
         if not training:
@@ -79,7 +79,7 @@ class CoreSession(Session):
         self._state = self._policy.update(self._state, cache.mean, cache.variance, cache.count)
         return y.numpy()
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients of `backward`, or TensorFlow's of `forward`."""
 
         def forward(*sources: tf.Tensor) -> tuple[tf.Tensor, core.Cache]:
@@ -136,9 +136,7 @@ class TfNnSession(Session):
         mean, variance = tf.nn.moments(x, self._setting.axes, keepdims=True)
         return tf.nn.batch_normalization(x, mean, variance, beta, gamma, self._epsilon)
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Normalize by the batch's own moments, or by the statistics that the setting gave."""
         if training:
             return self._trained(tf.constant(x), self._gamma, self._beta).numpy()
@@ -146,7 +144,7 @@ class TfNnSession(Session):
             tf.constant(x), self._mean, self._variance, self._beta, self._gamma, self._epsilon
         ).numpy()
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return TensorFlow's gradients."""
         slopes = taped(self._trained, (tf.constant(x), self._gamma, self._beta), dy)
         shapes = (x.shape, self._setting.kept_shape, self._setting.kept_shape)
@@ -212,16 +210,14 @@ class TfFusedSession(Session):
         y = tf.transpose(tf.reshape(outputs.y, last.shape), swap)
         return y, outputs.batch_mean, outputs.batch_variance
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Normalize in the mode of `is_training` and keep the moving statistics that come back."""
         y, mean, variance = self._run(tf.constant(x), training=training)
         if training is not False:
             self._mean, self._variance = mean, variance
         return y.numpy()
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return what the gradient that is registered for the operation gives."""
         sources = (tf.constant(x), self._gamma, self._beta)
         slopes = taped(lambda x, *_: self._run(x, training=True)[0], sources, dy)

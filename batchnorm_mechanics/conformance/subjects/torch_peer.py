@@ -13,6 +13,8 @@ import numpy as np
 from batchnorm_mechanics.conformance.subject import (
     SECOND,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
@@ -71,14 +73,12 @@ class TorchSession(Session):
         self._setting = setting
         self._own_mode: bool = module.training
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the module in a mode; told none, in the one in which it is constructed."""
         mode = self._own_mode if training is None else training
         return _array(self._module.train(mode)(_tensor(x)))
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return autograd's gradients."""
         import torch
 
