@@ -63,13 +63,10 @@ def find_conventions(subject: Subject) -> Conventions:
         'biased'
     """
     dtype = _dtype(subject)
-    average = moving_average(subject, dtype)
     place, epsilon = told(find_epsilon, subject, dtype) or (None, None)
     mean, variance = told(_initial, subject, dtype) or (None, None)
-    found = Conventions(
-        moving_variance=average.variance,
-        momentum_weighs=average.weighs,
-        default_momentum=average.default,
+    found = replace(
+        moving_average(subject, dtype),
         epsilon_place=place,
         default_epsilon=epsilon,
         initial_mean=mean,

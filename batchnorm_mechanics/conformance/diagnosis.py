@@ -143,7 +143,13 @@ class Trial:
         plain = not changes.keys() & {"training", "moves_in_inference"}
         if plain and parts(what)[0] not in record.STATISTICS:
             depends = depends - _UPDATE
-        return frozenset((step, id(change)) for step, change in changes.items() if step in depends)
+        rank, axes = self.material.rank, self.material.axes
+        return frozenset(
+            # Two rules may choose the same axes here; two other changes are never the same.
+            (step, change(rank, axes) if step in ("axes", "place") else id(change))
+            for step, change in changes.items()
+            if step in depends
+        )
 
     def _predicted(self, mistake: Mistake, what: str) -> np.ndarray | None:
         key = self._key(mistake, what)

@@ -277,16 +277,15 @@ def _with_due(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Evidence, li
         if not allowed.judgeable:
             beyond.append(what)
     for claim in claims:
-        value = claim.due
-        if claim.like is None:
-            tolerance = np.zeros(np.shape(value))
-        elif claim.like in tolerances:
-            tolerance = claim.times * tolerances[claim.like][: claim.first]
-            value = values[claim.like][: claim.first] if value is None else value
-        else:
+        value, like = claim.due, claim.like
+        if like is not None and like not in tolerances:
             continue  # What it is measured by is not known.
+        if value is None:
+            value = values[like or claim.what][: claim.first]
+        exact = np.zeros(value.shape)
+        tolerance = exact if like is None else claim.times * tolerances[like][: claim.first]
         actual[claim.what] = claim.actual
-        values[claim.what], tolerances[claim.what] = np.asarray(value, np.float64), tolerance
+        values[claim.what], tolerances[claim.what] = value.astype(np.float64), tolerance
     return replace(evidence, actual=actual, expected=values, tolerance=tolerances), beyond
 
 
@@ -319,15 +318,12 @@ def _compared(evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
         if what in beyond and check.absolute is not None:
             check = replace(check, passed=True, reason=f"measured, not judged: {case.dtype}")
         checks.append(check)
-    if case.group == "dtype" and record.TRAINING_OUTPUT in evidence.actual:
-        checks.append(_output_dtype(evidence.actual[record.TRAINING_OUTPUT], case))
+    y = evidence.actual.get(record.TRAINING_OUTPUT)
+    if case.group == "dtype" and y is not None:
+        right = y.dtype.name == case.dtype
+        reason = None if right else f"dtype {y.dtype.name}, the input's is {case.dtype}"
+        checks.append(Check("dtype of the output", right, reason=reason))
     return checks
-
-
-def _output_dtype(y: np.ndarray, case: Case) -> Check:
-    right = y.dtype.name == case.dtype
-    reason = None if right else f"dtype {y.dtype.name}, the input's is {case.dtype}"
-    return Check("dtype of the output", right, reason=reason)
 
 
 def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from batchnorm_mechanics.conformance.record import Conventions
 from batchnorm_mechanics.conformance.subject import (
     Ability,
     Session,
@@ -125,19 +126,6 @@ def varied(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return as_type(samples, dtype)
 
 
-class MovingAverage(NamedTuple):
-    """What a moving average does, None where it could not be told.
-
-    Attributes:
-        variance, weighs, default: as `moving_variance`, `momentum_weighs` and `default_momentum`
-            of `Conventions`.
-    """
-
-    variance: Literal["biased", "unbiased", "none", "other"] | None = None
-    weighs: Literal["old", "new"] | None = None
-    default: float | None = None
-
-
 class _Step(NamedTuple):
     """One update: the weight of the old value and the variance taken in, by the biased one."""
 
@@ -146,7 +134,7 @@ class _Step(NamedTuple):
     moved: bool
 
 
-def moving_average(subject: Subject, dtype: str) -> MovingAverage:
+def moving_average(subject: Subject, dtype: str) -> Conventions:
     """Tell momentum and the kind of variance from one update, of the mean alone if need be.
 
     Args:
@@ -154,16 +142,16 @@ def moving_average(subject: Subject, dtype: str) -> MovingAverage:
         dtype: of the input, one that the subject takes.
 
     Returns:
-        What could be told. Where the mean does not move, or is not right, momentum is told from
-        the variance.
+        What could be told, and nothing of other conventions. Where the mean does not move, or is
+        not right, momentum is told from the variance.
     """
     given = told(_update, subject, dtype, _MOMENTUM)
     own = told(_update, subject, dtype, None)
     step = given or own
     if step is None:
-        return MovingAverage()
+        return Conventions()
     if not step.moved and not (own or step).moved:
-        return MovingAverage("none")
+        return Conventions("none")
     weighs = None
     if given is not None and given.decay is not None:
         if abs(given.decay - _MOMENTUM) < _CLOSE:
@@ -175,7 +163,7 @@ def moving_average(subject: Subject, dtype: str) -> MovingAverage:
         # The weight of the new value is the small one, and what rounding spares most.
         new = float(f"{1 - own.decay:.3g}")
         default = round(1 - new, 9) if weighs == "old" else new
-    return MovingAverage(_kind(step.ratio), weighs, default)
+    return Conventions(_kind(step.ratio), weighs, default)
 
 
 def _kind(ratio: float | None) -> Literal["biased", "unbiased", "none", "other"] | None:

@@ -183,7 +183,7 @@ class TfFusedSession(Session):
     """Parameters and moving statistics for `FusedBatchNormV3`."""
 
     def __init__(self, setting: Setting) -> None:
-        [self._axis] = setting.kept or ()
+        [self._axis] = setting.kept or (-1,)
         self._gamma, self._beta, self._mean, self._variance = (
             tf.constant(value, wide(setting.dtype)) for value in setting.parameters
         )
