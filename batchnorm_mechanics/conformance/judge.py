@@ -194,11 +194,12 @@ def _setting(subject: Subject, case: Case, data: Data) -> tuple[Setting | None, 
     )
     # Not everything that normalizes has moving statistics, or lets one set them.
     without = replace(full, moving_mean=None, moving_variance=None)
-    refusals = [(setting, subject.refusal(setting)) for setting in (full, without)]
-    for setting, reason in refusals:
-        if reason is None:
+    reasons = []
+    for setting in (full, without):
+        reasons.append(subject.refusal(setting))
+        if reasons[-1] is None:
             return setting, None
-    return None, refusals[0][1]
+    return None, reasons[0]
 
 
 def _missing(subject: Subject, case: Case, conventions: Conventions) -> str | None:

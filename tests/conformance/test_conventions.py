@@ -58,6 +58,7 @@ def test_every_convention_of_a_subject_that_does_as_keras_does_is_found():
         ({"moves_in_inference": True, "in_place": True}, "moves_in_inference", True),
         ({"initial": (float("nan"), 1.0)}, "moves_in_inference", False),
         ({"one_sample": "refuses"}, "one_sample", "refuses"),
+        ({"one_sample": "odd"}, "one_sample", None),
         ({"empty": "ignores"}, "empty_batch", "ignores"),
         ({"empty": "poisons"}, "empty_batch", "poisons"),
         ({"large_mean": "quadratic"}, "large_mean", "quadratic"),
@@ -143,6 +144,22 @@ def test_a_subject_of_float64_alone_is_probed_in_float64():
 
 def test_an_error_that_starts_below_the_noise_is_fitted_where_it_stands_above():
     assert growth(1e-6, (1e1, 1e2, 1e3, 1e4), [1e-6, 2e-5, 2e-3, 0.6]) == "quadratic"
+
+
+class Stacked(NumpySubject):
+    """Right but for an axis too many."""
+
+    def open(self, setting):
+        session = super().open(setting)
+        train, infer = session.train, session.infer
+        session.train, session.infer = lambda x: train(x)[None], lambda x: infer(x)[None]
+        return session
+
+
+def test_an_output_of_another_shape_tells_nothing():
+    found = find_conventions(Stacked())
+    assert (found.epsilon_place, found.one_sample, found.large_mean) == (None, None, None)
+    assert found.moving_variance == "biased"
 
 
 class OfSmallNumbers(NumpySubject):

@@ -87,14 +87,6 @@ def test_a_subject_that_hangs_fails_one_case_in_time():
     assert found.cases[1].seconds == 3.0
 
 
-def test_a_subject_that_hangs_in_its_conventions_is_judged_without_them():
-    found = reports(run("hangs when set up", limit=3.0))["hangs when set up"]
-    assert found.cases[0].case == "conventions"
-    assert found.cases[0].checks[0].reason == "no answer within 3 s"
-    assert found.conventions.moving_variance is None
-    assert [case.status for case in found.cases[1:]] == ["pass"] * 3
-
-
 def without_processes(courses, *, count):
     """Follow courses as `side_by_side` does; what vanishes stands for a process that is lost."""
     for course in courses:
@@ -121,6 +113,14 @@ def here(monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
 
+def test_a_subject_that_is_lost_in_its_conventions_is_judged_without_them(here):
+    found = reports(run("vanishes when set up"))["vanishes when set up"]
+    assert found.cases[0].case == "conventions"
+    assert found.cases[0].checks[0].reason == "it vanished"
+    assert found.conventions.moving_variance is None
+    assert [case.status for case in found.cases[1:]] == ["pass"] * 3
+
+
 def test_after_three_cases_without_an_answer_no_more_are_asked(here):
     cases = (*CASES, *select("one step rank 4"), *select("ten steps rank 4"))
     found = reports(run("always vanishes", cases=cases))["always vanishes"]
@@ -137,7 +137,7 @@ def test_answers_in_between_keep_the_run_going(here):
     assert [case.status for case in found.cases] == ["fail", "pass"] * 3 + ["pass"] * 3
 
 
-def test_a_module_that_raises_fails_without_any_case_asked():
+def test_a_module_that_raises_fails_without_any_case_asked(here):
     found = reports(run("unimportable"))["unimportable"]
     assert found.cases[0].checks[0].reason == "raised ImportError: no module named rubbish"
     assert {case.status for case in found.cases[1:]} == {"skipped"}

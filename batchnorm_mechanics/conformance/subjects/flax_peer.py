@@ -5,6 +5,7 @@
 
 import importlib.metadata
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -46,11 +47,9 @@ class FlaxBatchNorm(Subject):
 
 
 class FlaxSession(Session):
-    """A module set up for one setting, and its three computations, each compiled once a shape."""
+    """A module set up for one setting, and its computations."""
 
     def __init__(self, setting: Setting) -> None:
-        from flax import nnx
-
         self._setting = setting
         self._dtype = wide(setting.dtype)
         with self._precision():
@@ -62,8 +61,7 @@ class FlaxSession(Session):
                 var=setting.moving_variance,
             )
 
-        self._forward = nnx.jit(_forward, static_argnames=("mode",))
-        self._gradients = nnx.jit(_gradients)
+        self._forward, self._gradients = _compiled()
 
     def _precision(self) -> AbstractContextManager[Any]:
         import jax
@@ -124,6 +122,14 @@ class FlaxSession(Session):
             session = type(self)(self._setting)
             session._assign(**loaded)
         return session
+
+
+@cache
+def _compiled() -> tuple[Any, Any]:
+    """Return both computations, compiled once for each setting and shape, whatever session asks."""
+    from flax import nnx
+
+    return nnx.jit(_forward, static_argnames=("mode",)), nnx.jit(_gradients)
 
 
 def _forward(module: Any, x: Any, mask: Any, mode: bool | None) -> Any:
