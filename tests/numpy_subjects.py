@@ -170,21 +170,29 @@ def always(odd):
     return Always
 
 
-class ExitsInRank2(RightSession):
-    """Ends the process for each rank-2 batch of the group of batch sizes, and no other."""
+class Vanished(BaseException):
+    """Passes through whatever catches errors, as the end of a process does."""
+
+
+def vanish():
+    raise Vanished
+
+
+class VanishesInRank2(RightSession):
+    """Does so for each rank-2 batch of the group of batch sizes, and no other."""
 
     def train(self, x, mask=None):
         if x.ndim == 2 and len(x) in (2, 60, 61):
-            os._exit(3)
+            vanish()
         return super().train(x, mask)
 
 
-class HangsWhenSetUp(RightSession):
-    """Hangs where nothing is set, as only the search for conventions asks for it."""
+class VanishesWhenSetUp(RightSession):
+    """Does so where nothing is set, as only the search for conventions asks for it."""
 
     def __init__(self, setting, changes):
         if setting.epsilon is None:
-            time.sleep(600)
+            vanish()
         super().__init__(setting, changes)
 
 
@@ -203,12 +211,12 @@ def resolve(spec):
     }
     if spec in odd:
         return Right(spec, session=OneAtATime, odd=odd[spec])
-    if spec == "always hangs":
-        return Right(spec, session=always(lambda: time.sleep(600)))
-    if spec == "exits in rank 2 of a batch":
-        return Right(spec, session=ExitsInRank2)
-    if spec == "hangs when set up":
-        return Right(spec, session=HangsWhenSetUp)
+    if spec == "always vanishes":
+        return Right(spec, session=always(vanish))
+    if spec == "vanishes in rank 2 of a batch":
+        return Right(spec, session=VanishesInRank2)
+    if spec == "vanishes when set up":
+        return Right(spec, session=VanishesWhenSetUp)
     if spec == "prints":
         print("this must not be taken for a result")
     return Right(spec, **({} if spec in ("right", "prints") else {spec: True}))

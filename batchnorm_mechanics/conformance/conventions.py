@@ -6,6 +6,8 @@ answers with something that fits no convention stays None: the probe never guess
 subject never stops it.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -16,23 +18,19 @@ from batchnorm_mechanics.conformance.probes import (
     OLD_MEAN,
     OLD_VARIANCE,
     SHAPE,
-    attempt,
+    SilentError,
+    answer,
     find_epsilon,
     moving_average,
-    output_of,
+    numbers,
+    output,
     start,
-    start_at_first,
-    statistics_of,
+    statistics,
+    told,
     varied,
 )
 from batchnorm_mechanics.conformance.record import Conventions
-from batchnorm_mechanics.conformance.subject import (
-    Ability,
-    Setting,
-    Statistics,
-    Subject,
-    as_type,
-)
+from batchnorm_mechanics.conformance.subject import Ability, Setting, Statistics, Subject, as_type
 
 Growth = Literal["exact", "proportional", "quadratic"]
 
@@ -65,23 +63,20 @@ def find_conventions(subject: Subject) -> Conventions:
         'biased'
     """
     dtype = _dtype(subject)
-    average = moving_average(subject, dtype)
-    place, epsilon = find_epsilon(subject, dtype)
-    initial = _initial(subject, dtype)
-    found = Conventions(
-        moving_variance=average.variance,
-        momentum_weighs=average.weighs,
-        default_momentum=average.default,
+    place, epsilon = told(find_epsilon, subject, dtype) or (None, None)
+    mean, variance = told(_initial, subject, dtype) or (None, None)
+    found = replace(
+        moving_average(subject, dtype),
         epsilon_place=place,
         default_epsilon=epsilon,
-        initial_mean=initial[0],
-        initial_variance=initial[1],
-        axis_kept=_axis_kept(subject, dtype),
-        default_mode=_default_mode(subject, dtype),
-        moves_in_inference=_moves_in_inference(subject, dtype),
-        one_sample=_one_sample(subject, dtype),
-        empty_batch=_empty_batch(subject, dtype),
-        large_mean=error_growth(subject, epsilon),
+        initial_mean=mean,
+        initial_variance=variance,
+        axis_kept=told(_axis_kept, subject, dtype),
+        default_mode=told(_default_mode, subject, dtype),
+        moves_in_inference=told(_moves_in_inference, subject, dtype),
+        one_sample=told(_one_sample, subject, dtype),
+        empty_batch=told(_empty_batch, subject, dtype),
+        large_mean=told(error_growth, subject, epsilon),
     )
     # What the harness had to give, for want of a default, is no convention of the subject's.
     given = [name for need in subject.needs for name in _DEFAULTS[need]]
@@ -91,43 +86,33 @@ def find_conventions(subject: Subject) -> Conventions:
 def _dtype(subject: Subject) -> str:
     """Return the first dtype that the subject takes; float32 if it refuses them all."""
     for dtype in ("float32", "float64", "bfloat16", "float16"):
-        setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
-        if attempt(lambda setting=setting: subject.refusal(setting) is None):
-            return dtype
+        with suppress(SilentError):
+            if answer(subject.refusal, Setting(SHAPE, (1,), dtype)) is None:
+                return dtype
     return "float32"
 
 
-def _initial(subject: Subject, dtype: str) -> tuple[float | None, float | None]:
+def _initial(subject: Subject, dtype: str) -> tuple[float | None, ...]:
     """Return mean and variance before any batch, None where channels differ."""
-    setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
-    session = start(subject, setting, Ability.STATISTICS)
-    found = None if session is None else statistics_of(session)
-    if found is None:
-        return None, None
-    mean, variance = (
+    session, _ = start(subject, Setting(SHAPE, (1,), dtype), needs={Ability.STATISTICS})
+    return tuple(
         float(part.flat[0]) if part.size and np.all(part == part.flat[0]) else None
-        for part in found
+        for part in statistics(session)
     )
-    return mean, variance
 
 
 def _axis_kept(subject: Subject, dtype: str) -> int | None:
     """Tell the default axis of a rank-4 input by the shape of the statistics, or by the output."""
     shape = (2, 3, 4, 5)
-    session = start(subject, Setting(shape=shape, dtype=dtype))
-    if session is None:
-        return None
+    session, _ = start(subject, Setting(shape, dtype=dtype))
     kept = {(shape[-1],): -1, (shape[1],): 1}
     if Ability.STATISTICS in subject.abilities:
-        found = statistics_of(session)
+        found = told(statistics, session)
         if found is not None and found.mean.shape in kept:
             return kept[found.mean.shape]
     if Ability.TRAIN not in subject.abilities:
         return None
-    x = varied(shape, dtype)
-    y = output_of(lambda: session.train(x), shape)
-    if y is None:
-        return None
+    y = output(session.train, varied(shape, dtype))
     centred = [
         axis
         for axis in kept.values()
@@ -138,41 +123,26 @@ def _axis_kept(subject: Subject, dtype: str) -> int | None:
 
 def _default_mode(subject: Subject, dtype: str) -> Literal["training", "inference"] | None:
     """Compare a call without a mode with both modes, each asked of a fresh session."""
-    setting = Setting(
-        shape=SHAPE, kept=(1,), dtype=dtype, moving_mean=OLD_MEAN, moving_variance=OLD_VARIANCE
-    )
-    x = varied(SHAPE, dtype)
-    sessions = [
-        start(subject, setting, Ability.CALL, Ability.TRAIN, Ability.INFER) for _ in range(3)
-    ]
+    setting = Setting(SHAPE, (1,), dtype, moving_mean=OLD_MEAN, moving_variance=OLD_VARIANCE)
+    x, needs = varied(SHAPE, dtype), {Ability.CALL, Ability.TRAIN, Ability.INFER}
     # One for each: a call that trains would change what inference gives.
-    one, two, three = sessions
-    if one is None or two is None or three is None:
-        return None
-    called = output_of(lambda: one.call(x), SHAPE)
-    trained = output_of(lambda: two.train(x), SHAPE)
-    inferred = output_of(lambda: three.infer(x), SHAPE)
-    if called is None:
-        return None
-    like_training = trained is not None and np.allclose(called, trained, rtol=1e-5, atol=1e-5)
-    like_inference = inferred is not None and np.allclose(called, inferred, rtol=1e-5, atol=1e-5)
-    if like_training == like_inference:
-        return None
-    return "training" if like_training else "inference"
+    called, trained, inferred = (start(subject, setting, needs=needs)[0] for _ in range(3))
+    y = output(called.call, x)
+    modes = {"training": trained.train, "inference": inferred.infer}
+    like = []
+    for mode, ask in modes.items():
+        other = told(output, ask, x)
+        if other is not None and np.allclose(y, other, rtol=1e-5, atol=1e-5):
+            like.append(mode)
+    return like[0] if len(like) == 1 else None
 
 
-def _moves_in_inference(subject: Subject, dtype: str) -> bool | None:
-    setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
-    session = start(subject, setting, Ability.INFER, Ability.STATISTICS)
-    if session is None:
-        return None
-    x = varied(SHAPE, dtype)
-    before = statistics_of(session)
-    inferred = attempt(lambda: session.infer(x))
-    after = statistics_of(session)
-    if before is None or inferred is None or after is None:
-        return None
-    return not _same(before, after)
+def _moves_in_inference(subject: Subject, dtype: str) -> bool:
+    needs = {Ability.INFER, Ability.STATISTICS}
+    session, _ = start(subject, Setting(SHAPE, (1,), dtype), needs=needs)
+    before = statistics(session)
+    answer(session.infer, varied(SHAPE, dtype))
+    return not _same(before, statistics(session))
 
 
 def _same(before: Statistics, after: Statistics) -> bool:
@@ -183,33 +153,25 @@ def _same(before: Statistics, after: Statistics) -> bool:
 
 def _one_sample(subject: Subject, dtype: str) -> Literal["normalizes", "refuses"] | None:
     """Train on a single sample: x_hat is 0, so that the output is beta."""
-    beta = np.array([0.5, -1.0, 2.0, 0.25])
-    common = {"shape": SHAPE, "kept": (1,), "dtype": dtype}
-    session, setting = start_at_first(
-        subject, (Setting(**common, beta=beta), Setting(**common)), Ability.TRAIN
-    )
-    if session is None or setting is None:
-        return None
-    x = varied((1, SHAPE[1]), dtype)
-    y = attempt(lambda: np.asarray(session.train(x)).astype(np.float64))
+    plain = Setting(SHAPE, (1,), dtype)
+    shifted = replace(plain, beta=np.array([0.5, -1.0, 2.0, 0.25]))
+    session, setting = start(subject, shifted, plain, needs={Ability.TRAIN})
+    y = told(numbers, session.train, varied((1, SHAPE[1]), dtype))
     if y is None:
         return "refuses"
-    expected = np.zeros_like(beta) if setting.beta is None else beta
-    right = y.shape == x.shape and np.allclose(y[0], expected, rtol=0, atol=0.01)
-    return "normalizes" if right else None
+    right = np.expand_dims(setting.parameters.beta, 0)
+    close = y.shape == right.shape and np.allclose(y, right, rtol=0, atol=0.01)
+    return "normalizes" if close else None
 
 
-def _empty_batch(subject: Subject, dtype: str) -> Literal["refuses", "ignores", "poisons"] | None:
+def _empty_batch(subject: Subject, dtype: str) -> Literal["refuses", "ignores", "poisons"]:
     """Train on no samples at all and look what became of the moving statistics."""
-    setting = Setting(shape=SHAPE, kept=(1,), dtype=dtype)
-    session = start(subject, setting, Ability.TRAIN, Ability.STATISTICS)
-    before = None if session is None else statistics_of(session)
-    if session is None or before is None:
-        return None
-    empty = as_type(np.zeros((0, SHAPE[1])), dtype)
-    if attempt(lambda: session.train(empty)) is None:
+    needs = {Ability.TRAIN, Ability.STATISTICS}
+    session, _ = start(subject, Setting(SHAPE, (1,), dtype), needs=needs)
+    before = statistics(session)
+    if told(answer, session.train, as_type(np.zeros((0, SHAPE[1])), dtype)) is None:
         return "refuses"
-    after = statistics_of(session)
+    after = told(statistics, session)
     return "ignores" if after is not None and _same(before, after) else "poisons"
 
 
@@ -233,28 +195,23 @@ def error_growth(subject: Subject, epsilon: float | None) -> Growth | None:
         times above the error at mean 0 and errors of 0.05, past which a wrong result cannot get
         much more wrong: 1.5 or more is quadratic. Without two such errors it is exact.
     """
-    setting = Setting(
-        shape=_SAMPLES, kept=(1,), epsilon=_EPSILON if subject.takes_epsilon else None
-    )
+    setting = Setting(_SAMPLES, (1,), epsilon=_EPSILON if subject.takes_epsilon else None)
     used = setting.epsilon if subject.takes_epsilon else epsilon
     if used is None:
         return None
-    errors = [_error(subject, setting, used, offset) for offset in (0.0, *OFFSETS)]
-    if errors[0] is None or errors[0] > 1e-4:
+    floor = _error(subject, setting, used, 0.0)
+    if floor > 1e-4:
         return None
-    return growth(errors[0], OFFSETS, errors[1:])
+    return growth(floor, OFFSETS, [_error(subject, setting, used, offset) for offset in OFFSETS])
 
 
-def growth(floor: float, offsets: tuple[float, ...], errors: list[float | None]) -> Growth | None:
+def growth(floor: float, offsets: tuple[float, ...], errors: Sequence[float]) -> Growth | None:
     """Return the rule's verdict on measured errors.
 
     Args:
         floor: error at mean 0.
         offsets: mean/std, ascending.
-        errors: at each offset; None where the subject gave none.
-
-    Returns:
-        The growth; None if an error is missing.
+        errors: at each offset.
 
     Example:
         >>> growth(1e-7, (10.0, 100.0, 1000.0), [1e-6, 1e-5, 1e-4])
@@ -264,28 +221,23 @@ def growth(floor: float, offsets: tuple[float, ...], errors: list[float | None])
         >>> growth(1e-7, (10.0, 100.0, 1000.0), [1e-7, 2e-7, 2e-7])
         'exact'
     """
-    if any(error is None for error in errors):
-        return None
     measured = [
         (offset, error)
         for offset, error in zip(offsets, errors, strict=True)
-        if error is not None and 8 * max(floor, np.finfo(np.float32).eps / 2) < error < 0.05
+        if 8 * max(floor, np.finfo(np.float32).eps / 2) < error < 0.05
     ]
     if len(measured) < 2:
-        return "exact" if max(error or 0.0 for error in errors) < 0.05 else None
+        return "exact" if max(errors) < 0.05 else None
     distances, sizes = np.log(np.array(measured).T)
     slope = np.polyfit(distances, sizes, 1)[0]
     return "quadratic" if slope >= 1.5 else "proportional"
 
 
-def _error(subject: Subject, setting: Setting, epsilon: float, offset: float) -> float | None:
+def _error(subject: Subject, setting: Setting, epsilon: float, offset: float) -> float:
     """Return the largest error of the training output at this mean, infinite for NaN."""
     samples = np.random.default_rng(7).normal(size=_SAMPLES)
     # Not a whole number: means that float32 holds exactly would flatter the subject.
     x = as_type(samples + 1.0371 * offset, setting.dtype)
-    session = start(subject, setting, Ability.TRAIN)
-    y = None if session is None else output_of(lambda: session.train(x), _SAMPLES)
-    if y is None:
-        return None
-    error = np.abs(y - reference.forward(x, None, None, 0, epsilon)[0])
+    session, _ = start(subject, setting, needs={Ability.TRAIN})
+    error = np.abs(output(session.train, x) - reference.forward(x, None, None, 0, epsilon)[0])
     return float(np.max(np.where(np.isnan(error), np.inf, error)))

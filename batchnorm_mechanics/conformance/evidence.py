@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import ml_dtypes
 import numpy as np
@@ -11,7 +11,7 @@ from batchnorm_mechanics import reference
 from batchnorm_mechanics._difference import difference, elementwise_error
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.record import Check
-from batchnorm_mechanics.conformance.subject import Setting
+from batchnorm_mechanics.conformance.subject import Setting, Statistics
 
 _SLOPES = {record.DX: "d_x", record.DGAMMA: "d_gamma", record.DBETA: "d_beta"}
 _NUMBERS = {np.dtype(ml_dtypes.bfloat16)} | {np.dtype(name) for name in ("f2", "f4", "f8")}
@@ -22,9 +22,8 @@ class Evidence:
     """All data of one case, enough to try out what a mistaken implementation would have given.
 
     Attributes:
-        setting: the setting as the subject was opened with it, with epsilon, momentum, gamma, beta,
-            moving mean and moving variance all filled in: where the subject could not be set, with
-            what it has by itself.
+        setting: the setting as the subject was opened with it, with epsilon, momentum and moving
+            statistics filled in where the subject could not be set, with what it has by itself.
         momentum_weighs: what its momentum weighs by its documentation; None if it has none.
         unbiased: whether its moving average takes in the unbiased variance, by the conventions
             found.
@@ -38,7 +37,6 @@ class Evidence:
         expected: the oracle's, float64. The inference output is the oracle's for the moving
             statistics that the subject itself has, so that one mistake is not counted twice.
         tolerance: absolute, float64, in the shape of the expected value.
-        reloaded: whether the case asks for outputs after saving and loading.
     """
 
     setting: Setting
@@ -51,13 +49,46 @@ class Evidence:
     actual: Mapping[str, np.ndarray] = field(default_factory=dict)
     expected: Mapping[str, np.ndarray] = field(default_factory=dict)
     tolerance: Mapping[str, np.ndarray] = field(default_factory=dict)
-    reloaded: bool = False
 
     @property
     def axes(self) -> tuple[int, ...]:
         """The axes reduced over."""
-        kept = self.setting.kept or ()
-        return tuple(axis for axis in range(len(self.setting.shape)) if axis not in kept)
+        return self.setting.axes
+
+    @property
+    def epsilon(self) -> float:
+        """What is added to the variance. Without it nothing is judged."""
+        return float(self.setting.epsilon or 0.0)
+
+    @property
+    def decay(self) -> float:
+        """The weight of the old value, by what is documented of momentum; without one, no matter.
+
+        Moving statistics are not judged then.
+        """
+        momentum = float(self.setting.momentum or 0.0)
+        return 1 - momentum if self.momentum_weighs == "new" else momentum
+
+    @property
+    def own_statistics(self) -> Statistics:
+        """By which the subject should infer: its own where it has them, float64."""
+        start, own = self.setting.parameters, []
+        for name, given in (
+            (record.MOVING_MEAN, start.mean),
+            (record.MOVING_VARIANCE, start.variance),
+        ):
+            value = self.actual.get(name)
+            fits = value is not None and value.shape == self.setting.kept_shape
+            own.append(np.asarray(value if fits else given).astype(np.float64))
+        return Statistics(*own)
+
+    def passes(self, what: str) -> bool:
+        """Whether an output that is judged lies within its tolerance."""
+        actual, due = np.asarray(self.actual[what]).astype(np.float64), self.expected[what]
+        if actual.shape != due.shape:
+            return False
+        tolerance = np.where(np.isfinite(due), self.tolerance[what], 0.0)
+        return bool(np.all(distance(actual, due) <= tolerance))
 
 
 def expected(evidence: Evidence, what: str) -> np.ndarray:
@@ -71,92 +102,44 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
     Returns:
         float64, in the output's shape.
     """
-    setting, x, mask = evidence.setting, evidence.batches[0], evidence.masks[0]
+    x, mask = evidence.batches[0], evidence.masks[0]
+    gamma, beta, mean, variance = evidence.setting.parameters
+    settings = (evidence.axes, evidence.epsilon)
     # NaN and infinity are data here, and the cases that hold them say so.
     with np.errstate(all="ignore"):
         if what in record.STATISTICS:
-            return moving_statistics(evidence)[what == record.MOVING_VARIANCE]
-        settings = (evidence.axes, epsilon(evidence))
+            moving = reference.exponential_moving_average(
+                evidence.batches,
+                evidence.axes,
+                evidence.decay,
+                unbiased=evidence.unbiased,
+                masks=evidence.masks,
+                initial_mean=mean,
+                initial_variance=variance,
+            )
+            return moving[record.STATISTICS.index(what)]
         if what == record.TRAINING_OUTPUT:
-            return reference.forward(x, setting.gamma, setting.beta, *settings, mask)[0]
+            return reference.forward(x, gamma, beta, *settings, mask)[0]
         if what == record.INFERENCE_OUTPUT:
-            used = inference_statistics(evidence)
-            return reference.infer(evidence.probe, *used, setting.gamma, setting.beta, *settings)
-        slopes = reference.gradients(evidence.dy, x, setting.gamma, *settings, mask)
-        return slopes[_SLOPES[what]]
+            used = evidence.own_statistics
+            return reference.infer(evidence.probe, *used, gamma, beta, *settings)
+        return reference.gradients(evidence.dy, x, gamma, *settings, mask)[_SLOPES[what]]
 
 
-def decay(evidence: Evidence) -> float:
-    """Return the weight of the old value that the momentum amounts to, as documented.
+def distance(actual: np.ndarray, due: np.ndarray) -> np.ndarray:
+    """Return |actual - due|, 0 where neither is finite: sums in another order give NaN or inf.
 
-    Raises:
-        ValueError: the momentum is not known, so that there is nothing to expect.
+    Example:
+        >>> distance(np.array([np.nan, 1.0, np.inf]), np.array([np.inf, 3.0, 1.0]))
+        array([ 0.,  2., inf])
     """
-    momentum = evidence.setting.momentum
-    if momentum is None:
-        raise ValueError(
-            "decay: `evidence.setting.momentum` must be known. Received: "
-            "evidence.setting.momentum=None. Do not judge moving statistics without it."
-        )
-    return 1 - momentum if evidence.momentum_weighs == "new" else momentum
+    neither = ~np.isfinite(actual) & ~np.isfinite(due)
+    return np.where(neither, 0.0, elementwise_error(actual, due))
 
 
-def epsilon(evidence: Evidence) -> float:
-    """Return the epsilon of the setting.
-
-    Raises:
-        ValueError: it is not known, so that there is nothing to expect.
-    """
-    if evidence.setting.epsilon is None:
-        raise ValueError(
-            "epsilon: `evidence.setting.epsilon` must be known. Received: "
-            "evidence.setting.epsilon=None. Judge nothing without it."
-        )
-    return evidence.setting.epsilon
-
-
-def inference_statistics(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and variance by which the subject should infer: its own where it has them."""
-    given = evidence.setting
-    mean = evidence.actual.get(record.MOVING_MEAN, given.moving_mean)
-    variance = evidence.actual.get(record.MOVING_VARIANCE, given.moving_variance)
-    return np.asarray(mean).astype(np.float64), np.asarray(variance).astype(np.float64)
-
-
-def moving_statistics(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """Return the moving mean and variance after all batches."""
-    setting = evidence.setting
-    mean, variance = reference.exponential_moving_average(
-        evidence.batches,
-        evidence.axes,
-        decay(evidence),
-        unbiased=evidence.unbiased,
-        masks=evidence.masks,
-        initial_mean=_given(setting.moving_mean, 0.0),
-        initial_variance=_given(setting.moving_variance, 1.0),
-    )
-    return mean, variance
-
-
-def _given(value: np.ndarray | None, otherwise: float) -> np.ndarray:
-    return np.asarray(otherwise if value is None else value, np.float64)
-
-
-class Due(NamedTuple):
-    """What an output should be.
-
-    Attributes:
-        value: float64.
-        tolerance: absolute, in the value's shape; infinite where anything will do.
-        dtype: the type whose units in the last place are counted.
-    """
-
-    value: np.ndarray
-    tolerance: np.ndarray
-    dtype: str
-
-
-def compare(what: str, actual: np.ndarray, due: Due) -> Check:
+def compare(
+    what: str, actual: np.ndarray, due: np.ndarray, tolerance: np.ndarray, dtype: str
+) -> Check:
     """Return whether an output lies within its tolerance, and how far off it is.
 
     Where the expected value is NaN or infinite, any value that is not finite will do: sums in
@@ -165,25 +148,25 @@ def compare(what: str, actual: np.ndarray, due: Due) -> Check:
     Args:
         what: the output's name.
         actual: as the subject gave it, of any shape and dtype.
-        due: what it should be.
+        due: what it should be, float64.
+        tolerance: absolute, in the shape of `due`; infinite where anything will do.
+        dtype: the type whose units in the last place are counted.
 
     Returns:
         The check. The largest differences leave out the elements for which anything will do.
 
     Example:
-        >>> compare("dx", np.ones(2, np.float32), Due(np.ones(2), np.zeros(2), "float32")).passed
+        >>> compare("dx", np.ones(2, np.float32), np.ones(2), np.zeros(2), "float32").passed
         True
     """
-    reason = wrong_kind(actual, due.value.shape)
+    reason = wrong_kind(actual, due.shape)
     if reason is not None:
         return Check(what, False, reason=reason)
-    finite = np.isfinite(due.value)
-    values = actual.astype(np.float64)
-    values = np.where(~finite & ~np.isfinite(values), due.value, values)
-    tolerance = np.where(finite, due.tolerance, 0.0)
+    tolerance = np.where(np.isfinite(due), tolerance, 0.0)
     judged = ~np.isposinf(tolerance)
-    error, tolerance = elementwise_error(values, due.value)[judged], tolerance[judged]
-    apart = difference(values[judged], due.value[judged], due.dtype)
+    values, due, tolerance = actual.astype(np.float64)[judged], due[judged], tolerance[judged]
+    finite, error = np.isfinite(due), distance(values, due)
+    apart = difference(np.where(finite | np.isfinite(values), values, due), due, dtype)
     if not error.size:
         return Check(what, True, 0.0, 0.0, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -198,7 +181,7 @@ def compare(what: str, actual: np.ndarray, due: Due) -> Check:
         ulps=apart.ulps,
         tolerance=float(tolerance[worst]),
         error=float(error[worst]),
-        reason=_about_not_finite(values[judged], finite[judged]),
+        reason=_about_not_finite(values, finite),
     )
 
 

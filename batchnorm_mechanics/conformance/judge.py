@@ -12,7 +12,7 @@ from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged
 from batchnorm_mechanics.conformance.conventions import find_conventions
-from batchnorm_mechanics.conformance.evidence import Due, Evidence, compare, expected, wrong_kind
+from batchnorm_mechanics.conformance.evidence import Evidence, compare, expected, wrong_kind
 from batchnorm_mechanics.conformance.questions import (
     Answers,
     Claim,
@@ -21,7 +21,7 @@ from batchnorm_mechanics.conformance.questions import (
     in_one_line,
 )
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
-from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject
+from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject, given, wide
 from batchnorm_mechanics.conformance.subjects import as_subject, resolve
 from batchnorm_mechanics.conformance.tolerance import bound
 
@@ -29,6 +29,10 @@ from batchnorm_mechanics.conformance.tolerance import bound
 _ANYTHING_FINITE = float(np.finfo(np.float64).max)
 _UNDEFINED = "nobody defines what is due without samples"
 _OF_X = (record.TRAINING_OUTPUT, record.INFERENCE_OUTPUT, record.DX)
+
+# What came of a case, and the evidence from which a mistake can be diagnosed; None where there is
+# none: nothing was asked, or there were no samples.
+Judged = tuple[CaseResult, Evidence | None]
 
 
 def conform(
@@ -71,79 +75,69 @@ def conform(
     begun = time.perf_counter()
     asked = resolve(subject) if isinstance(subject, str) else as_subject(subject, name)
     conventions = find_conventions(asked)
-    results, evidence = [], []
+    results: list[Judged] = []
     for case in judged(cases) if strict else cases:
-        result, found = judge(asked, case, conventions)
-        results.append(result)
-        evidence.append(found if telling(result, found) else None)
+        results.append(telling(judge(asked, case, conventions)))
         if progress is not None:
-            progress(result)
+            progress(results[-1][0])
     return Report(
         name=asked.name if name is None else name,
         description=asked.description,
         conventions=conventions,
-        cases=explain(results, evidence),
+        cases=explain(results),
         seconds=time.perf_counter() - begun,
     )
 
 
-def telling(result: CaseResult, evidence: Evidence | None) -> bool:
-    """Return whether a case's evidence helps to explain failures.
+def telling(found: Judged) -> Judged:
+    """Leave out the evidence of a case that does not help to explain failures.
 
     A failure's does, and so do right answers under a mask: where all is masked out, many mistakes
     look alike, and most of them would show where only some is. Other evidence would cost more time
     than it tells.
     """
-    return evidence is not None and (
-        result.status == "fail" or any(mask is not None for mask in evidence.masks)
-    )
+    result, evidence = found
+    masked = evidence is not None and any(mask is not None for mask in evidence.masks)
+    return result, evidence if result.status == "fail" or masked else None
 
 
-def explain(
-    results: Sequence[CaseResult], evidence: Sequence[Evidence | None]
-) -> tuple[CaseResult, ...]:
+def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
     """Return the results with the mistakes that explain the failures, all of them seen together.
 
     Args:
-        results: of one subject.
-        evidence: for each of them, None where there is none, or none that is `telling`.
+        found: of one subject, as `telling` leaves it.
 
     Returns:
         The results; each failed check of which a mistake gives the very numbers has its name.
     """
     failures = [
-        (found, check.what)
-        for result, found in zip(results, evidence, strict=True)
+        (number, check.what, evidence)
+        for number, (result, evidence) in enumerate(found)
         for check in result.checks
-        if found is not None and not check.passed and check.what in found.actual
+        if evidence is not None and not check.passed and check.what in evidence.actual
     ]
     if not failures:
-        return tuple(results)
+        return tuple(result for result, _ in found)
     # It computes with TensorFlow, which takes seconds to import, and not every subject needs it.
     import_tensorflow_quietly()
     from batchnorm_mechanics.conformance.diagnosis import diagnose
 
-    passed = [
-        found
-        for result, found in zip(results, evidence, strict=True)
-        if found is not None and result.status == "pass"
-    ]
-    names = iter(diagnose(failures, passed))
-    explained = []
-    for result, found in zip(results, evidence, strict=True):
-        checks = tuple(
-            replace(check, diagnosis=next(names))
-            if found is not None and not check.passed and check.what in found.actual
-            else check
-            for check in result.checks
+    passed = [each for result, each in found if each is not None and result.status == "pass"]
+    diagnoses = diagnose([(evidence, what) for _, what, evidence in failures], passed)
+    names = {failure[:2]: name for failure, name in zip(failures, diagnoses, strict=True)}
+    return tuple(
+        replace(
+            result,
+            checks=tuple(
+                check if check.passed else replace(check, diagnosis=names.get((number, check.what)))
+                for check in result.checks
+            ),
         )
-        explained.append(replace(result, checks=checks))
-    return tuple(explained)
+        for number, (result, _) in enumerate(found)
+    )
 
 
-def judge(
-    subject: Subject, case: Case, conventions: Conventions
-) -> tuple[CaseResult, Evidence | None]:
+def judge(subject: Subject, case: Case, conventions: Conventions) -> Judged:
     """Ask a subject for everything that a case is about, and compare it with the oracle.
 
     Args:
@@ -153,8 +147,7 @@ def judge(
             in, and what it does where it cannot be set.
 
     Returns:
-        The result, and the evidence from which a mistake can be diagnosed; None where there is
-        none: nothing was asked, or there were no samples.
+        The result and the evidence.
 
     Example:
         >>> from batchnorm_mechanics.conformance.cases import select
@@ -173,16 +166,15 @@ def judge(
     reason = reason or _missing(subject, case, conventions)
     if setting is None or reason is not None:
         return CaseResult(case.name, case.group, "skipped", reason=reason), None
-    answers = Answers(subject, setting, data, may_refuse=_samples(case, data) <= 1)
-    evidence = None
+    answers = Answers(subject, setting, data, may_refuse=_samples(data, setting) <= 1)
+    evidence, beyond = None, []
     if case.samples == 0:
         ask_empty(answers)
-        result = _result(case, answers.checks, [])
     else:
         ask_all(answers, case)
-        evidence, beyond = _with_due(_evidence(answers, conventions), case)
-        evidence = _with_claims(evidence, answers.claims)
-        result = _result(case, _compare(answers, evidence, case, beyond), beyond)
+        evidence, beyond = _with_due(_evidence(answers, conventions), answers.claims)
+        answers.checks += _compared(evidence, case, beyond)
+    result = _result(case, answers.checks, beyond)
     return replace(result, seconds=time.perf_counter() - begun), evidence
 
 
@@ -202,11 +194,12 @@ def _setting(subject: Subject, case: Case, data: Data) -> tuple[Setting | None, 
     )
     # Not everything that normalizes has moving statistics, or lets one set them.
     without = replace(full, moving_mean=None, moving_variance=None)
-    refusals = [(setting, subject.refusal(setting)) for setting in (full, without)]
-    for setting, reason in refusals:
-        if reason is None:
+    reasons = []
+    for setting in (full, without):
+        reasons.append(subject.refusal(setting))
+        if reasons[-1] is None:
             return setting, None
-    return None, refusals[0][1]
+    return None, reasons[0]
 
 
 def _missing(subject: Subject, case: Case, conventions: Conventions) -> str | None:
@@ -224,12 +217,11 @@ def _missing(subject: Subject, case: Case, conventions: Conventions) -> str | No
     return None
 
 
-def _samples(case: Case, data: Data | Evidence) -> int:
+def _samples(data: Data | Evidence, setting: Setting) -> int:
     """Return how many samples the statistics of the largest batch have behind them."""
-    axes = tuple(axis for axis in range(len(case.shape)) if axis not in case.kept)
     with np.errstate(all="ignore"):  # A NaN counts as a sample.
         counts = [
-            reference.moments(x, axes, mask)[2]
+            reference.moments(x, setting.axes, mask)[2]
             for x, mask in zip(data.batches, data.masks, strict=True)
         ]
     return int(max(np.max(count) for count in counts))
@@ -238,21 +230,17 @@ def _samples(case: Case, data: Data | Evidence) -> int:
 def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
     """Return what was given and what came back, with what the subject has where it was not set."""
     setting, data = answers.setting, answers.data
-    kept = tuple(setting.shape[axis] for axis in setting.kept or ())
-
-    def filled(value: np.ndarray | None, otherwise: float | None) -> np.ndarray | None:
-        return np.full(kept, otherwise) if value is None and otherwise is not None else value
-
-    epsilon, momentum = setting.epsilon, setting.momentum
-    setting = replace(
-        setting,
-        epsilon=conventions.default_epsilon if epsilon is None else epsilon,
-        momentum=conventions.default_momentum if momentum is None else momentum,
-        gamma=filled(setting.gamma, 1.0),
-        beta=filled(setting.beta, 0.0),
-        moving_mean=filled(setting.moving_mean, conventions.initial_mean),
-        moving_variance=filled(setting.moving_variance, conventions.initial_variance),
-    )
+    found = {
+        "epsilon": conventions.default_epsilon,
+        "momentum": conventions.default_momentum,
+        "moving_mean": conventions.initial_mean,
+        "moving_variance": conventions.initial_variance,
+    }
+    for name, value in given(**found).items():
+        if getattr(setting, name) is None:
+            of_each = name.startswith("moving")
+            filled = np.full(setting.kept_shape, value) if of_each else value
+            setting = replace(setting, **{name: filled})
     return Evidence(
         setting=setting,
         momentum_weighs=answers.subject.declared_momentum or conventions.momentum_weighs,
@@ -265,13 +253,13 @@ def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
     )
 
 
-def _with_due(evidence: Evidence, case: Case) -> tuple[Evidence, list[str]]:
-    """Add what the oracle gives for each output, and how far off it may be.
+def _with_due(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Evidence, list[str]]:
+    """Add what the oracle gives for each output, what else must hold, and how far off each may be.
 
     Returns:
         The evidence, and the names of the outputs that the dtype leaves nothing to judge by.
     """
-    values, tolerances, beyond = {}, {}, []
+    actual, values, tolerances, beyond = dict(evidence.actual), {}, {}, []
     for what in record.OUTPUTS:
         if not _can_be_judged(evidence, what):
             continue
@@ -280,7 +268,8 @@ def _with_due(evidence: Evidence, case: Case) -> tuple[Evidence, list[str]]:
         if what == record.TRAINING_OUTPUT and evidence.masks[0] is not None:
             # What becomes of a sample that does not count is its own affair.
             tolerance[~evidence.masks[0]] = np.inf
-        if what == record.MOVING_VARIANCE and evidence.unbiased and _samples(case, evidence) == 1:
+        kind_matters = what == record.MOVING_VARIANCE and evidence.unbiased
+        if kind_matters and _samples(evidence, evidence.setting) == 1:
             # One sample has no unbiased variance: anything finite is as good as any other.
             tolerance[...] = _ANYTHING_FINITE
         if np.all(np.isposinf(tolerance)):
@@ -288,7 +277,17 @@ def _with_due(evidence: Evidence, case: Case) -> tuple[Evidence, list[str]]:
         values[what], tolerances[what] = expected(evidence, what), tolerance
         if not allowed.judgeable:
             beyond.append(what)
-    return replace(evidence, expected=values, tolerance=tolerances), beyond
+    for claim in claims:
+        value, like = claim.due, claim.like
+        if like is not None and like not in tolerances:
+            continue  # What it is measured by is not known.
+        if value is None:
+            value = values[like or claim.what][: claim.first]
+        exact = np.zeros(value.shape)
+        tolerance = exact if like is None else claim.times * tolerances[like][: claim.first]
+        actual[claim.what] = claim.actual
+        values[claim.what], tolerances[claim.what] = value.astype(np.float64), tolerance
+    return replace(evidence, actual=actual, expected=values, tolerance=tolerances), beyond
 
 
 def _can_be_judged(evidence: Evidence, what: str) -> bool:
@@ -300,9 +299,8 @@ def _can_be_judged(evidence: Evidence, what: str) -> bool:
         return setting.momentum is not None and setting.moving_mean is not None
     if what == record.INFERENCE_OUTPUT:
         # Statistics of the wrong shape fail by themselves; nothing can be inferred by them.
-        kept = tuple(setting.shape[axis] for axis in setting.kept or ())
         return all(
-            part is not None and wrong_kind(part, kept) is None
+            part is not None and wrong_kind(part, setting.kept_shape) is None
             for part in (
                 evidence.actual.get(record.MOVING_MEAN, setting.moving_mean),
                 evidence.actual.get(record.MOVING_VARIANCE, setting.moving_variance),
@@ -311,48 +309,22 @@ def _can_be_judged(evidence: Evidence, what: str) -> bool:
     return True
 
 
-def _with_claims(evidence: Evidence, claims: list[Claim]) -> Evidence:
-    """Add what must hold besides the usual outputs, if what it is measured by is known."""
-    actual, values, tolerances = (
-        dict(part) for part in (evidence.actual, evidence.expected, evidence.tolerance)
-    )
-    for claim in claims:
-        if claim.like is not None and claim.like not in evidence.tolerance:
-            continue
-        value = claim.due
-        if value is None:
-            value = evidence.expected[claim.like or claim.what][: claim.first]
-        tolerance = np.zeros(value.shape)
-        if claim.like is not None:
-            tolerance = claim.times * evidence.tolerance[claim.like][: claim.first]
-        actual[claim.what] = claim.actual
-        values[claim.what], tolerances[claim.what] = value.astype(np.float64), tolerance
-    return replace(evidence, actual=actual, expected=values, tolerance=tolerances)
-
-
-def _compare(answers: Answers, evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
-    """Return all checks; what is beyond judging passes if it is at all what it should be."""
-    checks = list(answers.checks)
-    for what, value in evidence.expected.items():
-        due = Due(value, evidence.tolerance[what], _dtype(what, case))
-        check = compare(what, evidence.actual[what], due)
+def _compared(evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
+    """Return a check for each output; what is beyond judging passes if it can be compared."""
+    checks = []
+    for what, due in evidence.expected.items():
+        # Statistics of half types are float32.
+        dtype = case.dtype if what in _OF_X else wide(case.dtype)
+        check = compare(what, evidence.actual[what], due, evidence.tolerance[what], dtype)
         if what in beyond and check.absolute is not None:
             check = replace(check, passed=True, reason=f"measured, not judged: {case.dtype}")
         checks.append(check)
-    if case.group == "dtype" and record.TRAINING_OUTPUT in evidence.actual:
-        checks.append(_output_dtype(evidence.actual[record.TRAINING_OUTPUT], case))
+    y = evidence.actual.get(record.TRAINING_OUTPUT)
+    if case.group == "dtype" and y is not None:
+        right = y.dtype.name == case.dtype
+        reason = None if right else f"dtype {y.dtype.name}, the input's is {case.dtype}"
+        checks.append(Check("dtype of the output", right, reason=reason))
     return checks
-
-
-def _output_dtype(y: np.ndarray, case: Case) -> Check:
-    right = y.dtype.name == case.dtype
-    reason = None if right else f"dtype {y.dtype.name}, the input's is {case.dtype}"
-    return Check("dtype of the output", right, reason=reason)
-
-
-def _dtype(what: str, case: Case) -> str:
-    """Return the type whose last places are counted: statistics of half types are float32."""
-    return case.dtype if what in _OF_X or case.dtype == "float64" else "float32"
 
 
 def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:

@@ -6,40 +6,59 @@ is still an exact straight line in x, channel by channel, and the line tells the
 it was made with; if the output is, its digits end early.
 """
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics import reference
 from batchnorm_mechanics.conformance import record
-from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.evidence import Evidence, distance
 from batchnorm_mechanics.conformance.mistakes import Axes, Moments, Pair, Steps
 from batchnorm_mechanics.conformance.prediction import Material, Prediction
+from batchnorm_mechanics.conformance.subject import Statistics, as_type, wide
+from batchnorm_mechanics.conformance.tolerance import unit
 
 _HALF = ("float16", "bfloat16")
 
 
-class Line(NamedTuple):
-    """The statistics that an output was made with, per channel, and how far off they may be."""
+@dataclass(frozen=True)
+class Imprecision:
+    """A way to lose digits.
 
-    mean: np.ndarray
-    variance: np.ndarray
-    mean_error: np.ndarray
-    variance_error: np.ndarray
+    Attributes:
+        name: what is done, in words.
+    """
 
+    name: str
+    kind: Literal["precision"] = field(default="precision", init=False)
 
-def _unit(dtype: str) -> float:
-    """Return the largest relative error of one rounding."""
-    return float(ml_dtypes.finfo(dtype).eps) / 2
+    def label(self, rank: int, axes: Axes) -> str:
+        """Return the name."""
+        return self.name
+
+    def gives(self, evidence: Evidence, what: str, actual: np.ndarray) -> np.ndarray | None:
+        """Return what lost digits may have made of an output that is wrong.
+
+        NaN and infinity come up, compare as false, and so are never explained.
+
+        Args:
+            evidence: of the case.
+            what: the output.
+            actual: the subject's, float64.
+
+        Returns:
+            The output, for comparison with the subject's; None if it is further off than lost
+            digits explain.
+        """
+        raise NotImplementedError
 
 
 def _bounds(
-    evidence: Evidence, number: int, unit: float, *, one_pass: bool
+    evidence: Evidence, number: int, rounding: float, *, one_pass: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far the mean and variance of a batch may be off if sums round by this unit.
+    """Return how far the mean and variance of a batch may be off if sums round by so much.
 
     Roundings of a sum come in both directions, so that their number counts by its root. One pass
     subtracts two numbers of the size of the mean square; two passes round only what is left after
@@ -52,7 +71,7 @@ def _bounds(
     )
     mean, variance, count = reference.moments(x, axes, mask)
     largest = np.max(np.abs(x), axis=axes, initial=0.0)
-    share = (np.sqrt(count) + 4) * unit
+    share = (np.sqrt(count) + 4) * rounding
     mean_error = share * largest
     if one_pass:
         return mean_error, 2 * share * (variance + mean**2 + largest**2)
@@ -60,93 +79,57 @@ def _bounds(
 
 
 @dataclass(frozen=True)
-class ImpreciseStatistics:
+class ImpreciseStatistics(Imprecision):
     """Statistics that lose digits, all else being right.
 
     Attributes:
-        name: what is done, in words.
         one_pass: whether the variance is E[x^2] - E[x]^2, in the precision of usual statistics;
             else everything about them is in half precision.
     """
 
-    name: str
     one_pass: bool
-    kind: str = "precision"
-
-    def label(self, rank: int, axes: Axes) -> str:
-        """Return the name."""
-        return self.name
 
     def gives(self, evidence: Evidence, what: str, actual: np.ndarray) -> np.ndarray | None:
-        """Return what the subject's own statistics make of an output, if they can be so far off.
-
-        Args:
-            evidence: of the case.
-            what: the output.
-            actual: the subject's, float64.
-
-        Returns:
-            The output, for comparison with the subject's; None if its statistics are further off
-            than lost digits explain.
-        """
-        # NaN and infinity come up, compare as false, and so are never explained.
-        with np.errstate(all="ignore"):
-            if not _output_fails(evidence):
-                # Statistics that cost the output nothing are not what spoilt the rest.
-                return None
-            units = self._units(evidence.setting.dtype)
-            each = (self._given(evidence, what, actual, unit) for unit in units)
-            return next((given for given in each if given is not None), None)
-
-    def _units(self, dtype: str) -> list[float]:
-        if self.one_pass:
-            return [_unit("float64" if dtype == "float64" else "float32")]
-        # bfloat16 for wider data is left out: its bounds would cover mistakes as well.
-        return [_unit(dtype if dtype in _HALF else "float16")]
-
-    def _given(
-        self, evidence: Evidence, what: str, actual: np.ndarray, unit: float
-    ) -> np.ndarray | None:
-        if what in record.STATISTICS:
-            return self._moving(evidence, what, actual, unit)
-        if what == record.INFERENCE_OUTPUT:
+        """Return what the subject's own statistics make of an output: see `Imprecision.gives`."""
+        shown = record.TRAINING_OUTPUT
+        if shown not in evidence.tolerance or evidence.passes(shown):
+            # Statistics that cost the output nothing are not what spoilt the rest.
             return None
-        line = _line(evidence, unit, one_pass=self.one_pass)
-        given = None if line is None else _with(line, evidence, what)
+        rounding = self._rounding(evidence.setting.dtype)
+        # A number alone may be off for any reason; the line shows that the statistics are.
+        line = _line(evidence, rounding, one_pass=self.one_pass)
+        if line is None or what == record.INFERENCE_OUTPUT:
+            return None
+        if what in record.STATISTICS:
+            return self._moving(evidence, what, actual, rounding)
+        given = _with(line, evidence, what)
         if given is None or self.one_pass or what == record.TRAINING_OUTPUT:
             return given
         # Gradients through imprecise statistics are rounded like these on their way.
-        near = np.abs(actual - given) <= 16 * unit * np.max(np.abs(given), initial=0.0)
+        near = np.abs(actual - given) <= 16 * rounding * np.max(np.abs(given), initial=0.0)
         return actual if np.all(near) else given
 
+    def _rounding(self, dtype: str) -> float:
+        if self.one_pass:
+            return unit(wide(dtype))
+        # bfloat16 for wider data is left out: its bounds would cover mistakes as well.
+        return unit(dtype if dtype in _HALF else "float16")
+
     def _moving(
-        self, evidence: Evidence, what: str, actual: np.ndarray, unit: float
+        self, evidence: Evidence, what: str, actual: np.ndarray, rounding: float
     ) -> np.ndarray | None:
         """Return the moving statistic itself if it is no further off than all batches may be."""
-        each = [
-            _bounds(evidence, number, unit, one_pass=self.one_pass)[record.STATISTICS.index(what)]
-            for number in range(len(evidence.batches))
-        ]
-        expected = np.asarray(evidence.expected[what])
         if self.one_pass and what == record.MOVING_MEAN:
             return None
-        error = np.abs(actual - expected)
+        each = [
+            _bounds(evidence, number, rounding, one_pass=self.one_pass)[
+                record.STATISTICS.index(what)
+            ]
+            for number in range(len(evidence.batches))
+        ]
+        error = np.abs(actual - evidence.expected[what])
         near = np.all(error <= np.max(each, axis=0)) and _large(error, each)
-        # A number alone may be off for any reason; the line shows that the statistics are.
-        shown = near and _line(evidence, unit, one_pass=self.one_pass) is not None
-        return actual if shown else None
-
-
-def _output_fails(evidence: Evidence) -> bool:
-    """Whether the training output is beyond its tolerance."""
-    what = record.TRAINING_OUTPUT
-    if what not in evidence.actual or what not in evidence.tolerance:
-        return False
-    actual = np.asarray(evidence.actual[what]).astype(np.float64)
-    if actual.shape != np.shape(evidence.expected[what]):
-        return False
-    within = np.abs(actual - evidence.expected[what]) <= evidence.tolerance[what]
-    return bool(np.any(np.isfinite(evidence.expected[what]) & ~within))
+        return actual if near else None
 
 
 def _large(error: np.ndarray, bound: np.ndarray | list[np.ndarray]) -> bool:
@@ -154,20 +137,15 @@ def _large(error: np.ndarray, bound: np.ndarray | list[np.ndarray]) -> bool:
     return bool(np.any(error >= 1e-3 * np.max(bound)))
 
 
-def _line(evidence: Evidence, unit: float, *, one_pass: bool) -> Line | None:
+def _line(evidence: Evidence, rounding: float, *, one_pass: bool) -> Statistics | None:
     """Return the statistics behind the training output, None if they are too far off."""
-    setting, axes = evidence.setting, evidence.axes
-    if record.TRAINING_OUTPUT not in evidence.actual:
-        return None
-    x = evidence.batches[0].astype(np.float64)
-    y = np.asarray(evidence.actual[record.TRAINING_OUTPUT]).astype(np.float64)
+    x, axes, epsilon = evidence.batches[0].astype(np.float64), evidence.axes, evidence.epsilon
+    y = evidence.actual[record.TRAINING_OUTPUT].astype(np.float64)
     if y.shape != x.shape:
         return None
     mean, variance, _ = reference.moments(x, axes, evidence.masks[0])
-    mean_error, variance_error = _bounds(evidence, 0, unit, one_pass=one_pass)
-    gamma = np.asarray(1.0 if setting.gamma is None else setting.gamma)
-    beta = np.asarray(0.0 if setting.beta is None else setting.beta)
-    epsilon = float(setting.epsilon or 0.0)
+    mean_error, variance_error = _bounds(evidence, 0, rounding, one_pass=one_pass)
+    gamma, beta, *_ = evidence.setting.parameters
     deviation = x - x.mean(axes, keepdims=True)
     squares = np.sum(deviation**2, axes)
     slope = np.sum(deviation * y, axes) / squares
@@ -186,10 +164,10 @@ def _line(evidence: Evidence, unit: float, *, one_pass: bool) -> Line | None:
     small |= not one_pass and not _large(np.abs(own_mean - mean), mean_error)
     if np.any(off) or small:
         return None
-    return Line(own_mean, np.where(lost, np.nan, own_variance), mean_error, variance_error)
+    return Statistics(own_mean, np.where(lost, np.nan, own_variance))
 
 
-def _with(line: Line, evidence: Evidence, what: str) -> np.ndarray | None:
+def _with(line: Statistics, evidence: Evidence, what: str) -> np.ndarray | None:
     """Return an output made with these statistics, their gradients flowing as they should."""
 
     def use(batch: Moments) -> Pair:
@@ -197,7 +175,7 @@ def _with(line: Line, evidence: Evidence, what: str) -> np.ndarray | None:
             tf.reshape(tf.constant(part), batch.mean.shape) for part in (line.mean, line.variance)
         )
         # Clipped at zero a variance has no gradient.
-        flows = tf.cast(variance > 1e-3 * float(evidence.setting.epsilon or 0.0), batch.mean.dtype)
+        flows = tf.cast(variance > 1e-3 * evidence.epsilon, batch.mean.dtype)
         return Pair(
             batch.mean + tf.stop_gradient(mean - batch.mean),
             tf.stop_gradient(variance)
@@ -207,68 +185,42 @@ def _with(line: Line, evidence: Evidence, what: str) -> np.ndarray | None:
     return Prediction(replace(Steps(), use=use), Material(evidence)).of(what)
 
 
-@dataclass(frozen=True)
-class ImpreciseOutput:
-    """An output computed in half precision, although its dtype has more digits.
-
-    Attributes:
-        name: what is done, in words.
-    """
-
-    name: str
-    kind: str = "precision"
-
-    def label(self, rank: int, axes: Axes) -> str:
-        """Return the name."""
-        return self.name
+class ImpreciseOutput(Imprecision):
+    """An output computed in half precision, although its dtype has more digits."""
 
     def gives(self, evidence: Evidence, what: str, actual: np.ndarray) -> np.ndarray | None:
-        """Return the output itself if all its digits, and its error, are those of a half type.
-
-        Args:
-            evidence: of the case.
-            what: the output.
-            actual: the subject's, float64.
-
-        Returns:
-            `actual`, or None.
-        """
+        """Return the output itself if all its digits, and its error, are those of a half type."""
         asked = what if what == record.INFERENCE_OUTPUT else record.TRAINING_OUTPUT
         shown = evidence.actual.get(asked)
         if what in record.STATISTICS or shown is None or evidence.setting.dtype in _HALF:
             return None
-        values = np.asarray(shown).astype(np.float64)
+        values = shown.astype(np.float64)
         for name in _HALF:
             if np.array_equal(_rounded(values, name), values, equal_nan=True):
-                near = _near_half(evidence, what, actual, _unit(name))
-                return actual if near else None
+                return actual if _near_half(evidence, what, actual, unit(name)) else None
         return None
 
 
 def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return values.astype(ml_dtypes.finfo(dtype).dtype).astype(np.float64)
+    return as_type(values, dtype).astype(np.float64)
 
 
-def _near_half(evidence: Evidence, what: str, actual: np.ndarray, unit: float) -> bool:
+def _near_half(evidence: Evidence, what: str, actual: np.ndarray, rounding: float) -> bool:
     """Whether an output is no further off than a few roundings of its terms."""
-    expected, axes = np.asarray(evidence.expected[what]), evidence.axes
+    due, axes = evidence.expected[what], evidence.axes
     if what in (record.DGAMMA, record.DBETA):
         x = evidence.batches[0].astype(np.float64)
-        x_hat = reference.forward(x, None, None, axes, float(evidence.setting.epsilon or 0.0))[3]
+        x_hat = reference.forward(x, None, None, axes, evidence.epsilon)[3]
         factor = x_hat if what == record.DGAMMA else np.ones_like(x)
         dy = np.abs(evidence.dy.astype(np.float64))
-        allowed = 4 * unit * np.sum(dy * (1 + np.abs(factor)), axes)
+        allowed = 4 * rounding * np.sum(dy * (1 + np.abs(factor)), axes)
     else:
-        beta = np.max(np.abs(0.0 if evidence.setting.beta is None else evidence.setting.beta))
-        extra = 0.0 if what == record.DX else beta
-        finite = np.where(np.isfinite(expected), expected, 0.0)
-        allowed = 8 * unit * (np.max(np.abs(finite), axes, keepdims=True) + extra)
-    neither = ~np.isfinite(actual) & ~np.isfinite(expected)
-    return bool(np.all(neither | (np.abs(actual - expected) <= allowed)))
+        extra = 0.0 if what == record.DX else np.max(np.abs(evidence.setting.parameters.beta))
+        finite = np.where(np.isfinite(due), due, 0.0)
+        allowed = 8 * rounding * (np.max(np.abs(finite), axes, keepdims=True) + extra)
+    # Where it is not finite, neither is the bound.
+    return bool(np.all(distance(actual, due) <= np.where(np.isfinite(due), allowed, 0.0)))
 
-
-Imprecision = ImpreciseStatistics | ImpreciseOutput
 
 # In the order in which one is preferred to another that explains as much.
 IMPRECISIONS: tuple[Imprecision, ...] = (

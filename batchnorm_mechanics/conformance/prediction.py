@@ -24,26 +24,6 @@ from batchnorm_mechanics.conformance.mistakes import (
     as_it_is,
 )
 
-# What the cases that follow something up add to the name of an output.
-ALONE = " of one sample alone"
-AGAIN = " asked again"
-INFERRED = " after inference"
-LOADED = " after loading"
-STEP_LATER = " one step after loading"
-# The longer one first: it ends like the other.
-_WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
-
-
-def parts(what: str) -> tuple[str, str]:
-    """Return an output's name and when it was asked for.
-
-    Example:
-        >>> parts("moving mean after loading")
-        ('moving mean', ' after loading')
-    """
-    when = next((when for when in _WHEN if what.endswith(when)), "")
-    return what.removesuffix(when), when
-
 
 class Material:
     """What one case gave to a subject, as float64 tensors.
@@ -59,37 +39,20 @@ class Material:
         epsilon: as set.
         decay: weight of the old value, by what the subject declares of its momentum.
         unbiased: whether the moving variance takes in the unbiased variance.
-        loaded_later: whether there are outputs, named so, from after loading; the others are then
-            from before.
-        reloaded: whether `start` was saved and loaded before the first batch.
         known: the moments of batches that were computed before.
     """
 
     def __init__(self, evidence: Evidence) -> None:
         setting = evidence.setting
-        self.shape = setting.shape
-        self.axes, self.rank = evidence.axes, len(setting.shape)
-        self.kept = tuple(setting.shape[a] for a in range(self.rank) if a not in self.axes)
+        self.shape, self.kept, self.axes = setting.shape, setting.kept_shape, setting.axes
+        self.rank = len(setting.shape)
         self.xs = [_float64(batch) for batch in evidence.batches]
         self.masks = [_mask(mask, self.rank) for mask in evidence.masks]
         self.dy, self.probe = _float64(evidence.dy), _float64(evidence.probe)
-        self.gamma = _parameter(setting.gamma, 1.0, self.kept)
-        self.beta = _parameter(setting.beta, 0.0, self.kept)
-        mean = _parameter(setting.moving_mean, 0.0, self.kept)
-        variance = _parameter(setting.moving_variance, 1.0, self.kept)
-        self.start = Pair(mean, variance)
-        own = [
-            _own(evidence.actual.get(name), fallback, self.kept)
-            for name, fallback in ((record.MOVING_MEAN, mean), (record.MOVING_VARIANCE, variance))
-        ]
-        self.end = Pair(*own)
-        self.epsilon = float(setting.epsilon or 0.0)
-        momentum = float(setting.momentum or 0.0)
-        self.decay = 1 - momentum if evidence.momentum_weighs == "new" else momentum
+        self.gamma, self.beta, *start = map(_float64, setting.parameters)
+        self.start, self.end = Pair(*start), Pair(*map(_float64, evidence.own_statistics))
+        self.epsilon, self.decay = evidence.epsilon, evidence.decay
         self.unbiased = evidence.unbiased
-        asked = {parts(what)[1] for what in evidence.actual}
-        self.loaded_later = not asked.isdisjoint({LOADED, STEP_LATER})
-        self.reloaded = evidence.reloaded and not self.loaded_later
         self.known: dict[Any, Moments] = {}
 
 
@@ -98,18 +61,9 @@ def _float64(value: np.ndarray) -> Tensor:
 
 
 def _mask(mask: np.ndarray | None, rank: int) -> Tensor:
-    if mask is None:
-        return None
-    mask = np.asarray(mask, dtype=bool)
-    return tf.constant(mask.reshape(mask.shape + (1,) * (rank - mask.ndim)))
-
-
-def _parameter(value: np.ndarray | None, otherwise: float, kept: tuple[int, ...]) -> Tensor:
-    return _float64(np.broadcast_to(otherwise if value is None else value, kept))
-
-
-def _own(actual: np.ndarray | None, otherwise: Tensor, kept: tuple[int, ...]) -> Tensor:
-    return otherwise if actual is None or np.shape(actual) != kept else _float64(actual)
+    return (
+        None if mask is None else tf.constant(mask.reshape(mask.shape + (1,) * (rank - mask.ndim)))
+    )
 
 
 class Prediction:
@@ -145,23 +99,21 @@ class Prediction:
         Returns:
             float64; gradients of parameters and moving statistics in the shape of the kept axes.
         """
-        if not self.possible:
+        base, when = record.parts(what)
+        if not self.possible or base not in record.OUTPUTS:
             return None
-        base, when = parts(what)
         if base == record.TRAINING_OUTPUT:
             return self.output.numpy()
         if base == record.INFERENCE_OUTPUT:
             return self._inferred(when).numpy()
-        if base in record.STATISTICS:
-            moving = self._moving(when)
-            value = moving.mean if base == record.MOVING_MEAN else moving.variance
-            return np.reshape(value.numpy(), self.material.kept)
         if base == record.DX:
             return self.slopes.dx.numpy()
-        if base in (record.DGAMMA, record.DBETA):
-            value = self.slopes.dgamma if base == record.DGAMMA else self.slopes.dbeta
-            return np.reshape(value.numpy(), self.material.kept)
-        return None
+        of_channels = {record.DGAMMA: 1, record.DBETA: 2}
+        if base in of_channels:
+            value = self.slopes[of_channels[base]]
+        else:
+            value = self._moving(when)[record.STATISTICS.index(base)]
+        return np.reshape(value.numpy(), self.material.kept)
 
     def spread(self, value: Tensor) -> Tensor:
         """Give a parameter size-1 axes where it does not lie along the input's."""
@@ -218,11 +170,11 @@ class Prediction:
     def _inferred(self, when: str) -> Tensor:
         """Return the inference output of the probe, by the subject's own moving statistics."""
         steps, material = self.steps, self.material
-        probe = material.probe[:1] if when == ALONE else material.probe
+        probe = material.probe[:1] if when == record.ALONE else material.probe
         by = Pair(*(self.spread(value) for value in material.end))
-        if when == LOADED:
+        if when == record.LOADED:
             by = steps.stored(by)
-        elif steps.moves_in_inference and when in (ALONE, AGAIN):
+        elif steps.moves_in_inference and when in (record.ALONE, record.AGAIN):
             by = self._inferred_once(by)
         if steps.inference is not as_it_is:
             by = steps.inference(by, steps.use(self.batch(probe, None)))
@@ -235,14 +187,12 @@ class Prediction:
         if when == "":
             return self._moved
         end = Pair(*(self.spread(value) for value in self.material.end))
-        if when == INFERRED:
+        if when == record.INFERRED:
             # Twice: for the inference output, and when it was asked for again.
             moves = self.steps.moves_in_inference
             return self._inferred_once(self._inferred_once(end)) if moves else end
-        if self.material.loaded_later:
-            end = self.steps.stored(end)
-            return self._updated(end, self.first, 0) if when == STEP_LATER else end
-        return self._start
+        end = self.steps.stored(end)
+        return self._updated(end, self.first, 0) if when == record.STEP_LATER else end
 
     def _inferred_once(self, moving: Pair) -> Pair:
         """Return what inference makes of the moving statistics if it moves them."""
@@ -252,8 +202,7 @@ class Prediction:
     @cached_property
     def _start(self) -> Pair:
         """The moving statistics before the first batch."""
-        start = Pair(*(self.spread(value) for value in self.material.start))
-        return self.steps.stored(start) if self.material.reloaded else start
+        return Pair(*(self.spread(value) for value in self.material.start))
 
     @cached_property
     def _moved(self) -> Pair:

@@ -3,11 +3,14 @@
 A subject may refuse a question, raise, or answer with something odd: then nothing is told.
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Set
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from batchnorm_mechanics.conformance.record import Conventions
 from batchnorm_mechanics.conformance.subject import (
     Ability,
     Session,
@@ -31,70 +34,85 @@ _TINY = 1e-12
 _CLOSE = 1e-3
 
 
-def attempt(ask: Callable[[], Answer]) -> Answer | None:
-    """Return the answer, or None if the subject raised: to a probe that is an answer as well.
+class SilentError(Exception):
+    """A question has no answer that tells anything."""
 
-    Args:
-        ask: calls the subject and does nothing else, so that no mistake of ours hides here.
 
-    Returns:
-        What it returned, or None.
+def told(probe: Callable[..., Answer], *args: Any) -> Answer | None:
+    """Return what a probe tells, or None where its questions have no answer.
 
     Example:
-        >>> attempt(lambda: 1 / 0) is None
+        >>> told(answer, lambda: 1 / 0) is None
         True
     """
     try:
-        with np.errstate(all="ignore"):
-            return ask()
-    except Exception:
-        # A subject may raise whatever it likes; what the probe learns is that it does.
+        return probe(*args)
+    except SilentError:
         return None
 
 
-def start(subject: Subject, setting: Setting, *needed: Ability) -> Session | None:
-    """Return a session, or None if the subject lacks an ability, refuses the setting or raises.
+def answer(ask: Callable[..., Answer], *args: Any) -> Answer:
+    """Return what a subject answers; to a probe it is an answer as well that it raises.
 
     Args:
-        subject: whom to ask.
-        setting: how it is to be set up.
-        *needed: the abilities that the questions to come need.
+        ask: calls the subject and does nothing else, so that no mistake of ours hides here.
+        *args: what it takes.
 
-    Returns:
-        The subject set up, or None.
+    Raises:
+        SilentError: whatever the subject raised.
     """
-    if not subject.abilities.issuperset(needed):
-        return None
-    # None means that the setting is not refused: anything else, and whatever it raises, is a no.
-    claimed = attempt(lambda: subject.refusal(setting) is None)
-    return attempt(lambda: subject.open(setting)) if claimed else None
+    try:
+        with np.errstate(all="ignore"):
+            return ask(*args)
+    except Exception as error:
+        # A subject may raise whatever it likes; what the probe learns is that it does.
+        raise SilentError from error
 
 
-def start_at_first(
-    subject: Subject, settings: tuple[Setting, ...], *needed: Ability
-) -> tuple[Session, Setting] | tuple[None, None]:
-    """Return a session with the first of the settings that the subject takes, and that setting."""
-    for setting in settings:
-        session = start(subject, setting, *needed)
-        if session is not None:
-            return session, setting
-    return None, None
+def numbers(ask: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Return what a subject makes of an input, in float64."""
+    return answer(lambda: np.asarray(ask(x)).astype(np.float64))
 
 
-def output_of(ask: Callable[[], np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return an output in float64, or None if the subject raised or gave another shape."""
-    answer = attempt(lambda: np.asarray(ask()).astype(np.float64))
-    return answer if answer is not None and answer.shape == shape else None
+def output(ask: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Return the same, which must have the input's shape."""
+    y = numbers(ask, x)
+    if y.shape != x.shape:
+        raise SilentError
+    return y
 
 
-def statistics_of(session: Session) -> Statistics | None:
-    """Return the moving statistics in float64 as they are now, or None if that fails.
+def statistics(session: Session) -> Statistics:
+    """Return the moving statistics in float64 as they are now.
 
     They are copies: a subject may hand out the arrays that it goes on writing to.
     """
-    return attempt(
+    return answer(
         lambda: Statistics(*(np.array(part).astype(np.float64) for part in session.statistics()))
     )
+
+
+def start(
+    subject: Subject, *settings: Setting, needs: Set[Ability] = frozenset()
+) -> tuple[Session, Setting]:
+    """Return a session with the first of the settings that the subject takes, and that setting.
+
+    Args:
+        subject: whom to ask.
+        *settings: how it is to be set up.
+        needs: the abilities that the questions to come need.
+
+    Raises:
+        SilentError: it lacks an ability, or refuses or raises at each of them.
+    """
+    if not subject.abilities.issuperset(needs):
+        raise SilentError
+    for setting in settings:
+        with suppress(SilentError):
+            # None means that the setting is not refused: anything else is a no.
+            if answer(subject.refusal, setting) is None:
+                return answer(subject.open, setting), setting
+    raise SilentError
 
 
 def varied(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -108,19 +126,6 @@ def varied(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return as_type(samples, dtype)
 
 
-class MovingAverage(NamedTuple):
-    """What a moving average does, None where it could not be told.
-
-    Attributes:
-        variance, weighs, default: as `moving_variance`, `momentum_weighs` and `default_momentum`
-            of `Conventions`.
-    """
-
-    variance: Literal["biased", "unbiased", "none", "other"] | None = None
-    weighs: Literal["old", "new"] | None = None
-    default: float | None = None
-
-
 class _Step(NamedTuple):
     """One update: the weight of the old value and the variance taken in, by the biased one."""
 
@@ -129,7 +134,7 @@ class _Step(NamedTuple):
     moved: bool
 
 
-def moving_average(subject: Subject, dtype: str) -> MovingAverage:
+def moving_average(subject: Subject, dtype: str) -> Conventions:
     """Tell momentum and the kind of variance from one update, of the mean alone if need be.
 
     Args:
@@ -137,16 +142,16 @@ def moving_average(subject: Subject, dtype: str) -> MovingAverage:
         dtype: of the input, one that the subject takes.
 
     Returns:
-        What could be told. Where the mean does not move, or is not right, momentum is told from
-        the variance.
+        What could be told, and nothing of other conventions. Where the mean does not move, or is
+        not right, momentum is told from the variance.
     """
-    given = _update(subject, dtype, _MOMENTUM)
-    own = _update(subject, dtype, None)
+    given = told(_update, subject, dtype, _MOMENTUM)
+    own = told(_update, subject, dtype, None)
     step = given or own
     if step is None:
-        return MovingAverage()
+        return Conventions()
     if not step.moved and not (own or step).moved:
-        return MovingAverage("none")
+        return Conventions("none")
     weighs = None
     if given is not None and given.decay is not None:
         if abs(given.decay - _MOMENTUM) < _CLOSE:
@@ -158,7 +163,7 @@ def moving_average(subject: Subject, dtype: str) -> MovingAverage:
         # The weight of the new value is the small one, and what rounding spares most.
         new = float(f"{1 - own.decay:.3g}")
         default = round(1 - new, 9) if weighs == "old" else new
-    return MovingAverage(_kind(step.ratio), weighs, default)
+    return Conventions(_kind(step.ratio), weighs, default)
 
 
 def _kind(ratio: float | None) -> Literal["biased", "unbiased", "none", "other"] | None:
@@ -172,42 +177,29 @@ def _kind(ratio: float | None) -> Literal["biased", "unbiased", "none", "other"]
     return "unbiased" if abs(ratio - count / (count - 1)) < 10 * _CLOSE else "other"
 
 
-def _update(subject: Subject, dtype: str, momentum: float | None) -> _Step | None:
+def _update(subject: Subject, dtype: str, momentum: float | None) -> _Step:
     """Train on one batch and solve what became of the moving statistics.
 
     The old values are set where the subject lets one, else they are what it starts with. ratio is
     NaN if the variance stayed where it was while it should have moved.
     """
-    common = {"shape": SHAPE, "kept": (1,), "dtype": dtype, "momentum": momentum}
-    session, _ = start_at_first(
-        subject,
-        (
-            Setting(**common, moving_mean=OLD_MEAN, moving_variance=OLD_VARIANCE),
-            Setting(**common),
-        ),
-        Ability.TRAIN,
-        Ability.STATISTICS,
-    )
-    if session is None:
-        return None
+    plain = Setting(SHAPE, (1,), dtype, momentum=momentum)
+    full = replace(plain, moving_mean=OLD_MEAN, moving_variance=OLD_VARIANCE)
+    session, _ = start(subject, full, plain, needs={Ability.TRAIN, Ability.STATISTICS})
     x = varied(SHAPE, dtype)
-    before = statistics_of(session)
-    trained = attempt(lambda: session.train(x))
-    after = statistics_of(session)
-    if before is None or trained is None or after is None or not _fits(before, after):
-        return None
+    before = statistics(session)
+    trained = answer(session.train, x)
+    after = statistics(session)
+    parts = (*before, *after)
+    fit = all(part.shape == (SHAPE[1],) and np.all(np.isfinite(part)) for part in parts)
+    if trained is None or not fit:
+        raise SilentError
     values = x.astype(np.float64)
     mean_decay, _ = _solve(before.mean, after.mean, values.mean(0))
     decay, ratio = _solve(before.variance, after.variance, values.var(0), mean_decay)
     stays = np.array_equal(before.variance, after.variance)
     moved = not (stays and np.array_equal(before.mean, after.mean))
     return _Step(decay if mean_decay is None else mean_decay, np.nan if stays else ratio, moved)
-
-
-def _fits(before: Statistics, after: Statistics) -> bool:
-    """Whether all moving statistics have a number for each channel."""
-    parts = (*before, *after)
-    return all(part.shape == (SHAPE[1],) and np.all(np.isfinite(part)) for part in parts)
 
 
 def _solve(
@@ -264,8 +256,6 @@ def find_epsilon(
     smallest = _divisor(subject, dtype, None, 0.0)
     at_zero = _divisor(subject, dtype, given, 0.0) if given else smallest
     at_four = _divisor(subject, dtype, given, 4.0)
-    if at_zero is None or at_four is None or smallest is None:
-        return None, None
     place = None
     if abs(at_four - np.sqrt(4 + at_zero**2)) < _CLOSE * at_zero:
         place = "inside"
@@ -282,31 +272,28 @@ def _tidy(value: float) -> float:
     return short if abs(short - value) < _CLOSE / 10 * value else value
 
 
-def _divisor(subject: Subject, dtype: str, epsilon: float | None, variance: float) -> float | None:
+def _divisor(subject: Subject, dtype: str, epsilon: float | None, variance: float) -> float:
     """Return what the subject divides a centred input by, for this variance.
 
     By its moving variance in inference if that can be set, else by that of a batch. At variance 0
     a batch would leave nothing to divide, so that it gets one far below any epsilon.
     """
-    common = {"shape": (4, 3), "kept": (1,), "dtype": dtype, "epsilon": epsilon}
     signs = np.array([[1.0], [-1.0], [-1.0], [1.0]]) * np.ones((1, 3))
-    set_variance = Setting(**common, moving_mean=np.zeros(3), moving_variance=np.full(3, variance))
-    found = None
-    session = start(subject, set_variance, Ability.INFER)
-    if session is not None:
-        x = as_type(signs, dtype)
-        found = _quotient(x, output_of(lambda: session.infer(x), x.shape))
-    trained = start(subject, Setting(**common), Ability.TRAIN)
-    if found is None and trained is not None:
-        x = as_type(signs * (np.sqrt(variance) or _TINY), dtype)
-        found = _quotient(x, output_of(lambda: trained.train(x), x.shape))
-    return found
+    plain = Setting((4, 3), (1,), dtype, epsilon=epsilon)
+    full = replace(plain, moving_mean=np.zeros(3), moving_variance=np.full(3, variance))
+    with suppress(SilentError):
+        session, _ = start(subject, full, needs={Ability.INFER})
+        return _quotient(session.infer, as_type(signs, dtype))
+    session, _ = start(subject, plain, needs={Ability.TRAIN})
+    return _quotient(session.train, as_type(signs * (np.sqrt(variance) or _TINY), dtype))
 
 
-def _quotient(x: np.ndarray, y: np.ndarray | None) -> float | None:
-    """Return the one positive number that x was divided by, None if there is none."""
-    if y is None or not np.all(np.isfinite(y)) or np.any(y == 0):
-        return None
-    each = x.astype(np.float64) / y
-    middle = float(np.median(each))
-    return middle if middle > 0 and np.all(np.abs(each - middle) < _CLOSE * middle) else None
+def _quotient(ask: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> float:
+    """Return the one positive number that x was divided by; silent if there is none."""
+    y = output(ask, x)
+    if np.all(np.isfinite(y)) and np.all(y != 0):
+        each = x.astype(np.float64) / y
+        middle = float(np.median(each))
+        if middle > 0 and np.all(np.abs(each - middle) < _CLOSE * middle):
+            return middle
+    raise SilentError

@@ -96,43 +96,64 @@ class Answers:
         """Return a fresh session, asked for the sake of this check."""
         return self.ask(what, lambda: self.subject.open(self.setting))
 
+    def output(
+        self,
+        what: str,
+        ask: Callable[..., np.ndarray],
+        x: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> np.ndarray | None:
+        """Return a session's answer to a copy of the input, as a copy of its own, or None.
+
+        A subject that writes to its input must not change the evidence, and one that hands out a
+        view of something that it goes on writing to must not change its answer.
+        """
+        given = [x.copy()] if mask is None else [x.copy(), mask.copy()]
+        in_training = what == record.TRAINING_OUTPUT
+        return self.ask(what, lambda: np.array(ask(*given)), in_training=in_training)
+
     def train(self, session: Session) -> bool:
         """Train on all batches in turn, keep the first output, and return whether none raised."""
         before = self.statistics(session) if self.may_refuse else None
         for x, mask in zip(self.data.batches, self.data.masks, strict=True):
-            y = self.ask(
-                record.TRAINING_OUTPUT,
-                lambda x=x, mask=mask: copied_output(session.train, x, mask),
-                in_training=True,
-            )
+            y = self.output(record.TRAINING_OUTPUT, session.train, x, mask)
             if y is None:
-                self._claim_unmoved(session, before)
+                if before is not None:
+                    # One that refuses a batch must leave its statistics alone.
+                    self.claim_statistics(" after a refusal", self.statistics(session), before)
                 return False
             self.actual.setdefault(record.TRAINING_OUTPUT, y)
         return True
 
     def statistics(self, session: Session) -> Statistics | None:
-        """Return the moving statistics as they are now, if the subject has any."""
+        """Return copies of the moving statistics as they are now, if the subject has any."""
         if not self.can(Ability.STATISTICS):
             return None
-        return self.ask(record.MOVING_MEAN, lambda: _copied_statistics(session))
+        return self.ask(
+            record.MOVING_MEAN, lambda: Statistics(*map(np.array, session.statistics()))
+        )
 
-    def keep_statistics(self, session: Session) -> None:
-        """Keep the moving statistics as they are now, for judging."""
-        now = self.statistics(session)
-        if now is not None:
-            self.actual[record.MOVING_MEAN], self.actual[record.MOVING_VARIANCE] = now
+    def claim_statistics(
+        self, when: str, now: Statistics | None, due: Statistics | None, *, computed: bool = False
+    ) -> None:
+        """Claim that the statistics are what they should be, where both are there.
 
-    def _claim_unmoved(self, session: Session, before: Statistics | None) -> None:
-        """Hold a subject that refused a batch to having left its statistics alone."""
-        after = None if before is None else self.statistics(session)
-        if before is not None and after is not None:
-            for what, new, old in zip(record.STATISTICS, after, before, strict=True):
-                self.claims.append(Claim(f"{what} after a refusal", new, old))
+        Args:
+            when: they were asked for; a part of each claim's name.
+            now: what came.
+            due: what should have come.
+            computed: whether both are computed, each a tolerance away from the truth perhaps;
+                what is only stored must come back as it was.
+        """
+        if now is None or due is None:
+            return
+        for what, new, old in zip(record.STATISTICS, now, due, strict=True):
+            like = what if computed else None
+            self.claims.append(Claim(what + when, new, old, like=like, times=2))
 
     def infer(self, session: Session) -> None:
         """Keep the inference output."""
-        y = self.ask(record.INFERENCE_OUTPUT, lambda: copied_output(session.infer, self.data.probe))
+        y = self.output(record.INFERENCE_OUTPUT, session.infer, self.data.probe)
         if y is not None:
             self.actual[record.INFERENCE_OUTPUT] = y
 
@@ -148,21 +169,6 @@ class Answers:
             for what, value in zip(record.GRADIENTS, slopes, strict=True):
                 if value is not None:
                     self.actual[what] = np.array(value)
-
-
-def copied_output(
-    ask: Callable[..., np.ndarray], x: np.ndarray, mask: np.ndarray | None = None
-) -> np.ndarray:
-    """Return a session's answer to a copy of the input, as a copy of its own.
-
-    A subject that writes to its input must not change the evidence, and one that hands out a view
-    of something that it goes on writing to must not change its answer.
-    """
-    return np.array(ask(x.copy(), *([] if mask is None else [mask.copy()])))
-
-
-def _copied_statistics(session: Session) -> Statistics:
-    return Statistics(*(np.array(part) for part in session.statistics()))
 
 
 def in_one_line(error: BaseException) -> str:
@@ -208,19 +214,22 @@ def ask_all(answers: Answers, case: Case) -> None:
             answers.gradients(fresh)
 
 
-def _usual(answers: Answers, session: Session) -> None:
-    """Train on all batches, look at the statistics, and infer by them."""
+def _usual(answers: Answers, session: Session) -> Statistics | None:
+    """Train on all batches, look at the statistics, which are returned, and infer by them."""
+    now = None
     if answers.can(Ability.TRAIN):
         if answers.train(session):
-            answers.keep_statistics(session)
+            now = answers.statistics(session)
+            answers.actual |= {} if now is None else dict(zip(record.STATISTICS, now, strict=True))
         if not answers.can(Ability.STATISTICS) and answers.can(Ability.INFER):
             # What moved in training cannot be read: ask one that has only what it was given.
             fresh = answers.open(record.INFERENCE_OUTPUT)
             if fresh is None:
-                return
+                return None
             session = fresh
     if answers.can(Ability.INFER):
         answers.infer(session)
+    return now
 
 
 def _saving(answers: Answers, session: Session) -> None:
@@ -232,58 +241,45 @@ def _saving(answers: Answers, session: Session) -> None:
     loaded = answers.ask("saving and loading", session.reload)
     if loaded is None:
         return
-    x, probe = answers.data.batches[0], answers.data.probe
-    both = (session, loaded)
     if answers.can(Ability.INFER):
-        _agree(answers, record.INFERENCE_OUTPUT, [one.infer for one in both], probe)
-    _statistics_agree(answers, session, loaded, "after loading", like_a_step=False)
+        asked = [one.infer for one in (session, loaded)]
+        _agree(answers, record.INFERENCE_OUTPUT, asked, answers.data.probe)
+    original, restored = answers.statistics(session), answers.statistics(loaded)
+    answers.claim_statistics(record.LOADED, restored, original)
     if answers.can(Ability.TRAIN):
-        _agree(answers, record.TRAINING_OUTPUT, [one.train for one in both], x)
-        _statistics_agree(answers, session, loaded, "one step after loading", like_a_step=True)
+        asked = [one.train for one in (session, loaded)]
+        _agree(answers, record.TRAINING_OUTPUT, asked, answers.data.batches[0])
+        original, restored = answers.statistics(session), answers.statistics(loaded)
+        answers.claim_statistics(record.STEP_LATER, restored, original, computed=True)
 
 
 def _agree(
     answers: Answers, what: str, asked: list[Callable[..., np.ndarray]], x: np.ndarray
 ) -> None:
     """Claim that the original and the loaded one give the same."""
-    name = f"{what} after loading"
-    original, restored = (answers.ask(name, lambda ask=ask: copied_output(ask, x)) for ask in asked)
+    name = what + record.LOADED
+    original, restored = (answers.output(name, ask, x) for ask in asked)
     if original is not None and restored is not None:
         # Each may be a tolerance away from the truth.
         answers.claims.append(Claim(name, restored, original, like=what, times=2))
 
 
-def _statistics_agree(
-    answers: Answers, session: Session, loaded: Session, when: str, *, like_a_step: bool
-) -> None:
-    original, restored = answers.statistics(session), answers.statistics(loaded)
-    if original is None or restored is None:
-        return
-    for what, old, new in zip(record.STATISTICS, original, restored, strict=True):
-        # What is only stored must come back as it was.
-        like = what if like_a_step else None
-        answers.claims.append(Claim(f"{what} {when}", new, old, like=like, times=2))
-
-
 def _repeating(answers: Answers, session: Session) -> None:
     """Infer again; the answer must be the same, and the statistics must stay."""
-    _usual(answers, session)
-    again = f"{record.INFERENCE_OUTPUT} asked again"
+    before = _usual(answers, session)
+    again = record.INFERENCE_OUTPUT + record.AGAIN
     first = answers.actual.get(record.INFERENCE_OUTPUT)
-    second = answers.ask(again, lambda: copied_output(session.infer, answers.data.probe))
+    second = answers.output(again, session.infer, answers.data.probe)
     if first is not None and second is not None:
         answers.claims.append(Claim(again, second, first))
-    after = answers.statistics(session)
-    if after is not None and record.MOVING_MEAN in answers.actual:
-        for what, now in zip(record.STATISTICS, after, strict=True):
-            answers.claims.append(Claim(f"{what} after inference", now, answers.actual[what]))
+    answers.claim_statistics(record.INFERRED, answers.statistics(session), before)
 
 
 def _one_alone(answers: Answers, session: Session) -> None:
     """Infer for one sample alone, which must come out as it does among others."""
     _usual(answers, session)
-    what = f"{record.INFERENCE_OUTPUT} of one sample alone"
-    y = answers.ask(what, lambda: copied_output(session.infer, answers.data.probe[:1]))
+    what = record.INFERENCE_OUTPUT + record.ALONE
+    y = answers.output(what, session.infer, answers.data.probe[:1])
     if y is not None:
         answers.claims.append(Claim(what, y, None, like=record.INFERENCE_OUTPUT, first=1))
 
@@ -308,7 +304,7 @@ def _inputs(answers: Answers, session: Session) -> None:
                 answers.claims.append(Claim(f"{name} after asking for {what}", copy, array))
 
 
-_QUESTIONS: dict[FollowUp | None, Callable[[Answers, Session], None]] = {
+_QUESTIONS: dict[FollowUp | None, Callable[[Answers, Session], object]] = {
     None: _usual,
     "saving": _saving,
     "repeating": _repeating,
@@ -327,37 +323,27 @@ def ask_empty(answers: Answers) -> None:
     Args:
         answers: with empty batches as its data.
     """
-    data = answers.data
-    if answers.can(Ability.TRAIN):
-        session = answers.open(record.TRAINING_OUTPUT)
-        if session is not None:
-            before = answers.statistics(session)
-            _ask_for_shape(answers, record.TRAINING_OUTPUT, session.train, data.batches[0])
-            after = answers.statistics(session)
-            if before is not None and after is not None:
-                answers.checks += _unmoved(before, after)
-    if answers.can(Ability.INFER):
-        session = answers.open(record.INFERENCE_OUTPUT)
-        if session is not None:
-            _ask_for_shape(answers, record.INFERENCE_OUTPUT, session.infer, data.probe)
+    asked = (
+        (Ability.TRAIN, record.TRAINING_OUTPUT, answers.data.batches[0]),
+        (Ability.INFER, record.INFERENCE_OUTPUT, answers.data.probe),
+    )
+    for ability, what, x in asked:
+        session = answers.open(what) if answers.can(ability) else None
+        if session is None:
+            continue
+        trains = ability == Ability.TRAIN
+        before = answers.statistics(session) if trains else None
+        y = answers.output(what, session.train if trains else session.infer, x)
+        if y is not None:
+            reason = wrong_kind(y, x.shape)
+            answers.checks.append(Check(what, reason is None, reason=reason))
+        after = answers.statistics(session) if trains else None
+        if before is not None and after is not None:
+            answers.checks += map(_unmoved, record.STATISTICS, before, after)
 
 
-def _ask_for_shape(
-    answers: Answers, what: str, ask: Callable[..., np.ndarray], x: np.ndarray
-) -> None:
-    in_training = what == record.TRAINING_OUTPUT
-    y = answers.ask(what, lambda: copied_output(ask, x), in_training=in_training)
-    if y is not None:
-        reason = wrong_kind(y, x.shape)
-        answers.checks.append(Check(what, reason is None, reason=reason))
-
-
-def _unmoved(before: Statistics, after: Statistics) -> list[Check]:
-    checks = []
-    for what, old, new in zip(record.STATISTICS, before, after, strict=True):
-        reason = None
-        if not np.array_equal(old, new):
-            became = "moved" if np.all(np.isfinite(new.astype(np.float64))) else "NaN or infinite"
-            reason = f"{became} after a training batch without samples"
-        checks.append(Check(what, reason is None, reason=reason))
-    return checks
+def _unmoved(what: str, old: np.ndarray, new: np.ndarray) -> Check:
+    if np.array_equal(old, new):
+        return Check(what, True)
+    became = "moved" if np.all(np.isfinite(new.astype(np.float64))) else "NaN or infinite"
+    return Check(what, False, reason=f"{became} after a training batch without samples")

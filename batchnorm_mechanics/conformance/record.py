@@ -19,8 +19,27 @@ DBETA = "dbeta"
 STATISTICS = (MOVING_MEAN, MOVING_VARIANCE)
 GRADIENTS = (DX, DGAMMA, DBETA)
 OUTPUTS = (TRAINING_OUTPUT, INFERENCE_OUTPUT, *STATISTICS, *GRADIENTS)
+# When it was asked for, if not as usual: what the cases that follow something up add to its name.
+ALONE = " of one sample alone"
+AGAIN = " asked again"
+INFERRED = " after inference"
+LOADED = " after loading"
+STEP_LATER = " one step after loading"
+# The longer one first: it ends like the other.
+_WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
 
 _OF_FAILURES = ("what", "error", "tolerance", "diagnosis", "reason")
+
+
+def parts(what: str) -> tuple[str, str]:
+    """Return an output's name and when it was asked for.
+
+    Example:
+        >>> parts("moving mean after loading")
+        ('moving mean', ' after loading')
+    """
+    when = next((when for when in _WHEN if what.endswith(when)), "")
+    return what.removesuffix(when), when
 
 
 @dataclass(frozen=True)

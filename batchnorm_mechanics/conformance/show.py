@@ -22,18 +22,16 @@ from batchnorm_mechanics.conformance.record import CaseResult, Check, Convention
 _WIDTH = 80
 # A subject with one mistake fails nearly everywhere: the first cases show it as well as all do.
 _SHOWN = 4
-_STYLES: dict[Status, str] = {
-    "pass": "green",
-    "fail": "bold red",
-    "measured": "yellow",
-    "skipped": "dim",
+# The mark of a case and its colour, in the order of the columns of counts.
+_MARKS: dict[Status, tuple[str, str]] = {
+    "pass": ("pass", "green"),
+    "fail": ("FAIL", "bold red"),
+    "measured": ("meas", "yellow"),
+    "skipped": ("skip", "dim"),
 }
-_MARKS: dict[Status, str] = {
-    "pass": "pass",
-    "fail": "FAIL",
-    "measured": "meas",
-    "skipped": "skip",
-}
+_COUNTS = tuple(mark.lower() for mark, _ in _MARKS.values())
+_NUMBERS = ("abs.", "rel.", "ULPs", "tol.")
+_SECONDS = "s"
 _MODE_COLUMN = {"training": "train", "inference": "infer"}
 _LARGE_MEAN_COLUMN = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
 # By the names of conventions; what is a number is put into words below.
@@ -96,8 +94,9 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
         console.print(Text(f"  {line}", "dim" if line in lines else ""))
     console.print()
     console.print(_cases(report.cases) if verbose else _groups(report.cases))
-    for reason, count in _skipped(report.cases) if verbose else ():
-        console.print(_indented(Text(f"{count} cases skipped: {reason}", "dim"), 2))
+    skipped = Counter(case.reason for case in report.cases if case.status == "skipped")
+    for reason, count in skipped.most_common() if verbose else ():
+        console.print(_indented(Text(f"{count} cases skipped: {reason or ''}", "dim"), 2))
     for line in (*_failures(report, verbose=verbose), *_edge_cases(report)):
         console.print(line)
 
@@ -105,13 +104,8 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
 def print_summary(reports: Sequence[Report], console: Console) -> None:
     """Print one table over all subjects: how they did, and the conventions that differ most."""
     # Names of 22 columns and all the rest fit 80 just so.
-    table = _table(padding=0)
-    table.add_column("subject", no_wrap=True)
-    for heading in ("pass", "fail", "meas", "skip"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("moving\nvariance", "mom.", "eps", "mode", "large\nmeans"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("s", justify="right", no_wrap=True)
+    conventions = ("moving\nvariance", "mom.", "eps", "mode", "large\nmeans")
+    table = _table("subject", *_COUNTS, *conventions, _SECONDS, padding=0)
     for report in reports:
         found = report.conventions
         table.add_row(
@@ -149,68 +143,50 @@ def _notes(reports: Sequence[Report]) -> Iterator[str]:
     yield "large means: the error grows not at all, with mean/std, or with its square"
 
 
-def _table(padding: int = 1) -> Table:
-    return Table(
+def _table(*headings: str, padding: int = 1) -> Table:
+    """Return an empty table, with numbers to the right of their columns."""
+    table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         collapse_padding=True,
         padding=(0, padding),
     )
+    for heading in headings:
+        is_number = heading in (*_COUNTS, *_NUMBERS, _SECONDS)
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=True)
+    return table
 
 
 def _counts(cases: Iterable[CaseResult]) -> list[Text]:
     counted = Counter(case.status for case in cases)
-    statuses: tuple[Status, ...] = ("pass", "fail", "measured", "skipped")
     return [
-        Text(
-            str(counted[status]) if counted[status] else "·",
-            _STYLES[status] if counted[status] else "dim",
-        )
-        for status in statuses
+        Text(str(counted[status]), style) if counted[status] else Text("·", "dim")
+        for status, (_, style) in _MARKS.items()
     ]
-
-
-def _add_numbers(table: Table) -> None:
-    for heading in ("abs.", "rel.", "ULPs", "tol."):
-        table.add_column(heading, justify="right", no_wrap=True)
 
 
 def _numbers(cases: Iterable[CaseResult]) -> list[str]:
     """Return the largest differences, and how much of its tolerance the worst element used."""
     checks = [check for case in cases for check in case.checks if check.absolute is not None]
-    return [
-        _largest(check.absolute for check in checks),
-        _largest(check.relative for check in checks),
-        _largest(check.ulps for check in checks),
-        _used(checks),
-    ]
-
-
-def _largest(numbers: Iterable[float | None]) -> str:
-    known = [number for number in numbers if number is not None]
-    return f"{max(known):.2g}" if known else "–"
-
-
-def _used(checks: Iterable[Check]) -> str:
+    names = ("absolute", "relative", "ulps")
+    known = [[getattr(check, name) for check in checks] for name in names]
+    largest = [max((n for n in each if n is not None), default=None) for each in known]
     shares = [
         check.error / check.tolerance
         for check in checks
         if check.error is not None and check.tolerance
     ]
-    if not shares:
-        return "–"
-    share = max(shares)
-    return f"{100 * share:.0f} %" if share < 10 else f"{share:.1g} x"
+    used = "–"
+    if shares:
+        share = max(shares)
+        used = f"{100 * share:.0f} %" if share < 10 else f"{share:.1g} x"
+    return [*("–" if n is None else f"{n:.2g}" for n in largest), used]
 
 
 def _groups(cases: Sequence[CaseResult]) -> Table:
     """Return a line for each group of cases, with the worst numbers of those that were judged."""
-    table = _table()
-    table.add_column("cases", no_wrap=True)
-    for heading in ("pass", "fail", "meas", "skip"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    _add_numbers(table)
+    table = _table("cases", *_COUNTS, *_NUMBERS)
     for group in dict.fromkeys(case.group for case in cases):
         members = [case for case in cases if case.group == group]
         judged = [case for case in members if case.status in ("pass", "fail")]
@@ -221,21 +197,11 @@ def _groups(cases: Sequence[CaseResult]) -> Table:
 
 
 def _cases(cases: Sequence[CaseResult]) -> Table:
-    table = _table()
-    table.add_column("case", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    _add_numbers(table)
+    table = _table("case", "", *_NUMBERS)
     for case in cases:
         if case.status != "skipped":
-            mark = Text(_MARKS[case.status], _STYLES[case.status])
-            table.add_row(f"  {case.case}", mark, *_numbers([case]))
+            table.add_row(f"  {case.case}", Text(*_MARKS[case.status]), *_numbers([case]))
     return table
-
-
-def _skipped(cases: Sequence[CaseResult]) -> list[tuple[str, int]]:
-    """Return why cases were skipped, and how many for each reason."""
-    reasons = [case.reason or "" for case in cases if case.status == "skipped"]
-    return Counter(reasons).most_common()
 
 
 def _indented(text: Text, columns: int) -> Padding:
@@ -286,10 +252,8 @@ def _wrong(case: CaseResult, style: str) -> Iterator[Padding]:
 
 
 def _why(check: Check) -> str:
-    if check.error is None or check.tolerance is None:
+    if check.reason or check.error is None or check.tolerance is None:
         return check.reason or "failed"
-    if check.reason:
-        return check.reason
     due = "the same was due" if check.tolerance == 0 else f"{check.tolerance:.2g} allowed"
     return f"off by {check.error:.3g}, {due}"
 

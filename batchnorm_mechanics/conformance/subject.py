@@ -1,12 +1,16 @@
 """What a subject is: something that normalizes batches, asked in one way whatever it is made of."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import ml_dtypes
 import numpy as np
+
+Array = np.ndarray
+Mask = np.ndarray | None
 
 
 class Ability(StrEnum):
@@ -19,6 +23,19 @@ class Ability(StrEnum):
     GRADIENTS = "gradients"
     MASK = "masks"
     RELOAD = "saving and loading"
+
+
+class Parameters(NamedTuple):
+    """What is computed with besides x; float64, in the kept axes' shape.
+
+    Attributes:
+        gamma, beta, mean, variance: as a setting has them, or else 1, 0, 0 and 1.
+    """
+
+    gamma: np.ndarray
+    beta: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +63,51 @@ class Setting:
     moving_mean: np.ndarray | None = None
     moving_variance: np.ndarray | None = None
 
+    def keeping(self, axis: int) -> "Setting":
+        """Return the setting with this axis kept, unless it names what is.
+
+        Example:
+            >>> Setting((2, 3, 4)).keeping(-1).kept, Setting((2, 3, 4), (1,)).keeping(-1).kept
+            ((2,), (1,))
+        """
+        return self if self.kept is not None else replace(self, kept=(axis % len(self.shape),))
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes reduced over: those that are not kept."""
+        return tuple(axis for axis in range(len(self.shape)) if axis not in (self.kept or ()))
+
+    @property
+    def kept_shape(self) -> tuple[int, ...]:
+        """The shape of parameters and statistics."""
+        return tuple(self.shape[axis] for axis in self.kept or ())
+
+    @property
+    def aligned_shape(self) -> tuple[int, ...]:
+        """The same with size 1 for each axis reduced over, so that it broadcasts with the input."""
+        return tuple(1 if axis in self.axes else size for axis, size in enumerate(self.shape))
+
+    @property
+    def parameters(self) -> Parameters:
+        """Gamma, beta and the moving statistics to begin with.
+
+        Example:
+            >>> Setting((2, 3), (1,), gamma=np.full(3, 4.0)).parameters.gamma
+            array([4., 4., 4.])
+        """
+        starts = (
+            (self.gamma, 1.0),
+            (self.beta, 0.0),
+            (self.moving_mean, 0.0),
+            (self.moving_variance, 1.0),
+        )
+        return Parameters(
+            *(
+                np.full(self.kept_shape, start) if value is None else value
+                for value, start in starts
+            )
+        )
+
 
 class Slopes(NamedTuple):
     """Gradients of sum(y * dy) in training mode; gamma's and beta's None where there are none."""
@@ -71,9 +133,7 @@ class Session:
     `output` is not where `train`, `infer` and `call` are the session's own.
     """
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Return the output in a mode; in that of training take the batch into account.
 
         Args:
@@ -83,7 +143,7 @@ class Session:
         """
         raise NotImplementedError
 
-    def train(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    def train(self, x: Array, mask: Mask = None) -> Array:
         """Return the output in training mode, and let the subject take the batch into account."""
         return self.output(x, mask, training=True)
 
@@ -95,7 +155,7 @@ class Session:
         """Return what the subject gives if it is not told which mode it is in."""
         return self.output(x, training=None)
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients of sum(y * dy) in training mode."""
         raise NotImplementedError
 
@@ -106,6 +166,23 @@ class Session:
     def reload(self) -> Self:
         """Return a session of the subject after saving and loading, as its users do that."""
         raise NotImplementedError
+
+
+class Kept(NamedTuple):
+    """Which axes a subject can keep, and what it says of others.
+
+    Attributes:
+        reason: in words.
+        holds: whether it can keep these axes of an input of this rank.
+    """
+
+    reason: str
+    holds: Callable[[tuple[int, ...], int], bool]
+
+
+NOT_ALL = Kept("it reduces over at least one axis", lambda kept, rank: len(kept) < rank)
+ONE = Kept("its `axis` is one axis", lambda kept, rank: len(kept) == 1)
+SECOND = Kept("it keeps axis 1", lambda kept, rank: kept == (1,))
 
 
 class Subject(ABC):
@@ -123,6 +200,7 @@ class Subject(ABC):
         needs: which of "axis", "epsilon", "momentum" and "statistics" it has no default for. Where
             a setting leaves one None it is given Keras's, which says nothing of the subject.
         source: for a user's own, where it came from; None for what is built in.
+        keeps: which axes it can keep.
     """
 
     name: str
@@ -133,70 +211,31 @@ class Subject(ABC):
     lacks: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
     source: str | None = None
+    keeps: Kept = NOT_ALL
 
-    @abstractmethod
     def refusal(self, setting: Setting) -> str | None:
         """Return why the subject is not made for a setting, or None if it should manage it.
 
-        This is for what the subject does not claim: another axis, rank, dtype or parameter. What it
-        claims and then fails at is a failure.
+        This is for what the subject does not claim: another axis, which `keeps` says, and in
+        subclasses another rank, dtype or parameter. What it claims and then fails at is a failure.
         """
+        if setting.kept is None or self.keeps.holds(setting.kept, len(setting.shape)):
+            return None
+        return self.keeps.reason
 
     @abstractmethod
     def open(self, setting: Setting) -> Session:
         """Return the subject set up for a setting."""
 
 
-class Parameters(NamedTuple):
-    """What a subject without variables of its own is given; float64, in the kept axes' shape.
-
-    Attributes:
-        gamma, beta, mean, variance: as the setting has them, or else 1, 0, 0 and 1.
-    """
-
-    gamma: np.ndarray
-    beta: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-def kept_shape(shape: tuple[int, ...], kept: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of the statistics.
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that a setting has: the others are left to the subject.
 
     Example:
-        >>> kept_shape((2, 3, 4), (1, 2))
-        (3, 4)
+        >>> given(epsilon=0.5, momentum=None)
+        {'epsilon': 0.5}
     """
-    return tuple(shape[axis] for axis in kept)
-
-
-def reduced_axes(rank: int, kept: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axes that are not kept.
-
-    Example:
-        >>> reduced_axes(4, kept=(1,))
-        (0, 2, 3)
-    """
-    return tuple(axis for axis in range(rank) if axis not in kept)
-
-
-def parameters(setting: Setting, kept: tuple[int, ...]) -> Parameters:
-    """Return gamma, beta and the moving statistics to begin with.
-
-    Example:
-        >>> parameters(Setting((2, 3), gamma=np.full(3, 4.0)), kept=(1,)).gamma
-        array([4., 4., 4.])
-    """
-    shape = kept_shape(setting.shape, kept)
-    starts = (
-        (setting.gamma, 1.0),
-        (setting.beta, 0.0),
-        (setting.moving_mean, 0.0),
-        (setting.moving_variance, 1.0),
-    )
-    return Parameters(
-        *(np.full(shape, start) if value is None else np.asarray(value) for value, start in starts)
-    )
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def wide(dtype: str) -> str:

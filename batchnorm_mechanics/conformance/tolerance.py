@@ -54,8 +54,7 @@ give. Where the tolerance is on the average more than half of that, the dtype le
 judge by.
 """
 
-from collections.abc import Callable
-from functools import partial
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import ml_dtypes
@@ -63,16 +62,20 @@ import numpy as np
 
 from batchnorm_mechanics import reference
 from batchnorm_mechanics.conformance import record
-from batchnorm_mechanics.conformance.evidence import (
-    Evidence,
-    decay,
-    epsilon,
-    expected,
-    inference_statistics,
-)
-from batchnorm_mechanics.conformance.subject import as_type
+from batchnorm_mechanics.conformance.evidence import Evidence, expected
+from batchnorm_mechanics.conformance.subject import wide
 
 _Array = np.ndarray
+
+
+def unit(dtype: str) -> float:
+    """Return the largest relative error of one rounding to a dtype.
+
+    Example:
+        >>> unit("bfloat16") == 2**-8
+        True
+    """
+    return float(ml_dtypes.finfo(dtype).eps) / 2
 
 
 class Bound(NamedTuple):
@@ -117,23 +120,17 @@ def bound(evidence: Evidence, what: str) -> Bound:
     """
     with np.errstate(all="ignore"):
         value = expected(evidence, what)
-        own = _BOUNDS[what](evidence, _roundings(evidence.setting.dtype), value)
-        oracle = _BOUNDS[what](evidence, _roundings("float64"), value)
+        own, oracle = (
+            _counted(evidence, dtype).of(what, value)
+            for dtype in (evidence.setting.dtype, "float64")
+        )
     return Bound(own.tolerance + oracle.tolerance, own.unit)
 
 
-class _Roundings(NamedTuple):
-    """Relative error of one rounding: of an element, and inside a sum."""
-
-    u: float
-    w: float
-
-
-def _roundings(dtype: str) -> _Roundings:
-    def unit(name: str) -> float:
-        return float(ml_dtypes.finfo(as_type(np.zeros(0), name).dtype).eps) / 2
-
-    return _Roundings(unit(dtype), unit("float64" if dtype == "float64" else "float32"))
+@lru_cache(maxsize=2)
+def _counted(evidence: Evidence, dtype: str) -> "_Roundings":
+    """Return the same for all outputs of a case, which have nearly everything in common."""
+    return _Roundings(evidence, dtype)
 
 
 class _Moments(NamedTuple):
@@ -147,171 +144,157 @@ class _Moments(NamedTuple):
     variance_error: _Array
 
 
-def _moments(evidence: Evidence, number: int, rounding: _Roundings) -> _Moments:
-    u, w = rounding
-    x, mask = evidence.batches[number].astype(np.float64), evidence.masks[number]
-    mean, variance, count = (
-        np.expand_dims(part, evidence.axes) for part in reference.moments(x, evidence.axes, mask)
-    )
-    counted = np.asarray(True if mask is None else mask)
-    counted = counted.reshape(counted.shape + (1,) * (x.ndim - counted.ndim))
-    size = np.max(np.abs(x), axis=evidence.axes, keepdims=True, initial=0.0, where=counted)
-    mean_error = (count * w + u) * size
-    variance_error = (count * w + 4 * u) * variance + mean_error**2
-    variance_error = variance_error + (count * w + u) * 2 * size * np.sqrt(variance)
-    return _Moments(mean, variance, count, size, mean_error, variance_error)
+class _Roundings:
+    """The roundings to a dtype on the way to each output of a case.
 
+    What is one number a channel has size 1 where an axis is reduced.
+    """
 
-class _Normalized(NamedTuple):
-    """x_hat with its error, and what it is made of; statistics with size 1 where reduced."""
+    def __init__(self, evidence: Evidence, dtype: str) -> None:
+        self._evidence = evidence
+        # Of an element, and inside a sum.
+        self._u, self._w = unit(dtype), unit(wide(dtype))
+        gamma, beta, *_ = evidence.setting.parameters
+        self._gamma, self._beta = (self._aligned(np.abs(part)) for part in (gamma, beta))
 
-    x_hat: _Array
-    error: _Array
-    kappa: _Array
-    inverse: _Array
-    inverse_error: _Array
-    count: _Array
+    def of(self, what: str, value: _Array) -> Bound:
+        """Return the bound of an output, without the oracle's share.
 
+        Args:
+            what: its name.
+            value: what it should be.
+        """
+        if what in record.STATISTICS:
+            return self._moving(of_variance=what == record.MOVING_VARIANCE)
+        if what in (record.DGAMMA, record.DBETA):
+            return self._summed(what, value)
+        bounds = {
+            record.TRAINING_OUTPUT: self._training_output,
+            record.INFERENCE_OUTPUT: self._inference_output,
+            record.DX: self._dx,
+        }
+        return Bound(*(np.broadcast_to(part, value.shape) for part in bounds[what](value)))
 
-def _normalized(evidence: Evidence, rounding: _Roundings) -> _Normalized:
-    u, w = rounding
-    moments = _moments(evidence, 0, rounding)
-    under_root = moments.variance + epsilon(evidence)
-    x_hat = (evidence.batches[0].astype(np.float64) - moments.mean) / np.sqrt(under_root)
-    kappa = moments.largest / np.sqrt(under_root)
-    # A sum of squares is not negative: the root is never taken of less than epsilon.
-    least = np.maximum(1 - moments.variance_error / under_root, epsilon(evidence) / under_root)
-    inverse_error = least**-0.5 - 1 + 4 * u
-    error = (moments.count * w + 4 * u) * kappa + np.abs(x_hat) * (inverse_error + 3 * u)
-    return _Normalized(x_hat, error, kappa, 1 / np.sqrt(under_root), inverse_error, moments.count)
+    def _aligned(self, value: _Array) -> _Array:
+        return np.reshape(value, self._evidence.setting.aligned_shape)
 
+    def _flat(self, value: _Array) -> _Array:
+        return np.squeeze(value, self._evidence.axes)
 
-def _parameters(evidence: Evidence) -> tuple[_Array, _Array]:
-    """Return |gamma| and |beta| with size 1 where an axis is reduced."""
-    gamma, beta = evidence.setting.gamma, evidence.setting.beta
-    given = (np.asarray(1.0 if gamma is None else gamma), np.asarray(0.0 if beta is None else beta))
-    sizes = [
-        1 if axis in evidence.axes else size for axis, size in enumerate(evidence.batches[0].shape)
-    ]
-    kept = [size for axis, size in enumerate(sizes) if axis not in evidence.axes]
-    gamma, beta = (np.abs(np.broadcast_to(part, kept)).reshape(sizes) for part in given)
-    return gamma, beta
+    def _moments(self, number: int) -> _Moments:
+        u, w, axes = self._u, self._w, self._evidence.axes
+        x, mask = self._evidence.batches[number].astype(np.float64), self._evidence.masks[number]
+        mean, variance, count = (
+            np.expand_dims(part, axes) for part in reference.moments(x, axes, mask)
+        )
+        counted = np.asarray(True if mask is None else mask)
+        counted = counted.reshape(counted.shape + (1,) * (x.ndim - counted.ndim))
+        size = np.max(np.abs(x), axis=axes, keepdims=True, initial=0.0, where=counted)
+        mean_error = (count * w + u) * size
+        variance_error = (count * w + 4 * u) * variance + mean_error**2
+        variance_error = variance_error + (count * w + u) * 2 * size * np.sqrt(variance)
+        return _Moments(mean, variance, count, size, mean_error, variance_error)
 
+    @cached_property
+    def _first(self) -> _Moments:
+        return self._moments(0)
 
-def _filled(tolerance: _Array, unit: _Array, shape: tuple[int, ...]) -> Bound:
-    return Bound(np.broadcast_to(tolerance, shape), np.broadcast_to(unit, shape))
+    @cached_property
+    def _under_root(self) -> _Array:
+        return self._first.variance + self._evidence.epsilon
 
+    @cached_property
+    def _kappa(self) -> _Array:
+        return self._first.largest / np.sqrt(self._under_root)
 
-def _training_output(evidence: Evidence, rounding: _Roundings, y: _Array) -> Bound:
-    gamma, beta = _parameters(evidence)
-    error = _normalized(evidence, rounding).error
-    tolerance = gamma * error + rounding.u * (beta + 2 * np.abs(y))
-    return _filled(tolerance, gamma, y.shape)
+    @cached_property
+    def _x_hat(self) -> _Array:
+        x = self._evidence.batches[0].astype(np.float64)
+        return (x - self._first.mean) / np.sqrt(self._under_root)
 
+    @cached_property
+    def _inverse_error(self) -> _Array:
+        # A sum of squares is not negative: the root is never taken of less than epsilon.
+        least = np.maximum(
+            1 - self._first.variance_error / self._under_root,
+            self._evidence.epsilon / self._under_root,
+        )
+        return least**-0.5 - 1 + 4 * self._u
 
-def _inference_output(evidence: Evidence, rounding: _Roundings, y: _Array) -> Bound:
-    u = rounding.u
-    gamma, beta = _parameters(evidence)
-    mean, variance = (np.reshape(part, gamma.shape) for part in inference_statistics(evidence))
-    deviation = np.sqrt(variance + epsilon(evidence))
-    x = evidence.probe.astype(np.float64)
-    size = np.max(np.abs(x), axis=evidence.axes, keepdims=True, initial=0.0)
-    kappa = np.maximum(size, np.abs(mean)) / deviation
-    error = 4 * u * kappa + 6 * u * np.abs(x - mean) / deviation
-    tolerance = gamma * error + u * (beta + 2 * np.abs(y))
-    return _filled(tolerance, gamma, y.shape)
+    @cached_property
+    def _x_hat_error(self) -> _Array:
+        u, w = self._u, self._w
+        stored = (self._first.count * w + 4 * u) * self._kappa
+        return stored + np.abs(self._x_hat) * (self._inverse_error + 3 * u)
 
+    def _training_output(self, y: _Array) -> tuple[_Array, _Array]:
+        tolerance = self._gamma * self._x_hat_error + self._u * (self._beta + 2 * np.abs(y))
+        return tolerance, self._gamma
 
-def _moving(evidence: Evidence, rounding: _Roundings, _: _Array, *, of_variance: bool) -> Bound:
-    """Follow the value and its error through all updates."""
-    keep = decay(evidence)
-    setting = evidence.setting
-    start = setting.moving_variance if of_variance else setting.moving_mean
-    value = np.asarray(float(of_variance) if start is None else start, np.float64)
-    spread = np.asarray(1.0 if setting.moving_variance is None else setting.moving_variance)
-    error = np.zeros_like(value)
-    for number in range(len(evidence.batches)):
-        moments = _moments(evidence, number, rounding)
-        count = np.squeeze(moments.count, evidence.axes)
-        new = np.squeeze(moments.variance if of_variance else moments.mean, evidence.axes)
-        new_error = moments.variance_error if of_variance else moments.mean_error
-        new_error = np.squeeze(new_error, evidence.axes)
-        spread = np.maximum(spread, np.squeeze(moments.variance, evidence.axes))
-        if of_variance and evidence.unbiased:
-            correction = count / np.maximum(count - 1, 1)
-            new, new_error = new * correction, new_error * correction
-        roundings = (5 if of_variance else 4) * rounding.u * (np.abs(value) + np.abs(new))
-        taken = count > int(of_variance and evidence.unbiased)
-        error = np.where(taken, keep * error + (1 - keep) * new_error + roundings, error)
-        value = np.where(taken, keep * value + (1 - keep) * new, value)
-    return Bound(error, np.asarray(value if of_variance else np.sqrt(spread)))
+    def _inference_output(self, y: _Array) -> tuple[_Array, _Array]:
+        u, axes = self._u, self._evidence.axes
+        mean, variance = map(self._aligned, self._evidence.own_statistics)
+        deviation = np.sqrt(variance + self._evidence.epsilon)
+        x = self._evidence.probe.astype(np.float64)
+        size = np.max(np.abs(x), axis=axes, keepdims=True, initial=0.0)
+        kappa = np.maximum(size, np.abs(mean)) / deviation
+        error = 4 * u * kappa + 6 * u * np.abs(x - mean) / deviation
+        return self._gamma * error + u * (self._beta + 2 * np.abs(y)), self._gamma
 
+    def _moving(self, *, of_variance: bool) -> Bound:
+        """Follow the value and its error through all updates."""
+        keep, unbiased = self._evidence.decay, self._evidence.unbiased and of_variance
+        *_, mean, spread = self._evidence.setting.parameters
+        value = spread if of_variance else mean
+        error = np.zeros_like(value)
+        for number in range(len(self._evidence.batches)):
+            moments = _Moments(*map(self._flat, self._moments(number)))
+            new = moments.variance if of_variance else moments.mean
+            new_error = moments.variance_error if of_variance else moments.mean_error
+            spread = np.maximum(spread, moments.variance)
+            if unbiased:
+                correction = moments.count / np.maximum(moments.count - 1, 1)
+                new, new_error = new * correction, new_error * correction
+            roundings = (5 if of_variance else 4) * self._u * (np.abs(value) + np.abs(new))
+            taken = moments.count > int(unbiased)
+            error = np.where(taken, keep * error + (1 - keep) * new_error + roundings, error)
+            value = np.where(taken, keep * value + (1 - keep) * new, value)
+        return Bound(error, value if of_variance else np.sqrt(spread))
 
-class _Gradient(NamedTuple):
-    """The parts of dx; per channel, with size 1 where an axis is reduced."""
+    def _mean(self, values: _Array) -> _Array:
+        return np.sum(values, axis=self._evidence.axes, keepdims=True) / self._first.count
 
-    dy: _Array
-    average: _Array
-    q: _Array
-    q_error: _Array
+    @cached_property
+    def _dy(self) -> _Array:
+        return self._evidence.dy.astype(np.float64)
 
+    @cached_property
+    def _q_error(self) -> _Array:
+        """The error of q, the average of dy x_hat."""
+        terms = 2 * self._kappa * self._mean(np.abs(self._dy))
+        terms = terms + self._mean(np.abs(self._dy * self._x_hat))
+        summing = self._first.count * self._w + 3 * self._u
+        return self._mean(np.abs(self._dy) * self._x_hat_error) + summing * terms
 
-def _gradient(evidence: Evidence, rounding: _Roundings, at: _Normalized) -> _Gradient:
-    u, w = rounding
-    dy = evidence.dy.astype(np.float64)
+    def _dx(self, dx: _Array) -> tuple[_Array, _Array]:
+        u, w = self._u, self._w
+        average, q = self._mean(np.abs(self._dy)), self._mean(self._dy * self._x_hat)
+        terms = np.abs(self._dy) + average + np.abs(self._x_hat * q)
+        error = (
+            (self._first.count * w + 2 * u) * average
+            + np.abs(self._x_hat) * self._q_error
+            + 2 * np.abs(q) * self._x_hat_error
+            + (self._inverse_error + 6 * u) * terms
+        )
+        slope = self._gamma / np.sqrt(self._under_root)
+        return slope * error + 2 * u * np.abs(dx), slope * average
 
-    def mean(values: _Array) -> _Array:
-        return np.sum(values, axis=evidence.axes, keepdims=True) / at.count
-
-    average = mean(np.abs(dy))
-    q_error = mean(np.abs(dy) * at.error) + (at.count * w + 3 * u) * (
-        2 * at.kappa * average + mean(np.abs(dy * at.x_hat))
-    )
-    return _Gradient(dy, average, mean(dy * at.x_hat), q_error)
-
-
-def _dx(evidence: Evidence, rounding: _Roundings, dx: _Array) -> Bound:
-    u, w = rounding
-    gamma, _ = _parameters(evidence)
-    at = _normalized(evidence, rounding)
-    part = _gradient(evidence, rounding, at)
-    terms = np.abs(part.dy) + part.average + np.abs(at.x_hat * part.q)
-    error = (
-        (at.count * w + 2 * u) * part.average
-        + np.abs(at.x_hat) * part.q_error
-        + 2 * np.abs(part.q) * at.error
-        + (at.inverse_error + 6 * u) * terms
-    )
-    slope = gamma * at.inverse
-    return _filled(slope * error + 2 * u * np.abs(dx), slope * part.average, dx.shape)
-
-
-def _dgamma(evidence: Evidence, rounding: _Roundings, dgamma: _Array) -> Bound:
-    part = _gradient(evidence, rounding, _normalized(evidence, rounding))
-    return _summed(evidence, part.q_error, 2 * rounding.u * np.abs(dgamma), part)
-
-
-def _dbeta(evidence: Evidence, rounding: _Roundings, dbeta: _Array) -> Bound:
-    at = _normalized(evidence, rounding)
-    part = _gradient(evidence, rounding, at)
-    error = (at.count * rounding.w + rounding.u) * part.average
-    return _summed(evidence, error, rounding.u * np.abs(dbeta), part)
-
-
-def _summed(evidence: Evidence, error: _Array, storing: _Array, part: _Gradient) -> Bound:
-    """Return the bound of a sum over the samples, from that of their average."""
-    count = np.squeeze(_moments(evidence, 0, _Roundings(0.0, 0.0)).count, evidence.axes)
-    error, average = np.squeeze(error, evidence.axes), np.squeeze(part.average, evidence.axes)
-    # Terms of either sign add up to the root of their number.
-    return Bound(count * error + storing, np.sqrt(count) * average)
-
-
-_BOUNDS: dict[str, Callable[[Evidence, _Roundings, _Array], Bound]] = {
-    record.TRAINING_OUTPUT: _training_output,
-    record.INFERENCE_OUTPUT: _inference_output,
-    record.MOVING_MEAN: partial(_moving, of_variance=False),
-    record.MOVING_VARIANCE: partial(_moving, of_variance=True),
-    record.DX: _dx,
-    record.DGAMMA: _dgamma,
-    record.DBETA: _dbeta,
-}
+    def _summed(self, what: str, value: _Array) -> Bound:
+        """Return the bound of a sum over the samples, from that of their average."""
+        u, count, average = self._u, self._first.count, self._mean(np.abs(self._dy))
+        error, storing = (count * self._w + u) * average, u
+        if what == record.DGAMMA:
+            error, storing = self._q_error, 2 * u
+        # Terms of either sign add up to the root of their number.
+        size = np.sqrt(count) * average
+        return Bound(self._flat(count * error) + storing * np.abs(value), self._flat(size))

@@ -4,7 +4,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,7 @@ from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._workers import Call, CallError, Course, LostError, cores, side_by_side
 from batchnorm_mechanics.conformance.cases import CASES, Case
 from batchnorm_mechanics.conformance.conventions import find_conventions
-from batchnorm_mechanics.conformance.evidence import Evidence
-from batchnorm_mechanics.conformance.judge import explain, judge, telling
+from batchnorm_mechanics.conformance.judge import Judged, explain, judge, telling
 from batchnorm_mechanics.conformance.questions import in_one_line
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
 from batchnorm_mechanics.conformance.subject import Subject
@@ -26,8 +25,6 @@ _PATIENCE = 3
 # They compile for each shape; begun last, they would keep one core busy while the others wait.
 _LONG = ("bnm.layer-compiled", "flax")
 _REGISTRY = "batchnorm_mechanics.conformance.subjects:resolve"
-
-Judged = tuple[CaseResult, Evidence | None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def conform_all(
     courses = [
         Course(
             partial(_Examiner, spec, resolve, max(1, cores() // count)),
-            _Examination(spec, tuple(cases), limit).steps(),
+            _Examination(spec, tuple(cases), limit, Report(spec, "", Conventions(), ())).steps(),
         )
         for spec in sorted(specs, key=_place)
     ]
@@ -118,9 +115,7 @@ class _Examination:
     spec: str
     cases: tuple[Case, ...]
     limit: float
-    name: str = ""
-    description: str = ""
-    conventions: Conventions = field(default_factory=Conventions)
+    report: Report
     judged: list[Judged] = field(default_factory=list)
     has_subject: bool = False
     began: float = 0.0
@@ -137,7 +132,7 @@ class _Examination:
         except _UnusableError as error:
             yield self._note(_failed("start", str(error), 0.0))
             yield from self._skip("not asked: there is no subject")
-            yield self._end(self._results())
+            yield self._end()
         except CallError as error:
             raise FailureError(
                 f"conform: this program failed while it judged {self.spec}; please report it.\n"
@@ -148,10 +143,11 @@ class _Examination:
         try:
             found = yield Call(_Examiner.start, limit=max(_START_LIMIT, self.limit))
         except LostError as error:
-            raise _UnusableError(str(error)) from error
+            found = str(error)
         if isinstance(found, str):
             raise _UnusableError(found)
-        self.name, self.description = found
+        name, description = found
+        self.report = replace(self.report, name=name or self.spec, description=description)
         self.has_subject = True
 
     def _call(self, function: Callable[..., Any], *args: Any, limit: float) -> Any:
@@ -166,7 +162,8 @@ class _Examination:
 
     def _find_conventions(self) -> Generator[Any, Any, None]:
         try:
-            self.conventions = yield from self._call(_Examiner.find_conventions, limit=self.limit)
+            found = yield from self._call(_Examiner.find_conventions, limit=self.limit)
+            self.report = replace(self.report, conventions=found)
         except LostError as error:
             yield self._note(_failed("conventions", str(error), self.limit))
 
@@ -178,7 +175,7 @@ class _Examination:
                 return
             try:
                 judged = yield from self._call(
-                    _Examiner.judge, case, self.conventions, limit=self.limit
+                    _Examiner.judge, case, self.report.conventions, limit=self.limit
                 )
                 silent = 0
             except LostError as error:
@@ -188,12 +185,14 @@ class _Examination:
 
     def _explain(self) -> Generator[Any, Any, None]:
         """Ask for what explains all failures together."""
-        limit = max(LIMIT, self.limit)
+        limit, trouble = max(LIMIT, self.limit), None
         try:
-            yield self._end((yield from self._call(_Examiner.explain, self.judged, limit=limit)))
+            cases = yield from self._call(_Examiner.explain, self.judged, limit=limit)
         except LostError as error:
-            trouble = f"what explains the failures of {self.name} was not found out; {error}"
-            yield self._end(self._results(), trouble)
+            name = self.report.name
+            trouble = f"what explains the failures of {name} was not found out; {error}"
+            cases = None
+        yield self._end(cases, trouble)
 
     def _note(self, judged: Judged) -> Event:
         self.judged.append(judged)
@@ -201,23 +200,18 @@ class _Examination:
 
     def _skip(self, reason: str) -> Generator[Event]:
         """Note the cases that were not asked."""
-        asked = {result.case for result in self._results()}
+        asked = {result.case for result, _ in self.judged}
         for case in self.cases:
             if case.name not in asked:
                 skipped = CaseResult(case.name, case.group, "skipped", reason=reason)
                 yield self._note((skipped, None))
 
-    def _results(self) -> tuple[CaseResult, ...]:
-        return tuple(result for result, _ in self.judged)
-
-    def _end(self, results: tuple[CaseResult, ...], trouble: str | None = None) -> Event:
-        report = Report(
-            name=self.name or self.spec,
-            description=self.description,
-            conventions=self.conventions,
-            cases=results,
-            seconds=time.monotonic() - self.began,
-        )
+    def _end(
+        self, cases: tuple[CaseResult, ...] | None = None, trouble: str | None = None
+    ) -> Event:
+        if cases is None:
+            cases = tuple(result for result, _ in self.judged)
+        report = replace(self.report, cases=cases, seconds=time.monotonic() - self.began)
         return Ended(self.spec, report, trouble)
 
 
@@ -270,12 +264,9 @@ class _Examiner:
         return find_conventions(self._subject)
 
     def judge(self, case: Case, conventions: Conventions) -> Judged:
-        """Return what came of a case, with its evidence if it tells of a mistake."""
-        result, evidence = judge(self._subject, case, conventions)
-        # The arrays of the others need not travel.
-        return result, evidence if telling(result, evidence) else None
+        """Return what came of a case; evidence that tells nothing need not travel."""
+        return telling(judge(self._subject, case, conventions))
 
     def explain(self, judged: Sequence[Judged]) -> tuple[CaseResult, ...]:
         """Return the results with what explains their failures."""
-        results, evidence = zip(*judged, strict=True) if judged else ((), ())
-        return explain(results, evidence)
+        return explain(judged)

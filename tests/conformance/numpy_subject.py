@@ -80,6 +80,8 @@ class NumpySession(Session):
             return x
         if x.shape[0] == 1 and choices.one_sample == "refuses":
             raise ValueError("one")
+        if x.shape[0] == 1 and choices.one_sample == "odd":
+            return x + 100
         mean, variance = x.mean(self.axes), self.batch_variance(x)
         count = x.size // mean.size
         self.update(mean, variance, count)

@@ -1,5 +1,8 @@
 """Conventions are found from behaviour alone, and a broken subject never stops the probe."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from conformance.numpy_subject import ALL, NumpySubject
 
@@ -55,6 +58,7 @@ def test_every_convention_of_a_subject_that_does_as_keras_does_is_found():
         ({"moves_in_inference": True, "in_place": True}, "moves_in_inference", True),
         ({"initial": (float("nan"), 1.0)}, "moves_in_inference", False),
         ({"one_sample": "refuses"}, "one_sample", "refuses"),
+        ({"one_sample": "odd"}, "one_sample", None),
         ({"empty": "ignores"}, "empty_batch", "ignores"),
         ({"empty": "poisons"}, "empty_batch", "poisons"),
         ({"large_mean": "quadratic"}, "large_mean", "quadratic"),
@@ -142,8 +146,40 @@ def test_an_error_that_starts_below_the_noise_is_fitted_where_it_stands_above():
     assert growth(1e-6, (1e1, 1e2, 1e3, 1e4), [1e-6, 2e-5, 2e-3, 0.6]) == "quadratic"
 
 
+class Stacked(NumpySubject):
+    """Right but for an axis too many."""
+
+    def open(self, setting):
+        session = super().open(setting)
+        train, infer = session.train, session.infer
+        session.train, session.infer = lambda x: train(x)[None], lambda x: infer(x)[None]
+        return session
+
+
+def test_an_output_of_another_shape_tells_nothing():
+    found = find_conventions(Stacked())
+    assert (found.epsilon_place, found.one_sample, found.large_mean) == (None, None, None)
+    assert found.moving_variance == "biased"
+
+
+class OfSmallNumbers(NumpySubject):
+    """Raises at numbers that the search for conventions comes to last."""
+
+    def open(self, setting):
+        session = super().open(setting)
+        train = session.train
+
+        def checked(x):
+            if np.max(np.abs(x)) > 1e4:
+                raise OverflowError("too large")
+            return train(x)
+
+        session.train = checked
+        return session
+
+
 def test_an_error_that_is_missing_leaves_the_growth_unknown():
-    assert growth(1e-6, (1e1, 1e2), [1e-6, None]) is None
+    assert find_conventions(OfSmallNumbers()) == replace(KERAS, large_mean=None)
 
 
 @pytest.mark.parametrize("name", ["keras", "tf.fused"])

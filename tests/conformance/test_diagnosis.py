@@ -12,7 +12,7 @@ import pytest
 from batchnorm_mechanics.conformance.cases import draw, select
 from batchnorm_mechanics.conformance.diagnosis import CATALOGUE, diagnose
 from batchnorm_mechanics.conformance.evidence import Evidence, expected
-from batchnorm_mechanics.conformance.prediction import Material, Prediction, parts
+from batchnorm_mechanics.conformance.prediction import Material, Prediction
 from batchnorm_mechanics.conformance.record import (
     DBETA,
     DGAMMA,
@@ -21,6 +21,7 @@ from batchnorm_mechanics.conformance.record import (
     MOVING_MEAN,
     MOVING_VARIANCE,
     TRAINING_OUTPUT,
+    parts,
 )
 from batchnorm_mechanics.conformance.subject import Setting
 from batchnorm_mechanics.conformance.tolerance import bound
@@ -48,20 +49,13 @@ def evidence_of(name, momentum_weighs="old", **wrong):
     )
     found = Evidence(setting, momentum_weighs, False, data.batches, data.masks, data.dy, data.probe)
     actual, right, tolerance = {}, {}, {}
-    for what in OUTPUTS:
+    # Inference is judged by the statistics that the subject has, so that they come first.
+    for what in (MOVING_MEAN, MOVING_VARIANCE, *(o for o in OUTPUTS if not o.startswith("moving"))):
         found = replace(found, actual=dict(actual))
-        right[what] = expected(found, what)
-        tolerance[what] = bound(found, what).tolerance
+        right[what], tolerance[what] = expected(found, what), bound(found, what).tolerance
         make = wrong.get(what.replace(" ", "_"))
         value = right[what] if make is None else make(Numbers(found))
         actual[what] = np.asarray(value).astype(data.probe.dtype)
-    # What inference gives is judged by the statistics that the subject has.
-    order = (MOVING_MEAN, MOVING_VARIANCE, *(o for o in OUTPUTS if not o.startswith("moving")))
-    for what in order:
-        found = replace(found, actual=dict(actual))
-        right[what], tolerance[what] = expected(found, what), bound(found, what).tolerance
-        if what.replace(" ", "_") not in wrong:
-            actual[what] = right[what].astype(data.probe.dtype)
     return replace(found, actual=actual, expected=right, tolerance=tolerance)
 
 
@@ -333,6 +327,16 @@ def test_an_output_whose_digits_end_early_is_of_half_precision():
     assert names((found, TRAINING_OUTPUT)) == ["output computed in half precision"]
 
 
+def test_half_precision_is_named_beside_a_channel_that_is_not_finite():
+    found = evidence_of(
+        "one NaN rank 4",
+        training_output=lambda n: n.y(np.sqrt(n.variance + n.epsilon)).astype(np.float16),
+        dgamma=lambda n: n.flat((n.dy * n.x_hat).sum(n.axes, keepdims=True)) * (1 + 2.0**-11),
+    )
+    name = "output computed in half precision"
+    assert names((found, TRAINING_OUTPUT), (found, DGAMMA)) == [name, name]
+
+
 def test_noise_in_all_digits_is_not_called_half_precision():
     noise = np.random.default_rng(1).uniform(-5e-4, 5e-4, (3, 4, 2, 5))
     found = evidence_of(
@@ -348,7 +352,6 @@ def test_what_is_lost_in_a_file_is_named_for_the_outputs_after_loading():
     n = Numbers(found)
     held = replace(
         found,
-        reloaded=True,
         actual={**found.actual, what: n.y(np.sqrt(n.variance + 1e-3)).astype(np.float32)},
         expected={**found.expected, what: found.actual[TRAINING_OUTPUT].astype(np.float64)},
         tolerance={**found.tolerance, what: found.tolerance[TRAINING_OUTPUT]},
@@ -360,13 +363,9 @@ def test_what_is_lost_in_a_file_is_named_for_the_outputs_after_loading():
 
 def test_no_two_mistakes_give_the_same_everywhere():
     cases = (
-        "one step rank 4",
-        "axes rank 5 keep 1 float32",
-        "ten steps rank 2 float64",
         "mask over batch and time, some out",
         "mask over batch, all out",
         "saving and loading rank 2 keep 1",
-        "scale 0.001 float64",
     )
     materials = [Material(evidence_of(case)) for case in cases]
     seen = {}

@@ -1,5 +1,7 @@
 """What nobody defines is shown and explained, and fails only where it is asked to."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +11,8 @@ from batchnorm_mechanics.conformance.cases import CASES, judged, select
 from batchnorm_mechanics.conformance.judge import conform
 
 EDGE = select("edge cases")
+# Other cases tell mistakes apart that look alike where all is masked out.
+MASKED = (*select("mask"), *EDGE)
 PUBLISHED = ("tf.nn", "tf.fused", "keras", "torch", "flax", "onnxruntime")
 
 
@@ -52,6 +56,11 @@ def spread(value, axes):
     return value
 
 
+@cache
+def judged_by(name, cases):
+    return conform(name, cases=cases)
+
+
 def of_status(report, status):
     return {case.case for case in report.cases if case.status == status}
 
@@ -68,7 +77,7 @@ def test_a_textbook_implementation_passes(textbook):
 def test_no_published_layer_fails_by_an_edge_case(name):
     if name not in subjects.default_names():
         pytest.skip(f"{name} is not installed")
-    report = conform(name, cases=EDGE)
+    report = judged_by(name, EDGE)
     assert report.passed, str(report)
     assert {case.group for case in report.cases} == {"edge cases"}
 
@@ -85,7 +94,7 @@ def test_strict_judges_edge_cases_like_all_others():
 
 
 def test_an_edge_case_that_is_only_shown_says_why_and_is_no_failure():
-    report = conform("keras", cases=EDGE)
+    report = judged_by("keras", EDGE)
     shown = next(case for case in report.cases if case.case == "batch of 0 rank 2")
     assert shown.status == "measured"
     assert shown.reason == "nobody defines what is due without samples"
@@ -93,8 +102,7 @@ def test_an_edge_case_that_is_only_shown_says_why_and_is_no_failure():
 
 
 def test_what_an_edge_case_shows_is_explained():
-    # Other cases tell it from what it looks like where all is masked out.
-    report = conform("keras", cases=(*select("mask"), *EDGE))
+    report = judged_by("keras", MASKED)
     assert report.passed
     assert {
         check.diagnosis
@@ -105,7 +113,7 @@ def test_what_an_edge_case_shows_is_explained():
 
 
 def test_a_report_shows_its_edge_cases_and_how_to_have_them_judged():
-    text = str(conform("keras", cases=(*select("mask"), *EDGE)))
+    text = str(judged_by("keras", MASKED))
     assert "Edge cases: nobody defines them, so they are shown; --strict judges them" in text
     assert "  batch of 0 rank 2\n" in text
     assert "    moving mean: NaN or infinite after a training batch without samples" in text

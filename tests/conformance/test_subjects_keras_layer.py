@@ -11,9 +11,8 @@ from subject_checks import (
     batch_of,
     check_gradients,
     check_inference_output,
-    check_moving_statistics,
     check_reloading,
-    check_training_output,
+    check_training,
     setting_of,
 )
 
@@ -113,9 +112,8 @@ def given_setting(without=(), **changes):
 @pytest.mark.parametrize(
     "check",
     [
-        check_training_output,
+        check_training,
         check_inference_output,
-        check_moving_statistics,
         check_gradients,
         check_reloading,
     ],
@@ -247,7 +245,7 @@ def test_options_go_through_kwargs_to_the_class_that_takes_them(rng):
     subject = as_subject(Handing)
     assert subject.declared_momentum == "old"
     assert subject.takes_epsilon
-    check_moving_statistics(subject, LAYOUT, rng)
+    check_training(subject, LAYOUT, rng)
 
 
 def test_an_option_that_the_class_sets_itself_is_not_given():
@@ -358,7 +356,7 @@ def test_an_output_that_is_no_tensor_says_so():
         as_subject(Pair).open(Setting((2, 3))).train(np.ones((2, 3), np.float32))
 
 
-@pytest.mark.parametrize("check", [check_training_output, check_moving_statistics, check_reloading])
+@pytest.mark.parametrize("check", [check_training, check_reloading])
 def test_an_instance_is_copied_with_other_options(check, rng):
     instance = keras.layers.BatchNormalization(axis=1, momentum=0.1, epsilon=0.5)
     check(as_subject(instance), LAYOUT, rng)
@@ -373,7 +371,7 @@ def test_an_instance_keeps_what_a_setting_leaves_out():
 
 def test_a_frozen_instance_is_judged_as_if_it_were_not(rng):
     instance = keras.layers.BatchNormalization(trainable=False)
-    check_moving_statistics(as_subject(instance), LAYOUT, rng)
+    check_training(as_subject(instance), LAYOUT, rng)
 
 
 def test_an_instance_that_its_configuration_does_not_make_fails_and_is_not_refused():

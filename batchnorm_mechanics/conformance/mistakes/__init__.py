@@ -175,9 +175,9 @@ class Mistake:
     reloaded: bool = False
 
     @classmethod
-    def of(cls, kind: Kind, name: str, *, reloaded: bool = False, **changes: Any) -> "Mistake":
+    def of(cls, kind: Kind, name: str, **changes: Any) -> "Mistake":
         """Return a mistake that replaces these steps."""
-        return cls(name, kind, MappingProxyType(changes), reloaded)
+        return cls(name, kind, MappingProxyType(changes))
 
     @property
     def steps(self) -> Steps:
@@ -189,6 +189,11 @@ class Mistake:
         if "axes" not in self.changes:
             return self.name
         return f"{self.name}: {self.changes['axes'](rank, axes)} instead of {axes}"
+
+
+def table(kind: Kind, mistakes: Mapping[str, Mapping[str, Any]]) -> tuple[Mistake, ...]:
+    """Return the mistakes of a kind, given by their names and the steps that they replace."""
+    return tuple(Mistake.of(kind, name, **changes) for name, changes in mistakes.items())
 
 
 def together(one: Mistake, other: Mistake) -> Mistake | None:

@@ -5,17 +5,22 @@
 
 import importlib.metadata
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
 
 from batchnorm_mechanics.conformance.subject import (
+    ONE,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
     Statistics,
     Subject,
+    given,
     wide,
 )
 
@@ -27,6 +32,8 @@ class FlaxBatchNorm(Subject):
     float32. In float64, which JAX has to be told of, the statistics are made float64 too.
     """
 
+    keeps = ONE
+
     def __init__(self) -> None:
         version = importlib.metadata.version("flax")
         self.name = "flax"
@@ -34,37 +41,27 @@ class FlaxBatchNorm(Subject):
         self.abilities = frozenset(Ability)
         self.declared_momentum = "old"
 
-    def refusal(self, setting: Setting) -> str | None:
-        """Refuse all but one kept axis; see `Subject.refusal`."""
-        if setting.kept is not None and len(setting.kept) != 1:
-            return "its `axis` is one axis"
-        return None
-
     def open(self, setting: Setting) -> "FlaxSession":
         """Return a new module with the setting's values."""
         return FlaxSession(setting)
 
 
 class FlaxSession(Session):
-    """A module set up for one setting, and its three computations, each compiled once a shape."""
+    """A module set up for one setting, and its computations."""
 
     def __init__(self, setting: Setting) -> None:
-        from flax import nnx
-
         self._setting = setting
         self._dtype = wide(setting.dtype)
         with self._precision():
             self._module = self._new_module()
-            for variable, value in (
-                (self._module.scale, setting.gamma),
-                (self._module.bias, setting.beta),
-                (self._module.mean, setting.moving_mean),
-                (self._module.var, setting.moving_variance),
-            ):
-                self._set(variable, variable[...] if value is None else value)
+            self._assign(
+                scale=setting.gamma,
+                bias=setting.beta,
+                mean=setting.moving_mean,
+                var=setting.moving_variance,
+            )
 
-        self._forward = nnx.jit(_forward, static_argnames=("mode",))
-        self._gradients = nnx.jit(_gradients)
+        self._forward, self._gradients = _compiled()
 
     def _precision(self) -> AbstractContextManager[Any]:
         import jax
@@ -76,31 +73,28 @@ class FlaxSession(Session):
         from jax import numpy as jnp
 
         setting = self._setting
-        axis = -1 if setting.kept is None else setting.kept[0]
-        options: dict[str, Any] = {} if setting.kept is None else {"axis": axis}
-        if setting.epsilon is not None:
-            options["epsilon"] = setting.epsilon
-        if setting.momentum is not None:
-            options["momentum"] = setting.momentum
-        if setting.dtype in ("bfloat16", "float16"):
-            options["dtype"] = jnp.dtype(setting.dtype)
-        return nnx.BatchNorm(setting.shape[axis], rngs=nnx.Rngs(0), **options)
+        axis = None if setting.kept is None else setting.kept[0]
+        half = None if setting.dtype == self._dtype else jnp.dtype(setting.dtype)
+        options = given(axis=axis, epsilon=setting.epsilon, momentum=setting.momentum, dtype=half)
+        [features] = setting.keeping(-1).kept_shape
+        return nnx.BatchNorm(features, rngs=nnx.Rngs(0), **options)
 
-    def _set(self, variable: Any, value: Any) -> None:
+    def _assign(self, **values: Any) -> None:
+        """Give the variables values, None for those that they have, in their own dtype."""
         from jax import numpy as jnp
 
-        # As a whole: element by element, a float32 variable would stay float32.
-        variable.set_value(jnp.asarray(value, self._dtype))
+        for name, value in values.items():
+            variable = getattr(self._module, name)
+            # As a whole: element by element, a float32 variable would stay float32.
+            variable.set_value(jnp.asarray(variable[...] if value is None else value, self._dtype))
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the module with `use_running_average`, which says of inference what others say."""
         mode = None if training is None else not training
         with self._precision():
             return np.asarray(self._forward(self._module, x, _aligned(mask, x), mode=mode))
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients of `nnx.grad`."""
         with self._precision():
             of_module, dx = self._gradients(self._module, x, dy, _aligned(mask, x))
@@ -126,9 +120,16 @@ class FlaxSession(Session):
             saved = serialization.msgpack_serialize(state)
             loaded: Any = serialization.msgpack_restore(saved)
             session = type(self)(self._setting)
-            for name, value in loaded.items():
-                session._set(getattr(session._module, name), value)
+            session._assign(**loaded)
         return session
+
+
+@cache
+def _compiled() -> tuple[Any, Any]:
+    """Return both computations, compiled once for each setting and shape, whatever session asks."""
+    from flax import nnx
+
+    return nnx.jit(_forward, static_argnames=("mode",)), nnx.jit(_gradients)
 
 
 def _forward(module: Any, x: Any, mask: Any, mode: bool | None) -> Any:

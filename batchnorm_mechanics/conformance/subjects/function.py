@@ -10,17 +10,21 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import (
+    ONE,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
     Statistics,
     Subject,
+    as_type,
+    given,
     in_shape,
-    kept_shape,
-    parameters,
     wide,
 )
+from batchnorm_mechanics.conformance.subjects.tensor_functions import taped
 
 SIGNATURE = (
     "f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training) -> "
@@ -62,6 +66,8 @@ class Function(Subject):
         InputError: it cannot be called in this way.
     """
 
+    keeps = ONE
+
     def __init__(
         self, name: str, function: Callable[..., Any], *, source: str | None = None
     ) -> None:
@@ -84,22 +90,14 @@ class Function(Subject):
             abilities.add(Ability.GRADIENTS)
         return frozenset(abilities)
 
-    def refusal(self, setting: Setting) -> str | None:
-        """Refuse anything but one kept axis; see `Subject.refusal`."""
-        if setting.kept is not None and len(setting.kept) != 1:
-            return "its `axis` is one axis"
-        return None
-
     def open(self, setting: Setting) -> "FunctionSession":
         """Return a session; statistics that the setting leaves out begin at mean 0, variance 1."""
-        given = {
-            "axis": None if setting.kept is None else setting.kept[0],
-            "momentum": setting.momentum,
-            "epsilon": setting.epsilon,
-        }
-        options = {name: value for name, value in given.items() if value is not None}
-        options = {**_DEFAULTS, **self._defaults, **options}
-        options.pop("training", None)
+        axis = None if setting.kept is None else setting.kept[0]
+        own = {**_DEFAULTS, **self._defaults}
+        own.pop("training", None)
+        told = given(axis=axis, momentum=setting.momentum, epsilon=setting.epsilon)
+        options = {**own, **told}
+        setting = setting.keeping(options["axis"])
         return FunctionSession(self._function, setting, options, self._manner(setting.dtype))
 
     @cached_property
@@ -125,26 +123,21 @@ class FunctionSession(Session):
         options: Mapping[str, Any],
         manner: _Manner,
     ) -> None:
-        kept = (options["axis"] % len(setting.shape),)
         dtype = setting.dtype if manner.narrow else wide(setting.dtype)
-        start = [
-            np.asarray(value).astype(tf.as_dtype(dtype).as_numpy_dtype)
-            for value in parameters(setting, kept)
-        ]
         self._function = function
         self._options = options
         self._manner = manner
-        self._kept_shape = kept_shape(setting.shape, kept)
-        self._gamma, self._beta, self._mean, self._variance = map(self._given, start)
+        self._kept_shape = setting.kept_shape
+        self._gamma, self._beta, self._mean, self._variance = (
+            self._given(as_type(value, dtype)) for value in setting.parameters
+        )
 
     def _given(self, array: np.ndarray) -> Any:
         return array if self._manner.in_numpy else tf.constant(array)
 
     def _outputs(self, x: Any, training: bool | None) -> tuple[Any, Any, Any]:
-        mode = {} if training is None else {"training": training}
-        outputs = self._function(
-            x, self._gamma, self._beta, self._mean, self._variance, **self._options, **mode
-        )
+        settings = {**self._options, **given(training=training)}
+        outputs = self._function(x, self._gamma, self._beta, self._mean, self._variance, **settings)
         if not isinstance(outputs, tuple | list) or len(outputs) != 3:
             raise TypeError(
                 f"conform: the function {_name(self._function)} must return (y, new_moving_mean, "
@@ -153,21 +146,18 @@ class FunctionSession(Session):
             )
         return outputs[0], outputs[1], outputs[2]
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the function and keep the statistics, also what it says of them in inference."""
         y, self._mean, self._variance = self._outputs(self._given(x), training)
         return _array(y)
 
-    def works(self, x: np.ndarray) -> bool:
-        """Return whether the function gives anything for this input."""
-        return self._trial(x) is not None
-
-    def computes_in_numpy(self, x: np.ndarray) -> bool:
-        """Return whether the function gives anything but a tensor: TensorFlow's take arrays too."""
-        y = self._trial(x)
-        return y is not None and not tf.is_tensor(y)
+    def trial(self, x: np.ndarray) -> Any:
+        """Return the training output for this input, None where the function does not work."""
+        try:
+            return self._outputs(self._given(x), training=True)[0]
+        except Exception:
+            # It may be called in another manner. If it works in none, the cases say why.
+            return None
 
     def can_be_traced(self, x: np.ndarray) -> bool:
         """Return whether the function computes without values: NumPy's take tensors only with."""
@@ -181,30 +171,17 @@ class FunctionSession(Session):
             return False
         return True
 
-    def _trial(self, x: np.ndarray) -> Any:
-        try:
-            return self._outputs(self._given(x), training=True)[0]
-        except Exception:
-            # It may be called in another manner. If it works in none, the cases say why.
-            return None
-
-    def tape_gradients(self, x: np.ndarray, dy: np.ndarray) -> list[Any]:
-        """Return the gradients for x, gamma and beta; None where no way leads there."""
+    def slopes(self, x: np.ndarray, dy: np.ndarray, *, unconnected: str = "zero") -> list[Any]:
+        """Return the gradients for x, gamma and beta: see `taped`."""
         sources = [self._given(x), self._gamma, self._beta]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            y, _, _ = self._outputs(sources[0], training=True)
-        y = tf.convert_to_tensor(y)
-        return tape.gradient(y, sources, output_gradients=[tf.cast(dy, y.dtype)])
+        return taped(
+            lambda x, *_: self._outputs(x, training=True)[0], sources, dy, unconnected=unconnected
+        )
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients that `tf.GradientTape` finds; 0 where it finds no way."""
         shapes = (x.shape, self._kept_shape, self._kept_shape)
-        dx, dgamma, dbeta = (
-            np.zeros(shape, x.dtype) if slope is None else in_shape(slope.numpy(), shape)
-            for slope, shape in zip(self.tape_gradients(x, dy), shapes, strict=True)
-        )
-        return Slopes(dx, dgamma, dbeta)
+        return Slopes(*map(in_shape, map(_array, self.slopes(x, dy)), shapes))
 
     def statistics(self) -> Statistics:
         """Return the statistics that the function returned last."""
@@ -222,25 +199,26 @@ def _find_manner(function: Callable[..., Any]) -> _Manner:
     """
     x = _tiny("float32")
     in_tensors = _tried(function, "float32", _Manner())
-    in_arrays = _tried(function, "float32", _Manner(in_numpy=True))
-    if in_arrays.computes_in_numpy(x) and not in_tensors.can_be_traced(x):
+    array = _tried(function, "float32", _Manner(in_numpy=True)).trial(x)
+    # TensorFlow's functions take arrays too, and give tensors.
+    if array is not None and not tf.is_tensor(array) and not in_tensors.can_be_traced(x):
         return _Manner(in_numpy=True, gradients=False)
-    stopped = in_tensors.works(x) and in_tensors.tape_gradients(x, x)[0] is None
+    works = in_tensors.trial(x) is not None
+    stopped = works and in_tensors.slopes(x, x, unconnected="none")[0] is None
     return _Manner(gradients=not stopped)
 
 
 def _must_be_narrow(function: Callable[..., Any], dtype: str, manner: _Manner) -> bool:
     """Try whether a function works with all of one dtype and not with float32 variables."""
-    x = _tiny(dtype)
     wider, narrower = (
-        _tried(function, dtype, manner._replace(narrow=narrow)) for narrow in (False, True)
+        _tried(function, dtype, manner._replace(narrow=narrow)).trial(_tiny(dtype)) is not None
+        for narrow in (False, True)
     )
-    return not wider.works(x) and narrower.works(x)
+    return narrower and not wider
 
 
 def _tiny(dtype: str) -> np.ndarray:
-    values = np.array([[1.0, -1.0], [2.0, 0.5], [4.0, 3.0]])
-    return values.astype(tf.as_dtype(dtype).as_numpy_dtype)
+    return as_type(np.array([[1.0, -1.0], [2.0, 0.5], [4.0, 3.0]]), dtype)
 
 
 def _tried(function: Callable[..., Any], dtype: str, manner: _Manner) -> FunctionSession:

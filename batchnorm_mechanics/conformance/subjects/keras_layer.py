@@ -3,9 +3,9 @@
 import inspect
 import tempfile
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -13,13 +13,15 @@ import tensorflow as tf
 
 from batchnorm_mechanics.conformance.subject import (
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
     Statistics,
     Subject,
+    given,
     in_shape,
-    kept_shape,
 )
 from batchnorm_mechanics.conformance.subjects.layer_recipe import (
     BETA,
@@ -30,19 +32,15 @@ from batchnorm_mechanics.conformance.subjects.layer_recipe import (
     VARIANCE,
     ClassRecipe,
     InstanceRecipe,
-    Recipe,
     find_weights,
 )
+from batchnorm_mechanics.conformance.subjects.tensor_functions import taped
+from batchnorm_mechanics.layers import BatchNormalization
 
 Way = Literal["eager", "graph", "compiled"]
 
 # What a layer is built for to see which weights it has: one of them should suit it.
 _TRIAL_SHAPES = ((2, 3), (2, 3, 4, 5), (2, 3, 4), (2, 3, 4, 5, 6))
-
-
-class _Ranks(NamedTuple):
-    min: int = 0
-    max: int = 99
 
 
 class KerasLayer(Subject):
@@ -72,7 +70,7 @@ class KerasLayer(Subject):
         source: str | None = None,
     ) -> None:
         is_class = inspect.isclass(layer)
-        self._recipe: Recipe = ClassRecipe(layer) if is_class else InstanceRecipe(layer)
+        self._recipe = ClassRecipe(layer) if is_class else InstanceRecipe(layer)
         self._way: Way = way
         kind = "class" if is_class else "instance"
         self.name = name
@@ -119,34 +117,32 @@ class KerasLayer(Subject):
         return frozenset(ROLES)
 
     @cached_property
-    def _ranks(self) -> "_Ranks":
-        """The ranks that the layer itself says it is made for, before it has seen a shape."""
-        spec: Any = self._recipe.make({}).input_spec if self._constructible else None
-        if not isinstance(spec, keras.layers.InputSpec):
-            return _Ranks()
-        least, most = (spec.ndim, spec.ndim) if spec.ndim else (spec.min_ndim, spec.max_ndim)
-        return _Ranks(least or _Ranks().min, most or _Ranks().max)
-
-    @cached_property
-    def _constructible(self) -> bool:
+    def _sample(self) -> keras.layers.Layer | None:
+        """A layer with nothing set; None where that raises: all cases fail so, none is refused."""
         try:
-            self._recipe.make({})
+            return self._recipe.make({})
         except Exception:
-            # Then every case fails with this, and none is refused.
-            return False
-        return True
+            return None
+
+    def _is_for(self, rank: int) -> bool:
+        """Whether the layer itself says so, before it has seen a shape, or says nothing."""
+        spec: Any = getattr(self._sample, "input_spec", None)
+        if not isinstance(spec, keras.layers.InputSpec):
+            return True
+        if spec.ndim:
+            return rank == spec.ndim
+        return (spec.min_ndim or 0) <= rank <= (spec.max_ndim or rank)
 
     def _make(self, setting: Setting) -> keras.layers.Layer:
-        options: dict[str, Any] = {
-            "axis": _axis_argument(setting.kept),
-            "momentum": setting.momentum,
-            "epsilon": setting.epsilon,
-            "dtype": POLICIES[setting.dtype],
-        }
-        takes = self._recipe.takes
-        return self._recipe.make(
-            {name: value for name, value in options.items() if name in takes and value is not None}
+        kept = list(setting.kept or ())
+        options = given(
+            axis=kept[0] if len(kept) == 1 else None if setting.kept is None else kept,
+            momentum=setting.momentum,
+            epsilon=setting.epsilon,
+            dtype=POLICIES[setting.dtype],
         )
+        takes = self._recipe.takes
+        return self._recipe.make({name: options[name] for name in options if name in takes})
 
     def _build(self, setting: Setting) -> keras.layers.Layer:
         layer = self._make(setting)
@@ -156,13 +152,13 @@ class KerasLayer(Subject):
     def refusal(self, setting: Setting) -> str | None:
         """Return why the layer is not made for a setting: see `Subject.refusal`."""
         takes = self._recipe.takes
-        given = {name: getattr(setting, name) for name in (*ROLES, "momentum", "epsilon")}
-        for name, value in given.items():
-            if value is not None and name not in (self._roles if name in ROLES else takes):
+        for name in (*ROLES, "momentum", "epsilon"):
+            has = self._roles if name in ROLES else takes
+            if getattr(setting, name) is not None and name not in has:
                 return f"it has no {name}"
         if setting.dtype != "float32" and "dtype" not in takes:
             return "it has no argument `dtype` and computes in float32"
-        if not self._ranks.min <= len(setting.shape) <= self._ranks.max:
+        if not self._is_for(len(setting.shape)):
             return f"its input_spec is for other ranks than {len(setting.shape)}"
         if setting.kept == ():
             return "it keeps at least one axis"
@@ -177,16 +173,14 @@ class KerasLayer(Subject):
         Most layers take one axis, and some of those notice a list only when they are built.
         """
         several = len(setting.kept or ()) > 1
-        plain = Setting(setting.shape, setting.kept, setting.dtype)
         try:
-            if several:
-                self._build(plain)
-            else:
-                self._make(plain)
+            (self._build if several else self._make)(
+                Setting(setting.shape, setting.kept, setting.dtype)
+            )
         except Exception as error:
-            if not self._constructible:
+            if self._sample is None:
                 return None
-            what = "a list for `axis`" if several else f"{plain.dtype} with this axis"
+            what = "a list for `axis`" if several else f"{setting.dtype} with this axis"
             return f"it does not take {what}: {type(error).__name__}: {error}"
         return None
 
@@ -202,44 +196,6 @@ class KerasLayer(Subject):
         return LayerSession(layer, setting, self._way)
 
 
-class Execution:
-    """Runs functions of tensors in one way, each traced once for each shape of its inputs.
-
-    Args:
-        way: "eager" calls them; "graph" makes a `tf.function` of them; "compiled" one with
-            `jit_compile=True`.
-
-    Example:
-        >>> run = Execution("graph")
-        >>> run("double", lambda x: [2 * x], tf.constant(3.0))[0].numpy().item()
-        6.0
-    """
-
-    def __init__(self, way: Way) -> None:
-        self._way = way
-        self._traced: dict[Any, Callable[..., Any]] = {}
-
-    def __call__(self, name: str, function: Callable[..., Any], *tensors: tf.Tensor) -> Any:
-        """Return what the function returns.
-
-        Args:
-            name: stands for the function; the same name must always come with the same function.
-            function: takes the tensors and returns tensors.
-            *tensors: its inputs, of known shapes.
-        """
-        if self._way == "eager":
-            return function(*tensors)
-        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
-        key = (name, *((tuple(spec.shape), spec.dtype.name) for spec in specs))
-        if key not in self._traced:
-            # Traced by hand for each shape, as it is meant: left to tf.function, many subjects one
-            # after another look like needless retracing, and it warns.
-            self._traced[key] = tf.function(
-                function, jit_compile=self._way == "compiled"
-            ).get_concrete_function(*specs)
-        return self._traced[key](*tensors)
-
-
 class LayerSession(Session):
     """A layer set up for one setting."""
 
@@ -248,64 +204,69 @@ class LayerSession(Session):
         self._setting = setting
         self._way: Way = way
         self._weights = find_weights(layer)
-        self._run = Execution(way)
+        self._traced: dict[Any, Callable[..., Any]] = {}
         self._modes = _takes(type(layer), "training")
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the layer with `training`, unless it does not take that or is told none."""
 
         def output(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
             return self._called(x, mask, training)
 
-        y = self._run(f"training={training}", output, *_tensors(x, mask))
-        return _as_array(y, self._layer)
+        y = self._run(f"training={training}", output, x, mask)
+        if not tf.is_tensor(y):
+            raise TypeError(
+                f"conform: the layer {type(self._layer).__name__} must return one tensor. "
+                f"Received: {type(y).__name__}. Return the output alone from call()."
+            )
+        return y.numpy()
 
     def _called(self, x: tf.Tensor, mask: tuple[tf.Tensor, ...], training: bool | None) -> Any:
-        mode = {} if training is None or not self._modes else {"training": training}
-        return self._layer(x, **mode, **({"mask": mask[0]} if mask else {}))
+        mode = training if self._modes else None
+        return self._layer(x, **given(training=mode), **({"mask": mask[0]} if mask else {}))
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def _run(self, name: str, function: Callable[..., Any], *arrays: np.ndarray | None) -> Any:
+        """Return what a function of tensors returns, run in the session's way.
+
+        Args:
+            name: stands for the function; the same name must always come with the same function.
+            function: takes a tensor for each array that is not None, and returns tensors.
+            *arrays: its inputs.
+        """
+        tensors = [tf.constant(array) for array in arrays if array is not None]
+        if self._way == "eager":
+            return function(*tensors)
+        key = (name, *((tuple(tensor.shape), tensor.dtype) for tensor in tensors))
+        if key not in self._traced:
+            # Traced by hand for each shape, as it is meant: left to tf.function, many subjects one
+            # after another look like needless retracing, and it warns.
+            self._traced[key] = tf.function(
+                function, jit_compile=self._way == "compiled"
+            ).get_concrete_function(*tensors)
+        return self._traced[key](*tensors)
+
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients that `tf.GradientTape` finds; 0 where it finds no way."""
         roles = [role for role in (GAMMA, BETA) if role in self._weights]
 
         def slopes(x: tf.Tensor, dy: tf.Tensor, *mask: tf.Tensor) -> list[Any]:
-            sources = [x, *(_as_variable(self._weights[role]) for role in roles)]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(sources)
-                y = self._called(x, mask, training=True)
-            return tape.gradient(
-                y,
-                sources,
-                output_gradients=[tf.cast(dy, y.dtype)],
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
+            weights = [self._weights[role] for role in roles]
+            sources = [x, *(w.value if isinstance(w, keras.Variable) else w for w in weights)]
+            return taped(lambda x, *_: self._called(x, mask, training=True), sources, dy)
 
-        dx, *of_weights = self._run("gradients", slopes, *_tensors(x, dy, mask))
-        found = dict(zip(roles, of_weights, strict=True))
-        return Slopes(
-            dx.numpy(),
-            *(
-                in_shape(tf.convert_to_tensor(found[role]).numpy(), self._kept_shape)
-                if role in found
-                else None
-                for role in (GAMMA, BETA)
-            ),
-        )
+        dx, *of_weights = self._run("gradients", slopes, x, dy, mask)
+        found = dict(zip(roles, map(self._of_weight, of_weights), strict=True))
+        return Slopes(dx.numpy(), found.get(GAMMA), found.get(BETA))
 
     def statistics(self) -> Statistics:
         """Return the values of the two variables."""
-        mean, variance = (
-            in_shape(tf.convert_to_tensor(self._weights[role]).numpy().copy(), self._kept_shape)
-            for role in (MEAN, VARIANCE)
-        )
-        return Statistics(mean, variance)
+        return Statistics(*(self._of_weight(self._weights[role]) for role in (MEAN, VARIANCE)))
 
-    @property
-    def _kept_shape(self) -> tuple[int, ...] | None:
-        kept = self._setting.kept
-        return None if kept is None else kept_shape(self._setting.shape, kept)
+    def _of_weight(self, value: Any) -> np.ndarray:
+        """Return a copy of what a weight, or its gradient, holds, in the shape of the kept axes."""
+        setting = self._setting
+        kept_shape = None if setting.kept is None else setting.kept_shape
+        return in_shape(tf.convert_to_tensor(value).numpy().copy(), kept_shape)
 
     def reload(self) -> Self:
         """Save a model of this one layer as a `.keras` file and load it.
@@ -345,29 +306,61 @@ def _batch_shape(setting: Setting) -> tuple[int | None, ...]:
     return (setting.shape[0] if 0 in kept else None, *setting.shape[1:])
 
 
-def _axis_argument(kept: tuple[int, ...] | None) -> int | list[int] | None:
-    if kept is None:
-        return None
-    return kept[0] if len(kept) == 1 else list(kept)
-
-
 def _takes(layer_class: type[keras.layers.Layer], argument: str) -> bool:
     """Whether `call` names an argument, which is what Keras looks at too."""
     return argument in inspect.signature(layer_class.call).parameters
 
 
-def _tensors(*arrays: np.ndarray | None) -> list[tf.Tensor]:
-    return [tf.constant(array) for array in arrays if array is not None]
+class _Fused(BatchNormalization):
+    """Our layer by the kernel for large inputs, which the small ones of the cases never get."""
+
+    _kernel = "fused"
 
 
-def _as_variable(variable: Any) -> tf.Variable:
-    return variable.value if isinstance(variable, keras.Variable) else variable
+class _Differentiated(BatchNormalization):
+    """Our layer with autodiff's gradient in place of the closed form."""
+
+    _kernel = "autodiff"
 
 
-def _as_array(y: Any, layer: keras.layers.Layer) -> np.ndarray:
-    if not tf.is_tensor(y):
-        raise TypeError(
-            f"conform: the layer {type(layer).__name__} must return one tensor. "
-            f"Received: {type(y).__name__}. Return the output alone from call()."
-        )
-    return y.numpy()
+class _FusedSubject(KerasLayer):
+    """The fused kernel, asked only what it is made for."""
+
+    @property
+    def abilities(self) -> frozenset[Ability]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """All but masks."""
+        return super().abilities - {Ability.MASK}
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse other axes and dtypes too; see `Subject.refusal`."""
+        if setting.dtype == "float64":
+            return "the fused kernel has no float64"
+        if setting.keeping(-1).kept != (len(setting.shape) - 1,):
+            return "the fused kernel keeps the last axis"
+        return super().refusal(setting)
+
+
+def _ours(name: str, way: Way, description: str) -> Callable[[], KerasLayer]:
+    return partial(KerasLayer, name, BatchNormalization, way, description=description)
+
+
+our_layer = _ours("bnm.layer", "eager", "our layer, eager")
+our_layer_in_a_graph = _ours("bnm.layer-graph", "graph", "our layer in a tf.function")
+our_layer_compiled = _ours(
+    "bnm.layer-compiled", "compiled", "our layer in a tf.function compiled by XLA"
+)
+our_layer_fused = partial(
+    _FusedSubject, "bnm.layer-fused", _Fused, description="our layer, fused kernel"
+)
+our_layer_differentiated = partial(
+    KerasLayer,
+    "bnm.layer-autodiff",
+    _Differentiated,
+    description="our layer, autodiff's gradient",
+)
+keras_layer = partial(
+    KerasLayer,
+    "keras",
+    keras.layers.BatchNormalization,
+    description=f"keras.layers.BatchNormalization of Keras {keras.__version__}",
+)

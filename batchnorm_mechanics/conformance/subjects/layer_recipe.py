@@ -1,7 +1,6 @@
 """How a Keras layer is made for a setting, of a class or an instance, and where its weights are."""
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -25,26 +24,13 @@ POLICIES = {
 }
 
 
-class Recipe(ABC):
-    """A way to make layers that differ in their options alone.
+class ClassRecipe:
+    """Makes layers that differ in their options alone: calls the class.
 
     Attributes:
         layer_class: the class of the layers.
         takes: which of `OPTIONS` can be set.
         needs: which of them must be.
-    """
-
-    layer_class: type[keras.layers.Layer]
-    takes: frozenset[str]
-    needs: frozenset[str] = frozenset()
-
-    @abstractmethod
-    def make(self, options: Mapping[str, Any]) -> keras.layers.Layer:
-        """Return a new layer, not built yet, with these options; what is not named stays."""
-
-
-class ClassRecipe(Recipe):
-    """Calls the class.
 
     Args:
         layer_class: a subclass of `keras.layers.Layer` whose constructor needs no argument besides
@@ -72,7 +58,7 @@ class ClassRecipe(Recipe):
         self.needs = frozenset(required)
 
     @cached_property
-    def takes(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def takes(self) -> frozenset[str]:
         """Which options the constructors of the class and its bases take.
 
         Followed through `**kwargs` down to Keras's own layer, of whose arguments `dtype` counts.
@@ -103,12 +89,15 @@ class ClassRecipe(Recipe):
         return False
 
     def make(self, options: Mapping[str, Any]) -> keras.layers.Layer:
-        """Construct the class; see `Recipe.make`."""
+        """Return a new layer, not built yet, with these options; what is not named stays."""
         return self.layer_class(**{**{name: OPTIONS[name] for name in self.needs}, **options})
 
 
-class InstanceRecipe(Recipe):
-    """Copies an instance by its own configuration; weights are not copied.
+class InstanceRecipe:
+    """Does the same by copying an instance by its own configuration; weights are not copied.
+
+    Attributes:
+        layer_class, takes, needs: as of `ClassRecipe`.
 
     Args:
         layer: any Keras layer; it is left alone.
@@ -116,6 +105,7 @@ class InstanceRecipe(Recipe):
 
     def __init__(self, layer: keras.layers.Layer) -> None:
         self.layer_class = type(layer)
+        self.needs: frozenset[str] = frozenset()
         self._layer = layer
         self._problem: Exception | None = None
         try:
@@ -127,7 +117,7 @@ class InstanceRecipe(Recipe):
         self.takes = frozenset(OPTIONS if self._problem else OPTIONS.keys() & self._config.keys())
 
     def make(self, options: Mapping[str, Any]) -> keras.layers.Layer:
-        """Return a copy with other options; see `Recipe.make`.
+        """Return a new layer with other options: see `ClassRecipe.make`.
 
         Raises:
             ValueError: the configuration cannot be had, or makes no layer.

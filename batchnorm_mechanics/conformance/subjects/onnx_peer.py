@@ -12,12 +12,15 @@ from typing import Any, Self
 import numpy as np
 
 from batchnorm_mechanics.conformance.subject import (
+    SECOND,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Statistics,
     Subject,
-    parameters,
+    given,
     wide,
 )
 
@@ -25,8 +28,8 @@ from batchnorm_mechanics.conformance.subject import (
 _OPSET = 15
 # What a model file says of itself; newer numbers than a runtime knows, it refuses.
 _IR_VERSION = 8
-_PARAMETERS = ("scale", "bias")
 _STATISTICS = ("mean", "var")
+_INPUTS = ("scale", "bias", *_STATISTICS)
 
 
 class OnnxRuntime(Subject):
@@ -35,6 +38,8 @@ class OnnxRuntime(Subject):
     Parameters and statistics lie in the model, in float32 beside half-precision inputs. In training
     mode the node gives new statistics out, and they go into a new model.
     """
+
+    keeps = SECOND
 
     def __init__(self) -> None:
         version = importlib.metadata.version("onnxruntime")
@@ -58,16 +63,16 @@ class OnnxRuntime(Subject):
         return frozenset(abilities)
 
     def refusal(self, setting: Setting) -> str | None:
-        """Refuse bfloat16, and all but axis 1; see `Subject.refusal`."""
+        """Refuse bfloat16, and some float64, too; see `Subject.refusal`."""
         if setting.dtype == "bfloat16":
             return "it has no bfloat16 kernel"
         if setting.dtype == "float64" and not all(map(_is_float32, _options(setting).values())):
             return "its epsilon and momentum are float32, so that these would be others"
-        return None if setting.kept in (None, (1,)) else "it keeps axis 1"
+        return super().refusal(setting)
 
     def open(self, setting: Setting) -> "OnnxSession":
         """Return a session with a model that holds the setting's values."""
-        values = zip((*_PARAMETERS, *_STATISTICS), parameters(setting, (1,)), strict=True)
+        values = zip(_INPUTS, setting.keeping(1).parameters, strict=True)
         dtype = wide(setting.dtype)
         return OnnxSession(setting, {name: np.asarray(value, dtype) for name, value in values})
 
@@ -80,9 +85,7 @@ class OnnxSession(Session):
         self._values = values
         self._runtimes: dict[bool | None, Any] = {}
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Run the node with its `training_mode`, and keep the statistics that it gives out."""
         if training not in self._runtimes:
             self._runtimes[training] = _runtime(self._model(training=training))
@@ -99,7 +102,7 @@ class OnnxSession(Session):
 
         setting = self._setting
         shape = [None, setting.shape[1], *(None for _ in setting.shape[2:])]
-        mode: dict[str, Any] = {} if training is None else {"training_mode": int(training)}
+        mode = None if training is None else int(training)
         statistics = [f"new_{name}" for name in _STATISTICS] if training else []
 
         def tensor(name: str, dtype: str, sizes: list[int | None]) -> Any:
@@ -114,7 +117,7 @@ class OnnxSession(Session):
             ["x", *self._values],
             ["y", *statistics],
             **_options(setting),
-            **mode,
+            **given(training_mode=mode),
         )
         graph = helper.make_graph(
             [node],
@@ -153,8 +156,7 @@ class OnnxSession(Session):
 
 
 def _options(setting: Setting) -> dict[str, float]:
-    given = {"epsilon": setting.epsilon, "momentum": setting.momentum}
-    return {name: value for name, value in given.items() if value is not None}
+    return given(epsilon=setting.epsilon, momentum=setting.momentum)
 
 
 def _is_float32(value: float) -> bool:

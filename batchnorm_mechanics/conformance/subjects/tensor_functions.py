@@ -1,7 +1,8 @@
 """Functions of tensors as subjects: ours, `tf.nn.batch_normalization` and the fused operation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,27 +10,19 @@ import tensorflow as tf
 
 from batchnorm_mechanics import core
 from batchnorm_mechanics.conformance.subject import (
+    ONE,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
     Statistics,
     Subject,
-    parameters,
-    reduced_axes,
+    given,
     wide,
 )
 from batchnorm_mechanics.statistics import ExponentialMovingAverage
-
-
-def functions() -> "CoreFunctions":
-    """Return our functions with the gradients of `backward`."""
-    return CoreFunctions("bnm.functions", autodiff=False)
-
-
-def functions_with_autodiff() -> "CoreFunctions":
-    """Return our functions with the gradients that TensorFlow derives from `forward`."""
-    return CoreFunctions("bnm.functions-autodiff", autodiff=True)
 
 
 class CoreFunctions(Subject):
@@ -52,45 +45,31 @@ class CoreFunctions(Subject):
         self.needs = frozenset({"axis"})
         self._autodiff = autodiff
 
-    def refusal(self, setting: Setting) -> str | None:
-        """Refuse to reduce over nothing; see `Subject.refusal`."""
-        if setting.kept is not None and len(setting.kept) == len(setting.shape):
-            return "it reduces over at least one axis"
-        return None
-
     def open(self, setting: Setting) -> "CoreSession":
         """Return a session with the policy's state."""
-        return CoreSession(setting, autodiff=self._autodiff)
+        return CoreSession(setting.keeping(-1), autodiff=self._autodiff)
+
+
+functions = partial(CoreFunctions, "bnm.functions", autodiff=False)
+functions_with_autodiff = partial(CoreFunctions, "bnm.functions-autodiff", autodiff=True)
 
 
 class CoreSession(Session):
     """Parameters and statistics for our functions."""
 
     def __init__(self, setting: Setting, *, autodiff: bool) -> None:
-        rank = len(setting.shape)
-        kept = (rank - 1,) if setting.kept is None else setting.kept
         dtype = tf.as_dtype(wide(setting.dtype))
-        given = parameters(setting, kept)
-        self._gamma = tf.constant(given.gamma, dtype)
-        self._beta = tf.constant(given.beta, dtype)
-        self._options: dict[str, Any] = {"axes": reduced_axes(rank, kept)}
-        if setting.epsilon is not None:
-            self._options["epsilon"] = setting.epsilon
-        self._policy = (
-            ExponentialMovingAverage()
-            if setting.momentum is None
-            else ExponentialMovingAverage(decay=setting.momentum)
-        )
-        state = self._policy.init(given.mean.shape, dtype)
-        for field, value in (("mean", setting.moving_mean), ("variance", setting.moving_variance)):
-            if value is not None:
-                state = state._replace(**{field: tf.constant(value, dtype)})
+        self._gamma, self._beta, *_ = (tf.constant(value, dtype) for value in setting.parameters)
+        self._options = {"axes": setting.axes, **given(epsilon=setting.epsilon)}
+        self._policy = ExponentialMovingAverage(**given(decay=setting.momentum))
+        state = self._policy.init(setting.kept_shape, dtype)
+        starts = given(mean=setting.moving_mean, variance=setting.moving_variance)
+        for field, value in starts.items():
+            state = state._replace(**{field: tf.constant(value, dtype)})
         self._state = state
         self._autodiff = autodiff
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Normalize by the batch and update the policy's state, or by what the policy reads."""
         sources = (self._gamma, self._beta)
         if not training:
@@ -100,7 +79,7 @@ class CoreSession(Session):
         self._state = self._policy.update(self._state, cache.mean, cache.variance, cache.count)
         return y.numpy()
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return the gradients of `backward`, or TensorFlow's of `forward`."""
 
         def forward(*sources: tf.Tensor) -> tuple[tf.Tensor, core.Cache]:
@@ -108,8 +87,9 @@ class CoreSession(Session):
 
         sources = (tf.constant(x), self._gamma, self._beta)
         if self._autodiff:
-            return Slopes(*_taped(lambda *given: forward(*given)[0], sources, dy))
-        slopes = core.backward(tf.constant(dy), forward(*sources)[1])
+            slopes = taped(lambda *given: forward(*given)[0], sources, dy)
+        else:
+            slopes = core.backward(tf.constant(dy), forward(*sources)[1])
         return Slopes(*(slope.numpy() for slope in slopes))
 
     def statistics(self) -> Statistics:
@@ -133,40 +113,30 @@ class TfNn(Subject):
         self.needs = frozenset({"axis", "epsilon", "statistics"})
 
     def refusal(self, setting: Setting) -> str | None:
-        """Refuse momentum, and to reduce over nothing; see `Subject.refusal`."""
-        if setting.momentum is not None:
-            return "it has no momentum"
-        if setting.kept is not None and len(setting.kept) == len(setting.shape):
-            return "it reduces over at least one axis"
-        return None
+        """Refuse momentum too; see `Subject.refusal`."""
+        return "it has no momentum" if setting.momentum is not None else super().refusal(setting)
 
     def open(self, setting: Setting) -> "TfNnSession":
         """Return the setting's parameters and statistics, ready to be used."""
-        return TfNnSession(setting)
+        return TfNnSession(setting.keeping(-1))
 
 
 class TfNnSession(Session):
     """Parameters and statistics for `tf.nn.batch_normalization`."""
 
     def __init__(self, setting: Setting) -> None:
-        rank = len(setting.shape)
-        kept = (rank - 1,) if setting.kept is None else setting.kept
-        aligned = [size if axis in kept else 1 for axis, size in enumerate(setting.shape)]
-        given = parameters(setting, kept)
-        self._axes = reduced_axes(rank, kept)
+        self._setting = setting
         self._epsilon = 1e-3 if setting.epsilon is None else setting.epsilon
         self._gamma, self._beta, self._mean, self._variance = (
-            tf.constant(np.reshape(value, aligned), setting.dtype) for value in given
+            tf.constant(np.reshape(value, setting.aligned_shape), setting.dtype)
+            for value in setting.parameters
         )
-        self._statistics_shape = given.gamma.shape
 
     def _trained(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-        mean, variance = tf.nn.moments(x, self._axes, keepdims=True)
+        mean, variance = tf.nn.moments(x, self._setting.axes, keepdims=True)
         return tf.nn.batch_normalization(x, mean, variance, beta, gamma, self._epsilon)
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Normalize by the batch's own moments, or by the statistics that the setting gave."""
         if training:
             return self._trained(tf.constant(x), self._gamma, self._beta).numpy()
@@ -174,10 +144,11 @@ class TfNnSession(Session):
             tf.constant(x), self._mean, self._variance, self._beta, self._gamma, self._epsilon
         ).numpy()
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return TensorFlow's gradients."""
-        dx, *others = _taped(self._trained, (tf.constant(x), self._gamma, self._beta), dy)
-        return Slopes(dx, *(each.reshape(self._statistics_shape) for each in others))
+        slopes = taped(self._trained, (tf.constant(x), self._gamma, self._beta), dy)
+        shapes = (x.shape, self._setting.kept_shape, self._setting.kept_shape)
+        return Slopes(*map(np.reshape, (slope.numpy() for slope in slopes), shapes))
 
 
 class TfFused(Subject):
@@ -189,6 +160,7 @@ class TfFused(Subject):
     """
 
     name = "tf.fused"
+    keeps = ONE._replace(reason="it keeps exactly one axis")
 
     def __init__(self) -> None:
         self.description = f"FusedBatchNormV3 of {_version()}"
@@ -197,28 +169,25 @@ class TfFused(Subject):
         self.needs = frozenset({"statistics"})
 
     def refusal(self, setting: Setting) -> str | None:
-        """Refuse float64 and all but one kept axis; see `Subject.refusal`."""
+        """Refuse float64 too; see `Subject.refusal`."""
         if setting.dtype == "float64":
             return "it has no float64 kernel"
-        if setting.kept is not None and len(setting.kept) != 1:
-            return "it keeps exactly one axis"
-        return None
+        return super().refusal(setting)
 
     def open(self, setting: Setting) -> "TfFusedSession":
         """Return the setting's parameters and statistics, ready to be used."""
-        return TfFusedSession(setting)
+        return TfFusedSession(setting.keeping(-1))
 
 
 class TfFusedSession(Session):
     """Parameters and moving statistics for `FusedBatchNormV3`."""
 
     def __init__(self, setting: Setting) -> None:
-        self._axis = len(setting.shape) - 1 if setting.kept is None else setting.kept[0]
+        [self._axis] = setting.kept or (-1,)
         self._gamma, self._beta, self._mean, self._variance = (
-            tf.constant(value, wide(setting.dtype)) for value in parameters(setting, (self._axis,))
+            tf.constant(value, wide(setting.dtype)) for value in setting.parameters
         )
-        given = {"epsilon": setting.epsilon, "exponential_avg_factor": setting.momentum}
-        self._options = {name: value for name, value in given.items() if value is not None}
+        self._options = given(epsilon=setting.epsilon, exponential_avg_factor=setting.momentum)
 
     def _run(
         self, x: tf.Tensor, *, training: bool | None
@@ -236,24 +205,23 @@ class TfFusedSession(Session):
             mean=self._mean,
             variance=self._variance,
             **self._options,
-            **({} if training is None else {"is_training": training}),
+            **given(is_training=training),
         )
         y = tf.transpose(tf.reshape(outputs.y, last.shape), swap)
         return y, outputs.batch_mean, outputs.batch_variance
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Normalize in the mode of `is_training` and keep the moving statistics that come back."""
         y, mean, variance = self._run(tf.constant(x), training=training)
         if training is not False:
             self._mean, self._variance = mean, variance
         return y.numpy()
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return what the gradient that is registered for the operation gives."""
         sources = (tf.constant(x), self._gamma, self._beta)
-        return Slopes(*_taped(lambda x, *_: self._run(x, training=True)[0], sources, dy))
+        slopes = taped(lambda x, *_: self._run(x, training=True)[0], sources, dy)
+        return Slopes(*(slope.numpy() for slope in slopes))
 
     def statistics(self) -> Statistics:
         """Return the moving statistics as the operation gave them back last."""
@@ -274,15 +242,26 @@ def _four_axes(shape: list[int]) -> list[int]:
     return [batch, first, math.prod(rest), channels]
 
 
-def _taped(
-    forward: Callable[..., tf.Tensor], sources: tuple[tf.Tensor, ...], dy: np.ndarray
-) -> list[np.ndarray]:
-    """Return the gradients that TensorFlow derives from a function of x, gamma and beta."""
+def taped(
+    forward: Callable[..., Any], sources: Sequence[Any], dy: Any, *, unconnected: str = "zero"
+) -> list[Any]:
+    """Return the gradients of sum(y * dy) that TensorFlow derives from a computation of y.
+
+    Args:
+        forward: takes the sources.
+        sources: tensors or variables.
+        dy: in the shape of y.
+        unconnected: what stands for a gradient where no way leads to a source: "zero", or "none".
+    """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(sources)
-        y = forward(*sources)
-    slopes: Any = tape.gradient(y, sources, output_gradients=[tf.constant(dy)])
-    return [slope.numpy() for slope in slopes]
+        y = tf.convert_to_tensor(forward(*sources))
+    return tape.gradient(
+        y,
+        sources,
+        output_gradients=[tf.cast(dy, y.dtype)],
+        unconnected_gradients=tf.UnconnectedGradients(unconnected),
+    )
 
 
 def _version() -> str:

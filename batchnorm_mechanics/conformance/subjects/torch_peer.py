@@ -11,12 +11,16 @@ import ml_dtypes
 import numpy as np
 
 from batchnorm_mechanics.conformance.subject import (
+    SECOND,
     Ability,
+    Array,
+    Mask,
     Session,
     Setting,
     Slopes,
     Statistics,
     Subject,
+    given,
     wide,
 )
 
@@ -29,6 +33,8 @@ class TorchBatchNorm(Subject):
     Weights and statistics are float32 beside half-precision inputs, as under `torch.autocast`.
     """
 
+    keeps = SECOND
+
     def __init__(self) -> None:
         version = importlib.metadata.version("torch")
         self.name = "torch"
@@ -37,25 +43,25 @@ class TorchBatchNorm(Subject):
         self.declared_momentum = "new"
 
     def refusal(self, setting: Setting) -> str | None:
-        """Refuse all but ranks 2 to 5 with axis 1 kept; see `Subject.refusal`."""
+        """Refuse all but ranks 2 to 5 too; see `Subject.refusal`."""
         if len(setting.shape) not in _CLASSES:
             return "it takes rank 2 to 5"
-        return None if setting.kept in (None, (1,)) else "it keeps axis 1"
+        return super().refusal(setting)
 
     def open(self, setting: Setting) -> "TorchSession":
         """Return a new module with the setting's values copied in."""
         import torch
 
         module = _module(setting)
+        values = given(
+            weight=setting.gamma,
+            bias=setting.beta,
+            running_mean=setting.moving_mean,
+            running_var=setting.moving_variance,
+        )
         with torch.no_grad():
-            for name, value in (
-                ("weight", setting.gamma),
-                ("bias", setting.beta),
-                ("running_mean", setting.moving_mean),
-                ("running_var", setting.moving_variance),
-            ):
-                if value is not None:
-                    getattr(module, name).copy_(torch.from_numpy(np.array(value)))
+            for name, value in values.items():
+                getattr(module, name).copy_(torch.from_numpy(np.array(value)))
         return TorchSession(module, setting)
 
 
@@ -67,14 +73,12 @@ class TorchSession(Session):
         self._setting = setting
         self._own_mode: bool = module.training
 
-    def output(
-        self, x: np.ndarray, mask: np.ndarray | None = None, *, training: bool | None
-    ) -> np.ndarray:
+    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the module in a mode; told none, in the one in which it is constructed."""
         mode = self._own_mode if training is None else training
         return _array(self._module.train(mode)(_tensor(x)))
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, mask: np.ndarray | None = None) -> Slopes:
+    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return autograd's gradients."""
         import torch
 
@@ -102,11 +106,8 @@ class TorchSession(Session):
 def _module(setting: Setting) -> Any:
     import torch
 
-    options: dict[str, Any] = {"dtype": getattr(torch, wide(setting.dtype))}
-    if setting.epsilon is not None:
-        options["eps"] = setting.epsilon
-    if setting.momentum is not None:
-        options["momentum"] = setting.momentum
+    options = given(eps=setting.epsilon, momentum=setting.momentum)
+    options["dtype"] = getattr(torch, wide(setting.dtype))
     return getattr(torch.nn, _CLASSES[len(setting.shape)])(setting.shape[1], **options)
 
 
