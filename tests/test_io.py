@@ -31,6 +31,21 @@ def test_floats_are_rounded_where_digits_are_named_and_integers_are_not():
     assert json.plain([0.123456789, 123456789], digits=6) == [0.123457, 123456789]
 
 
+def test_a_record_is_its_fields_and_those_of_the_records_in_it():
+    @dataclass
+    class Part(json.Record):
+        value: float
+
+    @dataclass
+    class Whole(json.Record):
+        name: str
+        parts: tuple[Part, ...]
+
+    found = Whole("a", (Part(0.5), Part(float("nan"))))
+    assert found.to_dict() == {"name": "a", "parts": [{"value": 0.5}, {"value": "NaN"}]}
+    assert json.plain([found]) == [found.to_dict()]
+
+
 def test_anything_else_is_what_python_says_of_it():
     @dataclass
     class Policy:

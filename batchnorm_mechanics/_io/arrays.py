@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -160,7 +160,7 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     return array
 
 
-def _piece(path: Path, file: BinaryIO, end: int) -> Piece:
+def _piece(path: Path, file: IO[bytes], end: int) -> Piece:
     """Return the piece whose header begins where the file stands, and that ends before `end`."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):

@@ -11,6 +11,19 @@ from typing import Any
 _STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+class Record:
+    """A dataclass that JSON has by the names of its fields."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return dictionaries, lists, strings and numbers, for JSON; see `plain`."""
+        return plain(self.fields())
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the fields hold, as it is, by their names."""
+        own: Any = self
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(own)}
+
+
 def plain(value: Any, *, digits: int | None = None) -> Any:
     """Return a value as JSON gives it back: dictionaries, lists, numbers, text, booleans and None.
 
@@ -19,8 +32,8 @@ def plain(value: Any, *, digits: int | None = None) -> Any:
 
     Args:
         value: of mappings, lists and tuples, arrays and scalars of NumPy in any dtype, and what
-            JSON has itself. A record becomes what its `to_dict` gives, or, if it has none, a
-            dictionary of its fields. Anything else becomes what Python's `repr` says of it.
+            JSON has itself. A `Record` becomes what its `to_dict` gives; anything else what
+            Python's `repr` says of it.
         digits: to round floats to; all by default. float32 and the half types become the same
             value in float64.
 
@@ -32,9 +45,8 @@ def plain(value: Any, *, digits: int | None = None) -> Any:
         >>> plain({"values": np.array([1.5, np.nan, -np.inf], np.float32)})
         {'values': [1.5, 'NaN', '-Infinity']}
     """
-    if dataclasses.is_dataclass(value):
-        own = getattr(value, "to_dict", None)
-        return plain(fields(value) if own is None else own(), digits=digits)
+    if isinstance(value, Record):
+        return plain(value.to_dict(), digits=digits)
     if isinstance(value, Mapping):
         return {str(key): plain(part, digits=digits) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -49,11 +61,6 @@ def plain(value: Any, *, digits: int | None = None) -> Any:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value if digits is None else round(value, digits)
-
-
-def fields(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass's instance by their names, as they are."""
-    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def text(value: Any, *, indent: int | None = 2) -> str:

@@ -148,17 +148,16 @@ class _Collected:
 
 
 def _conform(specs: list[str], events: "Iterator[Event]", *, as_json: bool, verbose: bool) -> None:
-    from rich.console import Console
-
     from batchnorm_mechanics._io import json
     from batchnorm_mechanics._io.progress import Display
+    from batchnorm_mechanics._io.terminal import Terminal, harmless
     from batchnorm_mechanics.conformance.record import document
     from batchnorm_mechanics.conformance.show import print_report, print_summary
 
     collected = _Collected(specs)
     interrupted = False
     # Progress goes to standard error, so that standard output holds the results alone.
-    log = Console(stderr=True, quiet=as_json)
+    log = Terminal(stderr=True, quiet=as_json)
     try:
         with Display(log, "All subjects", len(specs)) as display:
             for event in events:
@@ -169,13 +168,13 @@ def _conform(specs: list[str], events: "Iterator[Event]", *, as_json: bool, verb
     if as_json:
         print(json.text(document(reports, finished=not interrupted)))
     else:
-        console = Console(highlight=False)
+        console = Terminal(highlight=False)
         for report in reports:
             print_report(report, console, verbose=verbose)
         if reports:
             print_summary(reports, console)
     for trouble in collected.troubles:
-        print(f"bnm conform: {trouble}", file=sys.stderr)
+        print(harmless(f"bnm conform: {trouble}"), file=sys.stderr)
     if interrupted:
         print("Interrupted; this is what was found so far.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)

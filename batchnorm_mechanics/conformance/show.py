@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from batchnorm_mechanics._io.terminal import Terminal
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report, Status
 
 _WIDTH = 80
@@ -126,7 +127,7 @@ def print_summary(reports: Sequence[Report], console: Console) -> None:
 
 def plain_text(report: Report) -> str:
     """Return a report as text, as `print` shows it."""
-    console = Console(file=StringIO(), width=_WIDTH, color_system=None, highlight=False)
+    console = Terminal(file=StringIO(), width=_WIDTH, color_system=None, highlight=False)
     with console.capture() as capture:
         print_report(report, console)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -86,8 +86,11 @@ def read_hdf5(path: Path, most: int) -> tuple[Any, Any]:
     with path.open("rb") as stored:
         _check_hdf5(stored, most)
         with h5py.File(stored, "r") as file:
-            model, training = (file.attrs.get(name) for name in ("model_config", "training_config"))
-    return (*(None if text is None else _parsed(text) for text in (model, training)),)
+            model, training = (
+                None if text is None else _parsed(text)
+                for text in map(file.attrs.get, ("model_config", "training_config"))
+            )
+    return model, training
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:

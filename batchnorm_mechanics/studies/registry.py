@@ -8,11 +8,13 @@ figures. There are the five published runs, the comparisons, and the paper's exp
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from batchnorm_mechanics._io.json import Record
+
 Statistics = Literal["keras-layer", "moving-average", "reversed", "algorithm-2", "debiased", "none"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Record):
     """All choices of a study; the defaults are what the studies share.
 
     Attributes:
@@ -129,7 +131,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Record):
     """One training of one study with one seed.
 
     Attributes:

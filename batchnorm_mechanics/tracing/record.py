@@ -13,7 +13,7 @@ Mode = Literal["training", "inference"]
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(json.Record):
     """One value of a computation, with what it is and where the paper has it.
 
     Attributes:
@@ -53,11 +53,11 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the step for JSON; see `Trace.to_dict`."""
-        return json.plain({**json.fields(self), "shape": self.shape, "dtype": self.dtype})
+        return json.plain({**self.fields(), "shape": self.shape, "dtype": self.dtype})
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(json.Record):
     """Something that must hold between the values of a trace.
 
     Attributes:
@@ -77,11 +77,11 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check for JSON; see `Trace.to_dict`."""
-        return json.plain({**json.fields(self), "passed": self.passed})
+        return json.plain({**self.fields(), "passed": self.passed})
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class Beside(json.Record):
     """The value that one implementation has for a step, and how far it is from a judge's.
 
     Attributes:
@@ -104,14 +104,14 @@ class Beside:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison for JSON; see `Trace.to_dict`."""
-        found = json.fields(self)
+        found = self.fields()
         difference = found.pop("difference")._asdict()
         shape, dtype = self.value.shape, self.value.dtype.name
         return json.plain({**found, "shape": shape, "dtype": dtype, **difference})
 
 
 @dataclass(frozen=True)
-class Backward:
+class Backward(json.Record):
     """The backward pass of a trace.
 
     Attributes:
@@ -128,7 +128,7 @@ class Backward:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(json.Record):
     """Several implementations side by side, each against the float64 oracle.
 
     Attributes:
@@ -157,7 +157,7 @@ class View(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(json.Record):
     """One batch-norm computation, step by step.
 
     `trace["mean"]` is the step of that name, among the steps, the statistics and the gradients.
@@ -211,17 +211,6 @@ class Trace:
     def with_notes(self, *notes: str) -> "Trace":
         """Return this trace with more notes, before those that it has."""
         return replace(self, notes=(*notes, *self.notes))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as dictionaries, lists, strings and numbers, for JSON.
-
-        Numbers have all their digits, as `_io.json.plain` has them: NaN and infinities are the
-        strings "NaN", "Infinity" and "-Infinity", which Python's `float` reads.
-
-        Returns:
-            A dictionary that `json.dumps(..., allow_nan=False)` takes.
-        """
-        return json.plain(json.fields(self))
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
