@@ -201,10 +201,10 @@ def test_no_private_name_of_keras_is_used_elsewhere(graph):
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.name != "_keras.py"
     }
-    used = [
-        f"{path}:{line}: {name}"
-        for path, source in sources.items()
-        for line, name in names_taken(source)
-        if name in private - {*own_names(source)}
-    ]
+    used = []
+    for path, source in sources.items():
+        forbidden = private - {*own_names(source)}
+        used += [
+            f"{path}:{line}: {name}" for line, name in names_taken(source) if name in forbidden
+        ]
     assert used == [], "\n".join(used)

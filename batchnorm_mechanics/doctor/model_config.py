@@ -37,6 +37,9 @@ _BUILTINS = ("keras.activations", "keras.losses", "keras.metrics")
 # An argument that may be a list of words, or the path of a file with them.
 _WORDS = frozenset({"vocabulary", "idf_weights"})
 _DEEPEST = 100
+# Of classes and functions: ResNet-152 has some 4,000, and each takes a millisecond or more to make.
+_MOST = 50_000
+_LONGEST = 200
 _LARGEST = 2**64
 
 
@@ -45,7 +48,7 @@ class Refused(Exception):  # noqa: N818 - it is caught, and becomes an error of 
     """Why a configuration is refused.
 
     Attributes:
-        place: where in it, such as `config.layers[2].config.activation`.
+        place: where in it, such as `config.layers[2].config.activation`, shortened.
         what: stands there, and what would be expected.
         unknown: its name, where a user's own code may have it; None where no code can help.
         is_code: whether it is Python code.
@@ -89,36 +92,45 @@ def check_config(config: Any, *, custom: Collection[str] = ()) -> None:
     _Reader(frozenset(custom)).value(config, "")
 
 
-@dataclass(frozen=True)
+def _refused(place: str, what: str, **more: Any) -> Refused:
+    # The keys of a file can be of any length.
+    return Refused(place if len(place) <= _LONGEST else f"...{place[-_LONGEST:]}", what, **more)
+
+
+@dataclass
 class _Reader:
     custom: frozenset[str]
+    things: int = 0
 
     def value(self, value: Any, place: str, depth: int = 0) -> None:
         """Look at a value and all that is in it."""
         if depth > _DEEPEST:
-            raise Refused(place, f"a value nested more than {_DEEPEST} deep")
+            raise _refused(place, f"a value nested more than {_DEEPEST} deep")
         if isinstance(value, Mapping):
             if "class_name" in value:
                 self.thing(value, place)
             for key, part in value.items():
                 if key in _WORDS and not isinstance(part, list | None):
-                    raise Refused(_at(place, key), f"{_shown(part)}; a list is due, and no file")
+                    raise _refused(_at(place, key), f"{_shown(part)}; a list is due, and no file")
                 self.value(part, _at(place, key), depth + 1)
         elif isinstance(value, list):
             for number, part in enumerate(value):
                 self.value(part, f"{place}[{number}]", depth + 1)
         elif isinstance(value, int) and abs(value) >= _LARGEST:
-            raise Refused(place, "an integer of more than 64 bits")
+            raise _refused(place, "an integer of more than 64 bits")
 
     def thing(self, value: Mapping[str, Any], place: str) -> None:
         """Look at what is to be made of a class, or is a function."""
+        self.things += 1
+        if self.things > _MOST:
+            raise _refused(place, f"the first of more than {_MOST:,} classes and functions")
         name, module = value["class_name"], value.get("module")
         if not isinstance(name, str) or not isinstance(module, str | None):
-            raise Refused(place, f"{_shown(name)} of {_shown(module)}; two names are due")
+            raise _refused(place, f"{_shown(name)} of {_shown(module)}; two names are due")
         if name in _VALUES:
             return
         if name == _CODE:
-            raise Refused(place, "Python code", is_code=True)
+            raise _refused(place, "Python code", is_code=True)
         if name == "function":
             self.function(value, module, place)
             return
@@ -133,7 +145,7 @@ class _Reader:
     def function(self, value: Mapping[str, Any], module: str | None, place: str) -> None:
         name = value.get("config")
         if not isinstance(name, str):
-            raise Refused(place, f"the function {_shown(name)}; a name is due")
+            raise _refused(place, f"the function {_shown(name)}; a name is due")
         if {name, value.get("registered_name")} & self.custom:
             return
         if not _is_admitted("functions", module, name):
@@ -145,14 +157,14 @@ class _Reader:
             part = config.get(key) if isinstance(config, Mapping) else None
             # Keras 2 had the code itself: a list of text, default values and closure.
             if isinstance(part, list) and any(isinstance(one, str) for one in part):
-                raise Refused(_at(_at(place, "config"), key), "Python code", is_code=True)
+                raise _refused(_at(_at(place, "config"), key), "Python code", is_code=True)
 
     def calls(self, nodes: Any, place: str) -> None:
         """See that each call in a graph takes a tensor: other arguments would be worked on now."""
         for number, node in enumerate(nodes if isinstance(nodes, list) else [nodes]):
             # Before Keras 3: lists of [layer, node, tensor, keywords], which can be tensors alone.
             if not (node if isinstance(node, list) else any(_tensors(node))):
-                raise Refused(f"{place}[{number}]", "a call without a tensor of the graph")
+                raise _refused(f"{place}[{number}]", "a call without a tensor of the graph")
 
 
 def _is_admitted(kind: str, module: str | None, name: str) -> bool:
@@ -166,10 +178,10 @@ def _is_admitted(kind: str, module: str | None, name: str) -> bool:
 
 def _refusal(kind: str, module: str | None, name: str, place: str) -> Refused:
     if module is not None and module.partition(".")[0] == "keras":
-        return Refused(place, f"the {kind} '{module}.{name}'")
+        return _refused(place, f"the {kind} {_shown(f'{module}.{name}')}")
     # A registered name is Package>Name; only the last part can be imported.
     name = name.rpartition(">")[2]
-    return Refused(place, f"the {kind} {name!r}", unknown=name)
+    return _refused(place, f"the {kind} {_shown(name)}", unknown=name)
 
 
 def _tensors(node: Any) -> Iterator[Any]:
@@ -184,6 +196,8 @@ def _tensors(node: Any) -> Iterator[Any]:
 
 
 def _at(place: str, key: str) -> str:
+    if not key.isidentifier():
+        return f"{place}[{_shown(key)}]"
     return f"{place}.{key}" if place else key
 
 

@@ -163,7 +163,8 @@ def _refused(path: Path, refused: Refused, caller: str) -> InputError:
             "If you know who made it, say --trust: the code then runs."
         )
     if refused.unknown is not None:
-        name = refused.unknown
+        # Nothing else can be the name of a class, and a file may hold anything in its place.
+        name = refused.unknown if refused.unknown.isidentifier() else "Name"
         return InputError(
             f"{caller}: `model` must need nothing but Keras, or what `custom` names. "
             f"{received}, which needs {refused.what} at {refused.place}. "

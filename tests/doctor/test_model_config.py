@@ -173,14 +173,19 @@ TENSOR = {"class_name": "__keras_tensor__", "config": {"shape": [None, 2], "dtyp
         (dense(inbound_nodes=[{}]), "inbound_nodes[0]", "without a tensor"),
         (dense(inbound_nodes=[[]]), "inbound_nodes[0]", "without a tensor"),
         (dense(config={"units": 2**70}), "config.units", "64 bits"),
-        (nested(150), "[0]" * 101, "nested"),
+        (nested(150), "..." + ("[0]" * 101)[-200:], "nested"),
+        ({"a b": [2**70]}, "['a b'][0]", "64 bits"),
+        ({"\x1b[31m" * 100: 2**70}, "['\\x1b[31m\\x1b[31m", "64 bits"),
+        ([dense()] * 50_001, "[50000]", "50,000 classes"),
+        (dense(class_name="x" * 10_000), "", "'keras.layers.xxx"),
     ],
 )
 def test_the_place_and_what_stands_there_are_named(config, place, what):
     with pytest.raises(Refused) as refused:
         check_config(config)
-    assert refused.value.place == place
+    assert refused.value.place[: len(place) or None] == place
     assert what in refused.value.what
+    assert len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize(

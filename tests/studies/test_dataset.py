@@ -303,14 +303,15 @@ def test_an_array_shorter_than_its_member_is_refused(tmp_path, few):
     assert "x_train cannot be read (ValueError: it is longer than its array)" in refusal(str(path))
 
 
-def test_an_array_too_large_for_memory_is_refused(tmp_path, few):
+def test_an_array_that_claims_more_than_the_file_has_is_refused_before_it_takes_memory(
+    tmp_path, few
+):
     path = Path(save(tmp_path / "a.npz", few, zipfile.ZIP_STORED))
     shape, huge = b"(200, 28, 28), }", b"(200000000000, 28000, 28), }"
     raw = path.read_bytes()
     assert raw.count(shape.ljust(len(huge))) == 1
     path.write_bytes(raw.replace(shape.ljust(len(huge)), huge))
-    assert "x_train cannot be read (" in (message := refusal(str(path)))
-    assert "MemoryError" in message
+    assert "x_train cannot be read (ValueError: it is cut off)" in refusal(str(path))
 
 
 @pytest.mark.parametrize("name", ["x_train", "y_test"])
