@@ -2,6 +2,9 @@
 
 import io
 import json as standard
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -11,6 +14,7 @@ from rich.console import Console
 
 from batchnorm_mechanics._io import json
 from batchnorm_mechanics._io.arrays import piece_of, pieces_in
+from batchnorm_mechanics._io.files import HeldError, alone_in, write_atomically, written_whole
 from batchnorm_mechanics._io.progress import Display
 
 
@@ -105,3 +109,64 @@ def test_a_compressed_archive_is_read_at_once_and_a_plain_one_when_asked_for(tmp
     np.savez_compressed(tmp_path / "small.npz", a=np.arange(3))
     assert pieces_in(tmp_path / "plain.npz")["a"].read().tolist() == [0, 1, 2]
     assert pieces_in(tmp_path / "small.npz")["a"].tolist() == [0, 1, 2]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old")
+
+    def interrupted():
+        with written_whole(path) as part:
+            part.write_text("half of the ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    with written_whole(path) as part:
+        assert part.suffix == ".txt"
+        part.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_what_a_killed_process_has_left_goes_with_the_next_writing_and_nothing_else(tmp_path):
+    code = (
+        "import os, pathlib, sys\n"
+        "from batchnorm_mechanics._io.files import written_whole\n"
+        "with written_whole(pathlib.Path(sys.argv[1])) as part:\n"
+        "    part.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "a.txt"
+    subprocess.run([sys.executable, "-c", code, path], check=False)
+    (left,) = tmp_path.iterdir()
+    elsewhere = left.with_name(left.name.replace(f".{left.name.split('.')[-3]}.", ".elsewhere."))
+    alive = left.with_name(f"{'.'.join(left.name.split('.')[:-2])}.{os.getppid()}.part")
+    for folder in (elsewhere, alive):
+        folder.mkdir()
+    write_atomically(path, "whole")
+    assert {*tmp_path.iterdir()} == {path, elsewhere, alive}
+
+
+def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(tmp_path):
+    code = (
+        "import pathlib, sys, time\n"
+        "from batchnorm_mechanics._io.files import alone_in\n"
+        "with alone_in(pathlib.Path(sys.argv[1])):\n"
+        "    print('in', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "in\n"
+        by = f"process {process.pid} on .*, since 2"
+        with pytest.raises(HeldError, match=by), alone_in(tmp_path):
+            pytest.fail("two at once")
+        process.kill()
+    with alone_in(tmp_path):
+        (tmp_path / ".lock.json").write_text("damaged")
+        with pytest.raises(HeldError, match=r"^another process$"), alone_in(tmp_path):
+            pytest.fail("two at once")

@@ -1,18 +1,155 @@
-"""Write a file whole or not at all, and know a full disk when one is met."""
+"""Write a file whole or not at all, alone in its folder, and know a full disk when one is met."""
 
+import contextlib
 import errno
+import glob
+import json
 import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+# Beside the file that is being written: the machine and the process that write it.
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)\.part")
+
+
+class HeldError(Exception):
+    """Another process works in a folder.
+
+    Attributes:
+        by: who that is, in words.
+    """
+
+    def __init__(self, by: str) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Have a file written beside its place, and put it there when it is whole and on the disk.
+
+    Whatever ends the block, the old file is there or the new one. What a process that was killed
+    has left is taken away by the next one that writes the same file.
+
+    Args:
+        path: of the file; one that is there is replaced in one step.
+
+    Yields:
+        A path in a folder of its own beside it, with the same ending, to write to.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with written_whole(path) as part:
+        ...     _ = part.write_text("all of it")
+        >>> path.read_text(), [found.name for found in path.parent.iterdir()]
+        ('all of it', ['a.txt'])
+    """
+    path = path.absolute()
+    _take_away_what_is_left(path)
+    folder = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
+    folder.mkdir()
+    try:
+        part = folder / path.name
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that an interruption leaves either the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a text file so that an interruption leaves either the old one or the new one."""
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file, or folder, a name beside its own under which it is kept.
+
+    Returns:
+        The new path: `.damaged`, or `.damaged-2` and so on, after the name.
+    """
+    number, new = 1, path.with_name(f"{path.name}.damaged")
+    while new.exists():
+        number += 1
+        new = path.with_name(f"{path.name}.damaged-{number}")
+    return path.rename(new)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep all other processes out of a folder, of those that ask.
+
+    The system frees the lock of a process that ends, however it ends.
+
+    Args:
+        folder: which exists.
+
+    Raises:
+        HeldError: another process is in it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, holder = FileLock(folder / ".lock", blocking=False), folder / ".lock.json"
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        lock.acquire()
+    except Timeout as error:
+        raise HeldError(_described(holder)) from error
+    try:
+        who = {"process": os.getpid(), "machine": _host(), "since": time.time()}
+        write_atomically(holder, json.dumps(who))
+        yield
+        holder.unlink(missing_ok=True)
     finally:
-        temporary.unlink(missing_ok=True)
+        lock.release()
+
+
+def _described(holder: Path) -> str:
+    try:
+        who = json.loads(holder.read_text(encoding="utf-8"))
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(who["since"]))
+        return f"process {who['process']} on {who['machine']}, since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _host() -> str:
+    return re.sub(r"\W", "-", platform.node()) or "here"
+
+
+def _take_away_what_is_left(path: Path) -> None:
+    """Remove what processes have left that were killed while they wrote this file."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        found = _PART.fullmatch(part.name)
+        if found and found["host"] == _host() and not _is_alive(int(found["process"])):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _flush(folder: Path) -> None:
+    """Have the name itself on the disk, too, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def is_out_of_space(error: BaseException) -> bool:

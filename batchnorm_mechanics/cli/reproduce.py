@@ -84,16 +84,19 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
     # Progress goes to standard error, so that standard output holds the results alone.
     log = Terminal(stderr=True)
     plan = job.plan(request)
+    for path in plan.folder.damaged:
+        log.print(f"Damaged, and set aside: {path}", markup=False, highlight=False, soft_wrap=True)
     interrupted = False
     try:
-        try:
-            with Display(plan, log) as display:
-                job.carry_out(plan, display)
-        except KeyboardInterrupt:
-            interrupted = True
-        results = job.collect(plan)
-        report = plan.folder.path / "report.html"
-        write_report(results, report)
+        with plan.folder.alone():
+            try:
+                with Display(plan, log) as display:
+                    job.carry_out(plan, display)
+            except KeyboardInterrupt:
+                interrupted = True
+            results = job.collect(plan)
+            report = plan.folder.path / "report.html"
+            write_report(results, report)
     except OSError as error:
         if is_out_of_space(error):
             raise disk_full(plan.folder.path) from error

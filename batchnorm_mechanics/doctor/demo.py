@@ -1,6 +1,5 @@
 """A small model on the shipped MNIST that gets sick, is diagnosed and repaired."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.files import written_whole
 from batchnorm_mechanics.doctor.findings import Diagnosis
 from batchnorm_mechanics.doctor.model_files import save_model
 from batchnorm_mechanics.doctor.repair import Repair, repair
@@ -106,12 +106,8 @@ def _keep_data(folder: Path, x: np.ndarray, y: np.ndarray) -> None:
     """Make the folder and write the data there, before any work that would be in vain."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = folder / f".{os.getpid()}.{_DATA}"
-        try:
-            np.savez(written, x=x, y=y)
-            written.replace(folder / _DATA)
-        finally:
-            written.unlink(missing_ok=True)
+        with written_whole(folder / _DATA) as part:
+            np.savez(part, x=x, y=y)
     except OSError as error:
         raise InputError(
             "doctor demo: `out` must be a folder that can be written. "

@@ -5,17 +5,15 @@ import itertools
 import logging
 import os
 import re
-import shutil
 import stat
 import sys
-import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._io.files import is_out_of_space
+from batchnorm_mechanics._io.files import is_out_of_space, written_whole
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics._user_code import find, is_of_the_user
 from batchnorm_mechanics.doctor.model_archives import (
@@ -332,17 +330,9 @@ def save_model(model: Any, path: Path, *, caller: str = "repair") -> None:
     from batchnorm_mechanics.doctor.past import write_mark
 
     try:
-        # A folder of its own, beside the file: Keras puts more files next to the one it writes.
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-        try:
-            written = folder / path.name
-            model.save(written)
-            write_mark(model, written)
-            with written.open("rb+") as file:
-                os.fsync(file.fileno())
-            written.replace(path)
-        finally:
-            shutil.rmtree(folder)
+        with written_whole(path) as part:
+            model.save(part)
+            write_mark(model, part)
     except Exception as error:
         if is_out_of_space(error):
             raise InputError(

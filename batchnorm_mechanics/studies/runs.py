@@ -1,17 +1,24 @@
 """Runs of studies: done side by side, one process a core, and kept as soon as they are finished."""
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
-from batchnorm_mechanics._io.files import is_out_of_space, write_atomically
+from batchnorm_mechanics._io.files import (
+    HeldError,
+    alone_in,
+    is_out_of_space,
+    set_aside,
+    write_atomically,
+)
 from batchnorm_mechanics._io.json import plain, text
 from batchnorm_mechanics._workers import (
     Call,
@@ -25,7 +32,9 @@ from batchnorm_mechanics._workers import (
 from batchnorm_mechanics.studies.registry import Run, Settings, Study, network_settings
 
 _CONDITIONS = "conditions.json"
-_RUN = "run.json"
+_RUN, _RUNS = "run.json", "runs"
+# Of the folder and the files in it. A folder of version 1 does not say so.
+_FORMAT = 1
 
 # TensorFlow, the images as floats, and TensorFlow's copy of them: 1.7 GB measured.
 _WORKER_BYTES = 2 * 2**30
@@ -223,7 +232,12 @@ class OutputFolder:
 
     `conditions.json` says under what conditions (data, versions, lengths) all runs in the folder
     were made. `runs/STUDY/seed-N/` holds each run's artifacts, and when it is finished `run.json`
-    with its study's settings and its figures: a run without that file is done again.
+    with its study's settings and its figures: a run without that file is done again. What is
+    damaged is set aside.
+
+    Attributes:
+        path: the folder.
+        damaged: where what was set aside is kept now.
     """
 
     def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
@@ -234,14 +248,19 @@ class OutputFolder:
             conditions: what every run in it has in common, as JSON holds it.
 
         Raises:
-            InputError: the folder cannot be made or written, or holds runs of other conditions.
+            InputError: the folder cannot be made or written, or holds runs of other conditions, or
+                of a newer version.
         """
         self.path = path
-        conditions = plain(conditions)
+        self.damaged: list[Path] = []
+        conditions = plain({"format": _FORMAT, **conditions})
         try:
             path.mkdir(parents=True, exist_ok=True)
-            found = _read_json(path / _CONDITIONS)
+            found = self._read(path / _CONDITIONS)
             if found is None:
+                # Whose runs there are is not known without them.
+                if self.damaged and (path / _RUNS).exists():
+                    self.damaged.append(set_aside(path / _RUNS))
                 write_atomically(path / _CONDITIONS, text(conditions) + "\n")
             else:
                 # Being able to read is not enough, and it is better known now than after an hour.
@@ -251,12 +270,29 @@ class OutputFolder:
                 f"reproduce: `out` must be a folder that can be written. Received: "
                 f"out={str(path)!r} ({error.strerror}). Name another with --out, or make room."
             ) from error
-        if found is not None and found != conditions:
-            raise _other_settings(path, found, conditions)
+        if found is not None and {"format": 1, **found} != conditions:
+            raise _other_settings(path, {"format": 1, **found}, conditions)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder.
+
+        Raises:
+            InputError: one works in it.
+        """
+        try:
+            with alone_in(self.path):
+                yield
+        except HeldError as error:
+            raise InputError(
+                "reproduce: `out` must be a folder in which nothing else runs. Received: "
+                f"out={str(self.path)!r}, in which a run is under way ({error.by}). "
+                "Wait for its end, or name another with --out."
+            ) from error
 
     def run_folder(self, study: str, seed: int) -> Path:
         """Return where the artifacts of a run are."""
-        return self.path / "runs" / study / f"seed-{seed}"
+        return self.path / _RUNS / study / f"seed-{seed}"
 
     def finish(self, study: Study, run: Run) -> None:
         """Keep a finished run."""
@@ -268,29 +304,45 @@ class OutputFolder:
         """Return the finished runs of these studies, by study and in the order of their seeds.
 
         Raises:
-            InputError: a run was made with other settings than its study has now, or its file is
-                damaged.
+            InputError: a run was made with other settings than its study has now.
         """
         runs: dict[str, list[Run]] = {}
         for name, study in studies.items():
             found = [
-                self._read_run(study, file)
-                for file in (self.path / "runs" / name).glob(f"seed-*/{_RUN}")
+                run
+                for file in sorted((self.path / _RUNS / name).glob(f"seed-*/{_RUN}"))
+                if (run := self._read_run(study, file)) is not None
             ]
             if found:
                 runs[name] = sorted(found, key=lambda run: run.seed)
         return runs
 
-    def _read_run(self, study: Study, file: Path) -> Run:
-        record = _read_json(file) or {}
+    def _read_run(self, study: Study, file: Path) -> Run | None:
+        record = self._read(file)
+        if record is None:
+            return None
         try:
             settings, run = record["settings"], _run_of(**record["run"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(file, f"lacks what a run has ({error})") from error
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self.damaged.append(set_aside(file))
+            return None
         wanted = plain(study.settings)
         if settings != wanted:
             raise _other_settings(file.parent, settings, wanted)
         return run
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """Return the object that a file holds; None if there is none, or it had to be set aside."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            self.damaged.append(set_aside(path))
+            return None
+        return found
 
 
 def _run_of(*, seed: int, history: dict[str, list[Any]], **figures: Any) -> Run:
@@ -298,26 +350,6 @@ def _run_of(*, seed: int, history: dict[str, list[Any]], **figures: Any) -> Run:
     numbers = {name: float(figure) for name, figure in figures.items()}
     along = {name: [float(value) for value in values] for name, values in history.items()}
     return Run(seed=seed, history=along, **numbers)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object that a file holds, or None if there is no file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise _damaged(path, f"is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise _damaged(path, "is not a JSON object")
-    return found
-
-
-def _damaged(path: Path, fault: str) -> InputError:
-    return InputError(
-        f"reproduce: `out` must hold what an earlier run wrote. Received: {str(path)!r}, which "
-        f"{fault}. Delete that file, or name another folder with --out."
-    )
 
 
 def _other_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> InputError:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -162,15 +163,22 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         plan(request(tmp_path, out=tmp_path / "file" / "out"))
 
 
-def test_a_damaged_result_is_named_and_not_overwritten(tmp_path):
-    asked = request(tmp_path, studies=("keras-100",))
+@pytest.mark.parametrize(
+    "text", ["{", "", "{}", "[]", '{"settings": {}, "run": {"seed": 1}}', "\udc80", "null"]
+)
+def test_a_damaged_result_is_set_aside_and_its_run_done_again(tmp_path, text):
+    asked = request(tmp_path, studies=("keras-100",), seeds=2)
     found = plan(asked)
     finish(found, *found.tasks)
     damaged = found.tasks[0].folder / "run.json"
+    damaged.write_bytes(text.encode(errors="surrogateescape"))
+    again = plan(asked)
+    kept = damaged.with_name("run.json.damaged")
+    assert again.folder.damaged == [kept]
+    assert kept.read_bytes() == text.encode(errors="surrogateescape")
+    assert [task.seed for task in again.tasks] == [found.tasks[0].seed]
     damaged.write_text("{")
-    with pytest.raises(InputError, match=r"`out` must hold what an earlier run wrote.*run\.json"):
-        plan(asked)
-    assert damaged.read_text() == "{"
+    assert plan(asked).folder.damaged == [damaged.with_name("run.json.damaged-2")]
 
 
 def test_a_run_that_raises_ends_the_job_and_keeps_the_others(tmp_path, monkeypatch):
@@ -207,19 +215,44 @@ def test_a_run_of_a_study_that_has_changed_since_is_refused_and_left_alone(tmp_p
     assert kept.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"settings": {}, "run": {"seed": 1}}', "\udc80"])
-def test_a_result_that_lacks_its_parts_is_named(tmp_path, text):
+def test_runs_whose_conditions_are_damaged_are_set_aside_with_them(tmp_path):
     asked = request(tmp_path, studies=("keras-100",))
     found = plan(asked)
     finish(found, *found.tasks)
-    damaged = found.tasks[0].folder / "run.json"
-    damaged.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(InputError, match=r"`out` must hold what an earlier run wrote.*run\.json"):
-        plan(asked)
+    out = tmp_path / "out"
+    (out / "conditions.json").write_text("[]")
+    again = plan(asked)
+    assert again.folder.damaged == [out / "conditions.json.damaged", out / "runs.damaged"]
+    assert (out / "runs.damaged" / "keras-100" / "seed-100" / "run.json").exists()
+    assert len(again.tasks) == 1
 
 
-def test_conditions_that_are_no_object_are_named(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "conditions.json").write_text("[]")
-    with pytest.raises(InputError, match=r"conditions\.json', which is not a JSON object"):
+def test_a_folder_from_before_formats_were_named_is_read(tmp_path):
+    asked = request(tmp_path, studies=("keras-100",))
+    found = plan(asked)
+    finish(found, *found.tasks)
+    file = tmp_path / "out" / "conditions.json"
+    conditions = json.loads(file.read_text())
+    assert conditions.pop("format") == 1
+    file.write_text(json.dumps(conditions))
+    assert plan(asked).tasks == ()
+
+
+def test_a_folder_of_a_newer_format_is_refused_and_left_alone(tmp_path):
+    plan(request(tmp_path))
+    file = tmp_path / "out" / "conditions.json"
+    newer = json.dumps({**json.loads(file.read_text()), "format": 2})
+    file.write_text(newer)
+    with pytest.raises(InputError, match="made with format=2 and not 1"):
         plan(request(tmp_path))
+    assert file.read_text() == newer
+
+
+def test_two_runs_do_not_work_in_one_folder(tmp_path):
+    folder = plan(request(tmp_path)).folder
+    with folder.alone():
+        with pytest.raises(InputError) as error, plan(request(tmp_path)).folder.alone():
+            pytest.fail("two at once")
+        assert f"in which a run is under way (process {os.getpid()} on " in str(error.value)
+    with plan(request(tmp_path)).folder.alone():
+        pass
