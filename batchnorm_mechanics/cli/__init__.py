@@ -11,9 +11,16 @@ from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.cli.conform import conform
 from batchnorm_mechanics.cli.doctor import doctor
-from batchnorm_mechanics.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
+from batchnorm_mechanics.cli.ending import (
+    BAD_INPUT,
+    FAILED,
+    FAULT,
+    INTERRUPTED,
+    exit_code,
+    stopping_in_order,
+    told,
+)
 from batchnorm_mechanics.cli.fold import fold
-from batchnorm_mechanics.cli.interruption import exit_code, stopping_in_order
 from batchnorm_mechanics.cli.repair import repair
 from batchnorm_mechanics.cli.reproduce import reproduce
 from batchnorm_mechanics.cli.trace import trace
@@ -26,6 +33,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+# What is shown beside the results.
+_shown: set[str] = set()
 
 
 def _print_version(wanted: bool) -> None:
@@ -42,13 +53,18 @@ def bnm(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a fault of ours.")
+    ] = False,
 ) -> None:
     """Show how batch normalization works, prove whether it is right, and repair it.
 
-    Exit code: 0 if all is well, 1 if not, 2 on bad usage or input. Interrupted, doctor, repair and
-    fold end with 2; the others with 130 after Ctrl-C and 143 after SIGTERM. No file is left
-    half-written.
+    Exit code: 0 if all is well, 1 if not, 2 on bad usage or input, 70 if the fault is ours.
+    Interrupted, doctor, repair and fold end with 2; the others with 130 after Ctrl-C and 143 after
+    SIGTERM. No file is left half-written.
     """
+    _shown.clear()
+    _shown.update({"traceback"} if debug else ())
 
 
 def _stoppable(command: Callable[..., None], code: int) -> Callable[..., None]:
@@ -84,5 +100,13 @@ def main() -> None:
 
             print(harmless(f"bnm {error}"), file=sys.stderr)
             sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
+        except Exception as error:
+            # Of any type: whatever it is, it is not what a user can read.
+            if "traceback" in _shown:
+                raise
+            from batchnorm_mechanics._io.terminal import harmless
+
+            print(harmless(f"bnm: {told(error)}"), file=sys.stderr)
+            sys.exit(FAULT)
         except SystemExit as end:
             sys.exit(exit_code() or INTERRUPTED if end.code == INTERRUPTED else end.code)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchnorm_mechanics.cli.exit_codes import FAILED, INTERRUPTED
+from batchnorm_mechanics.cli.ending import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import typer
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.cli import model_options as options
-from batchnorm_mechanics.cli.exit_codes import FAILED
+from batchnorm_mechanics.cli.ending import FAILED
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.findings import Diagnosis

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.cli.interruption import insisting
+from batchnorm_mechanics.cli.ending import insisting
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.data_fit import Checked

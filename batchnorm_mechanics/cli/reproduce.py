@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchnorm_mechanics.cli.exit_codes import INTERRUPTED
+from batchnorm_mechanics.cli.ending import INTERRUPTED
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.studies.reproduce import Request

@@ -1,14 +1,16 @@
-"""Signals that ask a command to stop, and what is done where a library loses them."""
+"""How a command ends: signals, also where a library loses them, and faults of ours."""
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
+from commands import bnm_here
 
-from batchnorm_mechanics.cli.interruption import exit_code, insisting, stopping_in_order
+from batchnorm_mechanics.cli.ending import exit_code, insisting, stopping_in_order
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +103,43 @@ def test_a_command_that_was_told_to_ignore_ctrl_c_goes_on():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("BN101")
+
+
+@pytest.fixture
+def faulty(monkeypatch, tmp_path):
+    """`bnm trace` with a fault in it; what it keeps goes to a folder."""
+    from batchnorm_mechanics.tracing import command
+
+    def fault(options):
+        raise ZeroDivisionError("in\nthe \x1b[31mmiddle " + "x" * 1000)
+
+    monkeypatch.setattr(command, "trace_with", fault)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_fault_of_ours_is_one_line_and_its_traceback_is_kept(faulty):
+    ended = bnm_here("trace", cwd=faulty)
+    (kept,) = faulty.glob("bnm-*.txt")
+    assert (ended.code, ended.out) == (70, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith(
+        "bnm: a fault of ours, not of what you gave: ZeroDivisionError: in the \\x1b[31mmiddle xxx"
+    )
+    assert f"The traceback is in {kept}; please report it" in line
+    assert len(line) < 500
+    assert "in fault" in kept.read_text()
+
+
+def test_debug_shows_the_traceback(faulty):
+    with pytest.raises(ZeroDivisionError):
+        bnm_here("--debug", "trace", cwd=faulty)
+    assert [*faulty.glob("bnm-*.txt")] == []
+    assert bnm_here("trace", cwd=faulty).code == 70
+
+
+def test_a_fault_on_a_full_disk_is_told_all_the_same(faulty, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(faulty / "nowhere"))
+    ended = bnm_here("trace", cwd=faulty)
+    assert ended.code == 70
+    assert "There is no room to keep the traceback; please report it" in ended.err

@@ -1,10 +1,19 @@
-"""Signals that ask a command to stop: each ends it in order, and none of them is lost."""
+"""How a command ends: its exit codes, the signals that ask it to stop, and faults of ours."""
 
 import contextlib
 import signal
+import tempfile
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
+
+# As POSIX, BSD's sysexits and `git` have them.
+FAILED = 1
+BAD_INPUT = 2
+FAULT = 70
+# By Ctrl-C; by another signal it is 128 and that signal's number.
+INTERRUPTED = 130
 
 # Ctrl-C, `kill`, a terminal that closes. Not every system has the last.
 _STOPPING = tuple(
@@ -12,6 +21,9 @@ _STOPPING = tuple(
 )
 # Long beside the time that tidying up takes, short beside a user's patience.
 _SECONDS = 2.0
+
+# Of what an exception says, which may hold a whole configuration.
+_LONGEST = 200
 
 _came: list[int] = []
 
@@ -73,3 +85,21 @@ def insisting() -> Iterator[None]:
             signal.signal(signal.SIGALRM, before)
         if len(_came) > came:
             raise KeyboardInterrupt
+
+
+def told(fault: Exception) -> str:
+    """Keep the traceback of a fault in a file, and return in one line what the user can do."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="bnm-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.writelines(traceback.format_exception(fault))
+        where = f"The traceback is in {file.name}"
+    except OSError:
+        where = "There is no room to keep the traceback"
+    said = " ".join(str(fault).split())
+    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+    return (
+        f"a fault of ours, not of what you gave: {type(fault).__name__}: {said}. {where}; please "
+        "report it with the command. `bnm --debug ...` shows it here."
+    )
