@@ -108,7 +108,7 @@ def load(source: str = "mnist", *, minimum_rows: int) -> Digits:
 
 
 def _refusal(source: str, expectation: str, hint: str) -> DataError:
-    return DataError(f"load: `data` must {expectation}. Received: data={source!r}. {hint}")
+    return DataError(f"reproduce: `data` must {expectation}. Received: data={source!r}. {hint}")
 
 
 def _open(source: str, path: Path) -> BufferedReader:

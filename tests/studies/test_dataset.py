@@ -24,7 +24,7 @@ from batchnorm_mechanics.studies.dataset import Arrays, DataError
 from batchnorm_mechanics.studies.registry import Settings
 
 SETTINGS = Settings("keras-layer")
-FORM = re.compile(r"load: `data` must .+\. Received: data='.+'\. .+\.", re.DOTALL)
+FORM = re.compile(r"reproduce: `data` must .+\. Received: data='.+'\. .+\.", re.DOTALL)
 COMPRESSIONS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_installation_is_named_as_such(tmp_path, monkeypatch):
     path.write_bytes(raw)
     monkeypatch.setattr(dataset, "SHIPPED", path)
     assert refusal("mnist") == (
-        f"load: `data` must be undamaged, with SHA-256 {dataset.SHIPPED_SHA256}. "
+        f"reproduce: `data` must be undamaged, with SHA-256 {dataset.SHIPPED_SHA256}. "
         "Received: data='mnist'. That of the installed file is "
         f"{hashlib.sha256(raw).hexdigest()}: reinstall batchnorm-mechanics."
     )
@@ -202,7 +202,7 @@ def test_further_arrays_in_the_file_do_no_harm(tmp_path, few):
 @pytest.mark.parametrize("word", ["MNIST", "fashion", "no/such/file.npz", "minst.npz"])
 def test_a_word_that_is_no_file_is_told_what_the_shipped_data_is_called(word):
     assert refusal(word) == (
-        "load: `data` must be 'mnist' or the path of an .npz file. "
+        "reproduce: `data` must be 'mnist' or the path of an .npz file. "
         f"Received: data={word!r}. There is no such file; "
         "the data that comes with the package is called 'mnist'."
     )
@@ -244,7 +244,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "mnist.npz"
     path.write_bytes(content)
     assert refusal(str(path)) == (
-        "load: `data` must be an undamaged .npz file without pickles. "
+        "reproduce: `data` must be an undamaged .npz file without pickles. "
         f"Received: data={str(path)!r}. "
         "The file cannot be read (BadZipFile: File is not a zip file): get or save it anew."
     )
@@ -338,7 +338,7 @@ def test_missing_arrays_are_named_with_those_that_are_there(tmp_path, few):
     names = {"x_train": "x_train", "y_train": "labels", "x_test": "x_test"}
     path = save(tmp_path / "a.npz", {new: few[old] for old, new in names.items()})
     assert refusal(path) == (
-        "load: `data` must hold x_train, y_train, x_test, y_test. "
+        "reproduce: `data` must hold x_train, y_train, x_test, y_test. "
         f"Received: data={path!r}. It lacks y_train, y_test; it has x_train, labels, x_test."
     )
 
@@ -394,7 +394,7 @@ LABELS = "hold integer labels of shape (n,) in "
 )
 def test_an_array_that_does_not_fit_is_refused(tmp_path, few, name, change, expectation, hint):
     message = refusal(save(tmp_path / "a.npz", few | {name: np.asarray(change(few[name]))}))
-    assert message.startswith(f"load: `data` must {expectation}. Received: ")
+    assert message.startswith(f"reproduce: `data` must {expectation}. Received: ")
     assert hint in message
 
 
@@ -404,7 +404,7 @@ def test_the_label_just_outside_is_refused(tmp_path, few, label):
     labels[7] = label
     path = save(tmp_path / "a.npz", few | {"y_train": labels})
     assert refusal(path) == (
-        f"load: `data` must hold labels from 0 to 9 in y_train. Received: data={path!r}. "
+        f"reproduce: `data` must hold labels from 0 to 9 in y_train. Received: data={path!r}. "
         f"1 of 200 are not, the first is {label}: correct them."
     )
 
@@ -413,7 +413,7 @@ def test_too_few_rows_are_refused(tmp_path, few):
     path = save(tmp_path / "a.npz", few)
     assert len(dataset.load(path, minimum_rows=200).x_train) == 200
     assert refusal(path, minimum_rows=201) == (
-        "load: `data` must hold at least 201 training rows. "
+        "reproduce: `data` must hold at least 201 training rows. "
         f"Received: data={path!r}. It has 200: use a larger file, or fewer rows."
     )
 
