@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,10 +73,17 @@ def load_model(
     path: Path, *, trust: bool, custom: list[str] | None, most: int | None, caller: str
 ) -> Any:
     """Load a model; code from its file, or that it names, runs only if it is trusted."""
+    from batchnorm_mechanics._io.terminal import harmless
     from batchnorm_mechanics.doctor.model_files import load_model as load
 
-    with insisting():
-        return load(path, trust=trust, custom=custom or (), most=most, caller=caller)
+    with insisting(), warnings.catch_warnings(record=True) as told:
+        # Each time, not once for each line of code that warns.
+        warnings.simplefilter("always")
+        model = load(path, trust=trust, custom=custom or (), most=most, caller=caller)
+    for warning in told:
+        if issubclass(warning.category, UserWarning):
+            print(harmless(f"bnm {caller}: {warning.message}"), file=sys.stderr)
+    return model
 
 
 def load_data(

@@ -26,7 +26,11 @@ _ENCRYPTED = 0x1
 
 
 class UnsoundError(Exception):
-    """A file claims what cannot be, or more than it may."""
+    """A file holds what no model has."""
+
+
+class TooLargeError(UnsoundError):
+    """A file claims more than it may, which a user can allow."""
 
 
 def allowance(path: Path, most: int | None = None) -> int:
@@ -47,7 +51,7 @@ def read_keras(path: Path, most: int) -> Any:
         most: bytes that it may unpack to.
 
     Raises:
-        UnsoundError: it is larger than allowed, or holds what no model has.
+        UnsoundError: it is larger than allowed (TooLargeError), or holds what no model has.
         zipfile.BadZipFile, ValueError, OSError: it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -78,7 +82,7 @@ def read_hdf5(path: Path, most: int) -> tuple[Any, Any]:
         most: bytes that its data may take.
 
     Raises:
-        UnsoundError: it is larger than allowed, or holds what no model has.
+        UnsoundError: it is larger than allowed (TooLargeError), or holds what no model has.
         ValueError, OSError: it is damaged.
     """
     import h5py
@@ -105,7 +109,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 def _check_size(what: str, size: int, most: int) -> None:
     if size > most:
-        raise UnsoundError(
+        raise TooLargeError(
             f"{what} {size:,} bytes, more than the {most:,} that a file of its size may take"
         )
 
@@ -160,7 +164,7 @@ def weights_up_to(most: int) -> Iterator[None]:
         most: bytes, four for each number.
 
     Raises:
-        UnsoundError: a model within asks for more.
+        TooLargeError: a model within asks for more.
     """
     import keras
 

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from batchnorm_mechanics._io.files import is_out_of_space, written_whole
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics._user_code import find, is_of_the_user
 from batchnorm_mechanics.doctor.model_archives import (
+    TooLargeError,
     UnsoundError,
     allowance,
     read_hdf5,
@@ -65,7 +67,7 @@ def load_model(
         caller: the function to name in an error.
 
     Returns:
-        The model, compiled if it was so when it was saved and its settings can be read.
+        The model, compiled as it was when it was saved; a warning says so where it cannot be.
 
     Raises:
         InputError: there is no such file, it is damaged, too large or no model, holds or names code
@@ -102,16 +104,17 @@ def load_model(
             model = keras.saving.load_model(
                 path,
                 custom_objects=objects,
-                compile=trust or _is_admitted(compiled, known),
+                compile=trust or _can_be_compiled(compiled, known),
                 safe_mode=not trust,
             )
         read_mark(model, path)
     except Refused as refused:
         raise _refused(path, refused, caller) from refused
     except UnsoundError as error:
-        raise _no_model(
-            path, f"{error}. If you know who made it, give --max-size a larger number.", caller
-        ) from error
+        remedy = "It was not written by Keras; save the model anew."
+        if isinstance(error, TooLargeError):
+            remedy = "If you know who made it, allow that many: --max-size."
+        raise _no_model(path, f"{error}. {remedy}", caller) from error
     except Exception as error:
         # Not a list of types: one wrong bit makes zipfile, HDF5 and Keras raise any of theirs.
         raise _refusal(path, error, caller) from error
@@ -129,11 +132,18 @@ def _looked_through(path: Path, most: int) -> tuple[Any, Any]:
     return config, compiled
 
 
-def _is_admitted(config: Any, known: Collection[str]) -> bool:
-    """Return whether a model can be compiled as it was: without, it is as good a model."""
+def _can_be_compiled(config: Any, known: Collection[str]) -> bool:
+    """Return whether a model can be compiled as it was, and warn if not: it is a model without."""
     try:
         check_config(config, custom=known)
-    except Refused:
+    except Refused as refused:
+        at = f" at {refused.place}" if refused.place else ""
+        brings = "--trust" if refused.unknown is None else f"--custom module:{refused.unknown}"
+        warnings.warn(
+            f"The model is not compiled as it was, since that names {refused.what}{at}; {brings} "
+            "brings it.",
+            stacklevel=3,
+        )
         return False
     return True
 

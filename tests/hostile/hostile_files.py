@@ -220,7 +220,7 @@ def _inflated(path, parts):
         for name, content in parts.items():
             archive.writestr(name, content)
         with archive.open("assets/x", "w") as member:
-            for _ in range(500):
+            for _ in range(150):
                 member.write(bytes(2**20))
 
 

@@ -7,6 +7,7 @@ import sys
 
 import keras
 import pytest
+from commands import bnm_here
 from hostile import hostile_files as hostile
 
 from batchnorm_mechanics._exceptions import InputError
@@ -75,7 +76,18 @@ def test_weights_are_refused(folder, name):
 @pytest.mark.parametrize("name", hostile.ARCHIVES)
 def test_an_archive_is_refused(folder, name):
     hostile.ARCHIVES[name](folder / "x.keras", hostile.parts_of(folder / "plain.keras"))
-    assert "`model` must be a .keras or .h5 file" in refusal(folder / "x.keras")
+    message = refusal(folder / "x.keras")
+    assert "`model` must be a .keras or .h5 file" in message
+    # Nothing else is mended by allowing more.
+    assert ("--max-size" in message) == ("inflates" in name)
+
+
+def test_more_can_be_allowed(folder):
+    parts = hostile.parts_of(folder / "plain.keras")
+    hostile.ARCHIVES["an archive that inflates"](folder / "x.keras", parts)
+    assert load_model(folder / "x.keras", most=2**30).name == "plain"
+    assert bnm_here("doctor", "x.keras", "--max-size", 10**9, cwd=folder).code == 0
+    assert bnm_here("doctor", "plain.keras", "--max-size", 1, cwd=folder).code == 2
 
 
 def test_how_a_model_was_compiled_is_left_out_where_it_names_what_is_refused(folder):
@@ -87,4 +99,9 @@ def test_how_a_model_was_compiled_is_left_out_where_it_names_what_is_refused(fol
     config["compile_config"]["loss"] = hostile.named("keras.saving", "load_model")
     parts["config.json"] = json.dumps(config)
     hostile.write(folder / "x.keras", parts)
-    assert not load_model(folder / "x.keras").compiled
+    names = "since that names the function 'keras.saving.load_model' at loss; --trust brings it"
+    with pytest.warns(UserWarning, match=names):
+        assert not load_model(folder / "x.keras").compiled
+    ended = bnm_here("doctor", "x.keras", cwd=folder)
+    assert ended.code in (0, 1)
+    assert ended.err.splitlines() == [f"bnm doctor: The model is not compiled as it was, {names}."]
