@@ -4,6 +4,7 @@ SIGKILL leaves a process no time to tidy up. `make test` kills ten times, the sl
 test prints the seed of its moments, and `KILLS_SEED` gives another one.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -47,7 +48,7 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def run(folder, arguments, between):
-    os.setsid()
+    os.setpgid(0, 0)
     os.chdir(folder)
     for number in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
@@ -65,6 +66,11 @@ for line in sys.stdin:
     process = os.fork()
     if not process:
         run(*json.loads(line))
+    try:
+        # Here too: whoever reads the number may kill the group at once.
+        os.setpgid(process, process)
+    except OSError:
+        pass
     print(process, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
@@ -92,7 +98,9 @@ class Forking:
         process = int(self._answer())
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
         if not ready:
-            os.killpg(process, signal.SIGKILL)
+            # It may end just now.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
         return int(self._answer())
 
     def close(self):
@@ -180,7 +188,7 @@ def kill_at_random(bnm, name, folder, undisturbed, times):
     print(f"KILLS_SEED={SEED}: {name}, {times} kills within {seconds:.1f} s")
     hit = 0
     for _ in range(times):
-        hit += bnm(name, folder, seconds=moments.uniform(0, 0.7 * seconds)) == -signal.SIGKILL
+        hit += bnm(name, folder, seconds=moments.uniform(0.0, 0.7) * seconds) == -signal.SIGKILL
         check_whole(folder)
     assert bnm(name, folder) in (0, 1)
     check_whole(folder)
