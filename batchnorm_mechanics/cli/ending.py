@@ -2,8 +2,6 @@
 
 import contextlib
 import signal
-import tempfile
-import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -89,6 +87,10 @@ def insisting() -> Iterator[None]:
 
 def told(fault: Exception) -> str:
     """Keep the traceback of a fault in a file, and return in one line what the user can do."""
+    # Only here: no command waits for them that ends well.
+    import tempfile
+    import traceback
+
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="bnm-", suffix=".txt", delete=False, encoding="utf-8"
