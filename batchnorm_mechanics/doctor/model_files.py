@@ -15,9 +15,7 @@ from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.files import is_out_of_space, written_whole
-from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
-from batchnorm_mechanics._user_code import find, is_of_the_user
-from batchnorm_mechanics.doctor.model_archives import (
+from batchnorm_mechanics._io.model_archives import (
     TooLargeError,
     UnsoundError,
     allowance,
@@ -25,7 +23,9 @@ from batchnorm_mechanics.doctor.model_archives import (
     read_keras,
     weights_up_to,
 )
-from batchnorm_mechanics.doctor.model_config import Refused, check_config
+from batchnorm_mechanics._io.model_config import Refused, check_config
+from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
+from batchnorm_mechanics._user_code import find, is_of_the_user
 
 _ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"

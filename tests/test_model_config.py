@@ -7,7 +7,7 @@ import keras
 import pytest
 from keras.src import api_export
 
-from batchnorm_mechanics.doctor.model_config import Refused, admitted, check_config
+from batchnorm_mechanics._io.model_config import Refused, admitted, check_config
 
 EXPORTED = sorted(api_export.REGISTERED_NAMES_TO_OBJS)
 # Whole modules of which nothing may be called: they read files, reach the network, or change
