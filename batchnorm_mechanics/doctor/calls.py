@@ -1,15 +1,17 @@
 """Run a model as `predict` does, note what each call of a batch norm layer gets, and answer it."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics import core
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import takes_training
+from batchnorm_mechanics._keras import layers_in, takes_training
 from batchnorm_mechanics.core.moments import moments as batch_moments
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.fitting import Fitting, missing_kernel
@@ -18,7 +20,7 @@ from batchnorm_mechanics.layers.intercept import intercepted
 
 # core divides by sqrt(variance + epsilon) and refuses an epsilon of 0, which Keras takes.
 _LEAST_EPSILON = 1e-30
-_IN_A_LOOP = "it runs in a loop inside the graph, as in TimeDistributed or RNN"
+_COMPILED = "it runs inside a function of its own that is compiled or vectorized"
 _NOT_CALLED = "the model does not call it"
 # Of |mean| to standard deviation: beyond it the fused kernel errs in the mean by more than 1e-4 of
 # a deviation, and in the end by whole ones.
@@ -57,18 +59,38 @@ class Said(NamedTuple):
     largest: Any
 
 
+class Call(NamedTuple):
+    """One call of a layer in a forward pass.
+
+    Attributes:
+        name: of the layer.
+        number: how many calls of it came before.
+    """
+
+    name: str
+    number: int
+
+
 class Ran(NamedTuple):
     """What a model gave for a batch.
 
     Attributes:
         outputs: of the model; None where they are not wanted.
         bad_outputs: how many values of them are NaN or infinite.
-        calls: of the layers that are listened to, each with its name.
+        calls: of the layers that are listened to, in the order in which they were called.
     """
 
     outputs: Any
     bad_outputs: int
-    calls: list[tuple[str, Said]]
+    calls: dict[Call, Said]
+
+    @property
+    def by_layer(self) -> Mapping[str, list[Said]]:
+        """What each layer's calls say, in their order."""
+        found: dict[str, list[Said]] = {}
+        for call, said in self.calls.items():
+            found.setdefault(call.name, []).append(said)
+        return found
 
 
 @contextmanager
@@ -130,16 +152,19 @@ class Runner:
         model: any Keras model with weights.
         norms: all its batch norm layers.
         heard: names of those whose calls are noted; by default all.
-        by_batch: names of those, among them, that normalize by the batch; nothing is dropped out
-            and no other layer trains.
+        by_batch: names of those, among them, that normalize by the batch, or single calls of them;
+            nothing is dropped out and no other layer trains. Run `eagerly`, others can be put here
+            between two batches.
         outputs: whether the model's outputs are wanted. If not, what comes after the last of the
             layers is not computed.
         count: whether values that are not finite are counted, which costs a pass over memory.
-        eagerly: run operation by operation: for a few batches, tracing takes longer.
+        eagerly: run operation by operation: for a few batches, tracing takes longer. So is a model
+            that calls a layer in a loop of its graph, as in a recurrent cell: only then is each
+            step at hand.
 
     Attributes:
-        in_loops: names of layers that run inside a loop of the graph, as in a recurrent cell; what
-            they get cannot be read from outside.
+        in_loops: names of layers that run inside a function of their own, compiled or vectorized;
+            what they get there cannot be read from outside.
         told_to_train: names of layers that normalize by the batch since the model's own code says
             so.
         dtypes: of the layers' inputs, by name, in the order of first calls.
@@ -149,7 +174,7 @@ class Runner:
         >>> from batchnorm_mechanics.doctor.norms import norms_in
         >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.BatchNormalization()])
         >>> run = Runner(model, norms_in(model))
-        >>> ((_, said),) = run(np.array([[1.0], [3.0]], "float32")).calls
+        >>> ((_, said),) = run(np.array([[1.0], [3.0]], "float32")).calls.items()
         >>> said.count, said.mean.item(), said.variance.item()
         (2.0, 2.0, 1.0)
     """
@@ -160,7 +185,7 @@ class Runner:
         norms: tuple[Norm, ...],
         *,
         heard: Collection[str] | None = None,
-        by_batch: Collection[str] = (),
+        by_batch: Collection[str | Call] = (),
         outputs: bool = True,
         count: bool = False,
         eagerly: bool = False,
@@ -168,7 +193,7 @@ class Runner:
         self._model, self._norms = model, norms
         self._epsilons = {norm.name: float(norm.layer.epsilon) for norm in norms}
         self._heard = frozenset(self._epsilons if heard is None else heard)
-        self._by_batch = frozenset(by_batch)
+        self.by_batch = frozenset(by_batch)
         self._outputs, self._count = outputs, count
         self._eagerly = eagerly or bool(getattr(model, "run_eagerly", False))
         # Names of layers whose moments are by the one kernel, and of those that must not be.
@@ -181,11 +206,20 @@ class Runner:
 
     def __call__(self, inputs: Any) -> Ran:
         """Run the model on a batch of inputs, tensors or arrays."""
-        if self._compiled is None:
-            self._compiled = self._step if self._eagerly else _compiled(self._step, inputs)
-        outputs, bad, by_name = self._compiled(inputs)
-        calls = [(name, _on_host(said)) for name, of_one in by_name.items() for said in of_one]
-        far = {name for name, said in calls if name in self._fused and self._is_far(name, said)}
+        if self._compiled is None and not self._eagerly:
+            self._compiled = _compiled(self._step, inputs)
+        outputs, bad, said = (self._step if self._eagerly else self._compiled)(inputs)
+        if self.in_loops and not self._eagerly:
+            # Operation by operation a loop is Python's, and each of its steps is at hand.
+            self._eagerly = True
+            self.in_loops, self.dtypes = set(), {}
+            return self(inputs)
+        calls = {call: _on_host(of_one) for call, of_one in said.items()}
+        far = {
+            call.name
+            for call, of_one in calls.items()
+            if call.name in self._fused and self._is_far(call.name, of_one)
+        }
         if not far:
             return Ran(outputs, int(bad), calls)
         self._exact |= far
@@ -209,17 +243,18 @@ class Runner:
 
     def reason_unheard(self, name: str) -> str:
         """Return why nothing is known of a layer that was not heard."""
-        return _IN_A_LOOP if name in self.in_loops else _NOT_CALLED
+        return _COMPILED if name in self.in_loops else _NOT_CALLED
 
     def _is_far(self, name: str, said: Said) -> bool:
         scale = said.variance + self._epsilons[name]
         with np.errstate(invalid="ignore", over="ignore"):
             return bool((said.mean**2 > _LARGEST_RATIO**2 * scale).any())
 
-    def _step(self, inputs: Any) -> tuple[Any, tf.Tensor, dict[str, list[Said]]]:
-        """Return outputs, how many of their values are bad, and by name what the layers say."""
+    def _step(self, inputs: Any) -> tuple[Any, tf.Tensor, dict[Call, Said]]:
+        """Return outputs, how many of their values are bad, and what each call says."""
         here = tf.compat.v1.get_default_graph()
-        by_name: dict[str, list[Said]] = {}
+        numbers: Counter[str] = Counter()
+        calls: dict[Call, Said] = {}
 
         def answer(norm: Norm, heard: Heard) -> tf.Tensor | None:
             if heard.training:
@@ -230,21 +265,22 @@ class Runner:
                 self.in_loops.add(norm.name)
                 return None
             self.dtypes.setdefault(norm.name, heard.inputs.dtype.name)
-            outputs, said = self._answer(norm, heard)
-            by_name.setdefault(norm.name, []).append(said)
+            call = Call(norm.name, numbers[norm.name])
+            numbers[norm.name] += 1
+            outputs, calls[call] = self._answer(norm, heard, call)
             return outputs
 
-        with listening(self._norms, answer):
+        with listening(self._norms, answer), _unrolled(self._model, yes=self._eagerly):
             outputs = _predicted(self._model, inputs)
         if not self._outputs:
-            return None, tf.constant(0, tf.int64), by_name
-        return outputs, _non_finite(outputs), by_name
+            return None, tf.constant(0, tf.int64), calls
+        return outputs, _non_finite(outputs), calls
 
-    def _answer(self, norm: Norm, heard: Heard) -> tuple[tf.Tensor | None, Said]:
+    def _answer(self, norm: Norm, heard: Heard, call: Call) -> tuple[tf.Tensor | None, Said]:
         x, exactly = heard.inputs, norm.name in self._exact
         if not exactly and _fits_fused(norm, heard):
             self._fused.add(norm.name)
-        if norm.name in self._by_batch:
+        if not self.by_batch.isdisjoint((norm.name, call)):
             outputs, moments = _by_batch(norm, heard, exactly=exactly)
         else:
             outputs, moments = None, _moments_of(norm, heard, exactly=exactly)
@@ -325,6 +361,23 @@ def _fused(
     # In float64, as all that is merged. One sample has variance 0, by this kernel too.
     biased = tf.cast(unbiased, tf.float64) * ((count - 1) / count)
     return outputs, core.Moments(mean, biased, count)
+
+
+@contextmanager
+def _unrolled(model: Any, *, yes: bool) -> Iterator[None]:
+    """Have recurrent layers go through their steps one by one.
+
+    Else Keras tries the first one out before the loop, which would count it twice.
+    """
+    rolled = [one for one in layers_in(model) if isinstance(one, keras.layers.RNN)] if yes else []
+    rolled = [one for one in rolled if not one.unroll]
+    for one in rolled:
+        one.unroll = True
+    try:
+        yield
+    finally:
+        for one in rolled:
+            one.unroll = False
 
 
 def build(model: Any, data: Data | None, *, caller: str) -> None:

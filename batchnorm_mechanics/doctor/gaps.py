@@ -1,6 +1,6 @@
 """How far a layer's moving statistics are from those of data, and whether chance explains it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 # Rules, which know the gaps, are told without TensorFlow.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
+    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured, Pool
     from batchnorm_mechanics.doctor.norms import Norm
 
 Vector = NDArray[np.float64]
@@ -32,7 +32,11 @@ class Gap:
             is from what it is by the data's statistics, in its own standard deviations.
         own: likewise with the input that the layer has when those before it use the batch's; None
             where that is not known.
-        channels: RMS change of each channel's normalized value, float64; NaN where it is unknown.
+        stale: likewise where each call gets what all get together: what better statistics mend.
+        unlike: how far the calls are from one another: the gap that is left by the best statistics
+            for all of them, and 0 where chance explains it.
+        channels: RMS change of each channel's normalized value over the calls, float64; NaN where
+            it is unknown.
         felt: those of channels that gamma makes small beside the others made smaller as much.
         shift: (mean - moving mean) / sqrt(variance + epsilon), float64.
         ratio: of variance + epsilon to moving variance + epsilon, likewise.
@@ -43,6 +47,8 @@ class Gap:
 
     layer: float
     own: float | None
+    stale: float
+    unlike: float
     channels: Vector
     felt: Vector
     shift: Vector
@@ -88,22 +94,36 @@ def _gap(norm: "Norm", found: "NormMeasured", channels: int, noise: float) -> Ga
     epsilon = norm.layer.epsilon
     mean, variance = found.pool.mean, found.pool.variance
     moving = (norm.mean, norm.variance)
-    gaps = change((mean, variance), moving, epsilon)
+    by_call = [(call.mean, call.variance) for call in found.calls]
+    gaps = _rms([change(call, moving, epsilon) for call in by_call])
+    joint = [(mean, variance), *(_average(by_call, by) for by in _weights(norm, len(by_call)))]
     own = swapped = None
-    if found.own is not None:
-        moments = (found.own.mean, found.own.variance)
+    if found.own:
         own, swapped = (
-            _less(weighted(change(moments, other, epsilon), norm.gamma), noise)
-            for other in (moving, (norm.variance, norm.mean))
+            _less(
+                weighted(
+                    _rms([change((one.mean, one.variance), to, epsilon) for one in found.own]),
+                    norm.gamma,
+                ),
+                noise,
+            )
+            for to in (moving, (norm.variance, norm.mean))
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = (mean - norm.mean) / np.sqrt(variance + epsilon)
         ratio = (variance + epsilon) / (norm.variance + epsilon)
     felt = gaps * np.minimum(1.0, _share(norm.gamma, norm.channels))
-    moved = (felt >= FLOOR) & _beyond_chance(norm, found, channels)
+    limit = _CHANCE / (4 * channels * len(by_call))
+    p = norm.momentum
+    of_moving = 1 / found.pool.batches if p is None else (1 - p) / (1 + p)
+    moved = (felt >= FLOOR) & np.any(
+        [_beyond_chance(call, moving, limit, of_moving, epsilon) for call in found.calls], axis=0
+    )
     return Gap(
         layer=weighted(gaps, norm.gamma),
         own=own,
+        stale=min(weighted(change(one, moving, epsilon), norm.gamma) for one in joint),
+        unlike=_unlike(norm, found, by_call, limit),
         channels=gaps,
         felt=felt,
         shift=shift,
@@ -168,25 +188,69 @@ def _less(gap: float, noise: float) -> float:
     return float(np.sqrt(max(0.0, gap**2 - noise)))
 
 
-def _beyond_chance(norm: "Norm", found: "NormMeasured", channels: int) -> NDArray[np.bool_]:
+def _rms(gaps: Sequence[Vector]) -> Vector:
+    return gaps[0] if len(gaps) == 1 else np.sqrt(np.mean(np.square(gaps), axis=0))
+
+
+def _weights(norm: "Norm", calls: int) -> list[Vector]:
+    """Return by what weights training may have averaged the calls: all alike, or the last most."""
+    alike = [np.full(calls, 1 / calls)] if calls > 1 else []
+    if calls == 1 or norm.momentum is None or not 0 < norm.momentum < 1:
+        return alike
+    weights = norm.momentum ** np.arange(calls)[::-1]
+    return [*alike, weights / weights.sum()]
+
+
+def _average(calls: Sequence[Statistics], weights: Vector) -> Statistics:
+    means, variances = (np.stack(part) for part in zip(*calls, strict=True))
+    return weights @ means, weights @ variances
+
+
+def _unlike(
+    norm: "Norm", found: "NormMeasured", by_call: Sequence[Statistics], limit: float
+) -> float:
+    """Return the gap that is left by the best statistics for all calls; 0 if that is chance."""
+    if len(by_call) == 1:
+        return 0.0
+    epsilon = norm.layer.epsilon
+    pool = (found.pool.mean, found.pool.variance)
+    left = [
+        _rms([change(call, best, epsilon) for call in by_call])
+        for best in (pool, *(_average(by_call, by) for by in _weights(norm, len(by_call))))
+    ]
+    best = _average(by_call, np.full(len(by_call), 1 / len(by_call)))
+    beyond = [_beyond_chance(one, best, limit, 1 / one.batches, epsilon) for one in found.calls]
+    felt = np.min(left, axis=0) * np.minimum(1.0, _share(norm.gamma, norm.channels))
+    if not (np.any(beyond, axis=0) & (felt >= FLOOR)).any():
+        return 0.0
+    return min(weighted(one, norm.gamma) for one in left)
+
+
+def _beyond_chance(
+    pool: "Pool", moving: Statistics, limit: float, of_moving: float, epsilon: float
+) -> NDArray[np.bool_]:
     """Return which channels' statistics cannot be two estimates of the same, as booleans.
 
     How much a batch's statistics scatter is seen from batch to batch. The data's are an average of
     B batches, so their variance is 1/B of a batch's; a moving average of momentum p has
     (1 - p) / (1 + p) of it. Nothing is assumed of positions within a sample. One batch has no
     scatter, and nothing is beyond chance then.
+
+    Args:
+        pool: what data say.
+        moving: the statistics that are in force.
+        limit: the chance that one channel is said to be off and is not.
+        of_moving: of a batch's variance, the part that is that of the statistics in force.
+        epsilon: of the layer.
     """
     # Here: rules are told without SciPy.
     from scipy import stats
 
-    pool, momentum = found.pool, norm.momentum
-    # Of a batch's variance: the data's share, and that of the statistics that are in force.
-    of_data = 1 / pool.batches
-    share = of_data + (of_data if momentum is None else (1 - momentum) / (1 + momentum))
-    limit = stats.t.isf(_CHANCE / (4 * channels), pool.batches - 1) * np.sqrt(share)
-    scale = pool.variance + norm.layer.epsilon
+    mean, variance = moving
+    spreads = stats.t.isf(limit, pool.batches - 1) * np.sqrt(1 / pool.batches + of_moving)
+    scale = pool.variance + epsilon
     mean_spread, second_spread = pool.spread
     with np.errstate(all="ignore"):
-        shift = np.abs(pool.mean - norm.mean)
-        ratio = np.abs(np.log(scale / (norm.variance + norm.layer.epsilon)))
-        return (shift > limit * mean_spread) | (ratio > limit * second_spread / scale)
+        shift = np.abs(pool.mean - mean)
+        ratio = np.abs(np.log(scale / (variance + epsilon)))
+        return (shift > spreads * mean_spread) | (ratio > spreads * second_spread / scale)

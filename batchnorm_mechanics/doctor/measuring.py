@@ -1,6 +1,7 @@
 """What data say about a model: one pass as `predict` makes it, and a few samples seen again."""
 
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,11 +11,11 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._keras import layers_in, own_state
-from batchnorm_mechanics.doctor.calls import Runner
+from batchnorm_mechanics.doctor.calls import Call, Runner, Said
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import Norm, Vector
-from batchnorm_mechanics.doctor.outputs import Effects, Sample, Scores, effects_on
+from batchnorm_mechanics.doctor.outputs import Effects, Runs, Sample, Scores, effects_on
 
 
 @dataclass
@@ -110,6 +111,84 @@ class Pool:
         return mean, second
 
 
+# Batches whose variances are held apart, since they may be odd; so much larger than the usual one
+# makes a batch odd; and with fewer none is usual.
+_HELD, _ODD, _FEWEST = 8, 10.0, 8
+
+
+class Pools:
+    """Moments of what one layer gets: of each of its calls, and of them together.
+
+    A few batches with variances that are far above the usual are held apart while others come. If
+    together they make more than half of all, they stay apart: what a layer mostly gets is told by
+    the rest.
+
+    Args:
+        channels: of the layer.
+        epsilon: likewise; variances below it are all the same.
+
+    Attributes:
+        together: what all calls get, each forward pass as one batch.
+        calls: what each gets.
+        odd: numbers of the batches that were left out, once `settle` has run.
+    """
+
+    def __init__(self, channels: int, epsilon: float) -> None:
+        """Start with nothing."""
+        self._epsilon = max(epsilon, 1e-12)
+        self.together = Pool(channels)
+        self.calls: list[Pool] = []
+        self.odd: tuple[int, ...] = ()
+        self._scales: list[float] = []
+        self._held: list[tuple[float, int, Sequence[Said]]] = []
+
+    def add(self, calls: Sequence[Said]) -> None:
+        """Take in what the calls of one forward pass say."""
+        # Over channels by the geometric mean, since each may have a unit of its own.
+        with np.errstate(invalid="ignore"):
+            logs = [np.log(said.variance + self._epsilon).mean() for said in calls]
+        scale = float(np.exp(np.mean(logs)))
+        number = len(self._scales)
+        self._scales.append(scale)
+        if not np.isfinite(scale):
+            self._take(calls)
+            return
+        # The last of those that are equal: the numbers differ, and nothing else is compared.
+        heapq.heappush(self._held, (scale, -number, calls))
+        if len(self._held) > _HELD:
+            self._take(heapq.heappop(self._held)[2])
+
+    def settle(self) -> "Pools":
+        """Take in what was held apart, but for what is odd."""
+        scales = np.array(self._scales)
+        usual = float(np.median(scales)) if len(scales) >= _FEWEST else np.inf
+        odd = [held for held in self._held if held[0] > _ODD * usual]
+        if sum(scale for scale, *_ in odd) > scales.sum() / 2 and len(odd) < len(scales) / 8:
+            self.odd = tuple(sorted(-number for _, number, _ in odd))
+        for _, number, calls in sorted(self._held, key=lambda held: -held[1]):
+            if -number not in self.odd:
+                self._take(calls)
+        self._held = []
+        return self
+
+    def _take(self, calls: Sequence[Said]) -> None:
+        while len(self.calls) < len(calls):
+            self.calls.append(Pool(self.together.channels))
+        for pool, said in zip(self.calls, calls, strict=False):
+            pool.add(*said)
+        self.together.add(*_joined(calls))
+
+
+def _joined(calls: Sequence[Said]) -> Said:
+    """Return what several calls say together, as if they had come in one batch."""
+    if len(calls) == 1:
+        return calls[0]
+    joined = Pool(len(calls[0].mean))
+    for said in calls:
+        joined.add(*said)
+    return Said(joined.count, joined.mean, joined.variance, joined.non_finite, joined.largest)
+
+
 @dataclass(frozen=True, eq=False)
 class NormMeasured:
     """What data say about one layer.
@@ -118,16 +197,21 @@ class NormMeasured:
         dtype: of its input.
         frozen: whether training, too, normalizes by the moving statistics.
         by_batch: whether it normalizes by the batch although the model predicts.
-        pool: moments of its input over all the data, at inference.
-        own: moments of its input when the layers before it normalize by the batch: what is left is
-            the layer's own. Of a few samples; None if it was not called.
+        pool: moments of its input over all the data, at inference, all calls together.
+        calls: likewise of each call in one forward pass.
+        own: moments of what each call gets when the layers before it normalize by the batch: what
+            is left is the layer's own. Of a few samples; none if it was not called.
+        odd: numbers of the batches of data that are left out of these, since they make most of the
+            layer's variance.
     """
 
     dtype: str
     frozen: bool
     by_batch: bool
     pool: Pool
-    own: Pool | None
+    calls: tuple[Pool, ...]
+    own: tuple[Pool, ...]
+    odd: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +227,8 @@ class Measured:
         full: whether a batch was as large as it can be; not if a few samples made one small batch.
         non_finite_outputs: values of the model's output that are NaN or infinite.
         effects: of the batch and of batch statistics on the output.
-        scores: "loss" and "accuracy", as far as there are labels to know them by.
+        scores: "loss" and "accuracy", and "loss_by_batch" and "accuracy_by_batch" of training mode,
+            as far as there are labels to know them by.
     """
 
     norms: Mapping[str, NormMeasured]
@@ -169,8 +254,8 @@ def measure(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured
         data: batches that the model takes.
 
     Returns:
-        `Measured`. A layer that runs inside a loop of the graph, as in a recurrent cell, cannot be
-        seen from outside.
+        `Measured`. A layer that runs inside a function that is compiled or vectorized by the model
+        itself cannot be seen from outside.
 
     Raises:
         InputError: the data do not fit the model, hold NaN or infinite values, or are empty.
@@ -197,42 +282,63 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
     # A model of which nothing trains was frozen for its use, once training was over.
     trains = bool(model.trainable_variables)
     frozen = {norm.name: trains and not norm.layer.trainable for norm in norms}
-    # A few batches: to trace the model once more would take longer.
     trained = [name for name in frozen if not frozen[name]]
-    training = Runner(model, norms, by_batch=trained, eagerly=True)
-    fitting, sample, scores = Fitting(model), Sample(), Scores(model)
-    pools, own = ({norm.name: Pool(norm.channels) for norm in norms} for _ in range(2))
+    fitting, sample = Fitting(model), Sample()
+    pools, own = (
+        {norm.name: Pools(norm.channels, norm.layer.epsilon) for norm in norms} for _ in range(2)
+    )
+    both = {"": Scores(model), "_by_batch": Scores(model)}
+    by_batch = Runner(model, norms, heard=trained, by_batch=trained)
     batches = bad_outputs = 0
     for inputs, labels, quick in run.over(data, fitting):
         # One such value makes the mean so; counting them in each batch costs a pass over memory.
-        is_finite = all(np.isfinite(said.mean).all() for _, said in quick.calls)
+        is_finite = all(np.isfinite(said.mean).all() for said in quick.calls.values())
         ran = quick if is_finite else counting(inputs)
         batches += 1
         bad_outputs += ran.bad_outputs
         sample.add(inputs)
-        for name, said in ran.calls:
-            pools[name].add(*said)
-        scores.add(labels, ran.outputs)
+        for name, said in ran.by_layer.items():
+            pools[name].add(said)
+        both[""].add(labels, ran.outputs)
+        if labels is not None and both[""].results():
+            both["_by_batch"].add(labels, by_batch(inputs).outputs)
+    # A few batches: to trace the model once more would take longer.
+    training = Runner(model, norms, by_batch=trained, eagerly=True)
+    order: list[Call] = []
 
     def train(inputs: Any) -> Any:
+        training.by_batch = frozenset(trained)
         ran = training(inputs)
-        for name, said in ran.calls:
-            own[name].add(*said)
+        for name, said in ran.by_layer.items():
+            own[name].add(said)
+        order[:] = [call for call in ran.calls if not frozen[call.name]]
         return ran.outputs
 
+    def switched(inputs: Any, calls: Collection[Call]) -> Any:
+        training.by_batch = frozenset(calls)
+        return training(inputs).outputs
+
+    start = _States(model)
     effects = effects_on(
-        model, norms, sample, predict=lambda inputs: run(inputs).outputs, train=train
+        model,
+        norms,
+        sample,
+        Runs(lambda inputs: run(inputs).outputs, train, switched, lambda: order, start.put_back),
     )
+    for layer in (*pools.values(), *own.values()):
+        layer.settle()
     measured = {
         name: NormMeasured(
             dtype=dtype,
             frozen=frozen[name],
             by_batch=name in run.told_to_train,
-            pool=pools[name],
-            own=own[name] if own[name].batches else None,
+            pool=pools[name].together,
+            calls=tuple(pools[name].calls),
+            own=tuple(own[name].calls),
+            odd=pools[name].odd,
         )
         for name, dtype in run.dtypes.items()
-        if pools[name].batches
+        if pools[name].together.batches
     }
     return Measured(
         norms=MappingProxyType(measured),
@@ -244,7 +350,13 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
         full=batches > 1 or data.rows is None or sample.most >= data.batch_size,
         non_finite_outputs=bad_outputs,
         effects=effects,
-        scores=MappingProxyType(scores.results()),
+        scores=MappingProxyType(
+            {
+                name + mode: value
+                for mode, scores in both.items()
+                for name, value in scores.results().items()
+            }
+        ),
     )
 
 
@@ -266,11 +378,21 @@ def kept(model: Any) -> Iterator[None]:
         >>> bool((seed.numpy() == before).all())
         True
     """
-    states = {id(state): state for layer in layers_in(model) for state in own_state(layer)}
-    before = [(state, keras.ops.convert_to_numpy(state)) for state in states.values()]
+    states = _States(model)
     try:
         yield
     finally:
-        for state, value in before:
+        states.put_back()
+
+
+class _States:
+    """The states of a model's layers as they are now."""
+
+    def __init__(self, model: Any) -> None:
+        states = {id(state): state for layer in layers_in(model) for state in own_state(layer)}
+        self._before = [(state, keras.ops.convert_to_numpy(state)) for state in states.values()]
+
+    def put_back(self) -> None:
+        for state, value in self._before:
             if not np.array_equal(keras.ops.convert_to_numpy(state), value, equal_nan=True):
                 state.assign(value)

@@ -1,7 +1,7 @@
 """What a model puts out: how good it is, and what the batch and its statistics do to it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import compiled_loss, layers_in
-from batchnorm_mechanics.doctor.calls import Heard, listening
+from batchnorm_mechanics.doctor.calls import Call, Heard, listening
 from batchnorm_mechanics.doctor.findings import Severity
 from batchnorm_mechanics.doctor.norms import Norm
 
@@ -24,6 +24,8 @@ _GROUP = 32
 # Looked at alone: each is one more call of the model.
 _ALONE = 2
 _BESIDE = 8
+# Of the calls that make a distance: as many are named.
+_MOST_MAKERS = 3
 
 # Samples that are kept, and bytes of them.
 MOST_ROWS = 128
@@ -98,6 +100,34 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """The ways to run a model on a batch of inputs, each of which gives its outputs.
+
+    Attributes:
+        predict: at inference.
+        train: with batch norm alone in training mode.
+        switched: with these calls of batch norm layers alone in training mode.
+        calls: says which there are, in their order, once `train` has run.
+        restart: puts back seeds, and states that the model carries on.
+    """
+
+    predict: Run
+    train: Run
+    switched: Callable[[Any, Collection[Call]], Any]
+    calls: Callable[[], Sequence[Call]]
+    restart: Callable[[], None]
+
+    def from_start(self, run: Run) -> Run:
+        """Return a way to run the model in which dropout and noise are the same for each batch."""
+
+        def running(inputs: Any) -> Any:
+            self.restart()
+            return run(inputs)
+
+        return running
+
+
+@dataclass(frozen=True)
 class Effects:
     """What a few samples say; differences are RMS, over that of the output among samples.
 
@@ -105,12 +135,16 @@ class Effects:
         samples: how many.
         relative: how far the output in training mode (batch norm alone) is from that at inference,
             less what the choice of the batch does to it; None where that cannot be known, as of
-            an output that is random.
+            an output that is random beyond Keras's own seeds.
         changed: the part of the samples whose largest output is another one, likewise.
+        chance: what the choice of the batch does to the output in training mode.
+        makers: the calls that make most of the difference, each with the part of it that is left
+            when all calls up to it normalize by the batch; none where it is a note.
         alone: how far the output of a sample alone is from that in a batch, at inference; None
-            where there is one sample only, or the model takes batches of one size only.
-        alone_if_called: likewise where the model is called without `training`; None where its
-            output is random then.
+            where there is one sample only, the output is random, or the model takes batches of one
+            size only.
+        alone_if_called: likewise where the model is called without `training`; of a random output,
+            how far it is from that beside other samples.
         called_by_batch: names of the layers that normalize by the batch then.
         rounding: differences up to here may be rounding: 3 sqrt(u), with u the unit roundoff of
             the coarsest dtype that the model's layers compute in. Kernels add in another order
@@ -121,6 +155,8 @@ class Effects:
     rounding: float
     relative: float | None = None
     changed: float | None = None
+    chance: float | None = None
+    makers: tuple[tuple[Call, float], ...] = ()
     alone: float | None = None
     alone_if_called: float | None = None
     called_by_batch: tuple[str, ...] = ()
@@ -140,20 +176,17 @@ class Effects:
         return {name: value for name, value in known.items() if value is not None}
 
 
-def effects_on(
-    model: Any, norms: tuple[Norm, ...], sample: Sample, *, predict: Run, train: Run
-) -> Effects:
+def effects_on(model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs) -> Effects:
     """Measure what batch statistics and other samples do to the output.
 
-    A model whose output for the same batch differs from one run to the next, by noise of its own or
-    by a state that it carries on, is not compared with itself.
+    Dropout and noise that Keras's seeds make are the same in all that is compared; a model that is
+    random in another way is not compared with itself.
 
     Args:
         model: the model.
         norms: its batch norm layers.
         sample: the samples to run.
-        predict: the model at inference.
-        train: the model with batch norm alone in training mode.
+        runs: the ways to run them.
     """
     rounding = _rounding(model)
     # The size of a batch where the model's inputs state one.
@@ -163,65 +196,142 @@ def effects_on(
     if rows < 2:
         return Effects(sample.rows, rounding)
     size = fixed or min(rows, max(_GROUP, 2 * sample.most))
-    everything = np.arange(rows)
-    inference = _run(sample, predict, everything, size)
-    # What layers get is heard on the way, also where the outputs are not compared.
-    relative, changed = _gap(sample, train, inference, rows, fixed or min(size, rows // 2))
-    first, *_ = _parts(everything, size)
-    if not _repeats(sample, predict, inference, first, rounding):
-        return Effects(sample.rows, rounding)
+    parts = _parts(np.arange(rows), size)
+    inference = _run(sample, runs.predict, parts)
+    is_random = not _repeats(sample, runs.predict, inference, parts[0], rounding)
+    start = Effects(sample.rows, rounding)
+    half = fixed or min(size, rows // 2)
+    effects = _gap(start, sample, runs, inference, rows, half, is_random=is_random)
     if fixed:
-        return Effects(sample.rows, rounding, relative, changed)
-    alone = max(
-        _relative(
-            [head[:1] for head in _heads(predict(sample.take(np.array([row]))))],
-            [head[row : row + 1] for head in inference],
-            inference,
+        return effects
+    if not is_random:
+        alone = max(
+            _relative(
+                [head[:1] for head in _heads(runs.predict(sample.take(np.array([row]))))],
+                [head[row : row + 1] for head in inference],
+                inference,
+            )
+            for row in range(_ALONE)
         )
-        for row in range(_ALONE)
-    )
-    if_called, names = _called(model, norms, sample.take(everything[:_BESIDE]), rounding)
-    return Effects(sample.rows, rounding, relative, changed, alone, if_called, names)
+        effects = replace(effects, alone=alone)
+    if_called, names = _called(model, norms, sample, runs, rounding)
+    return replace(effects, alone_if_called=if_called, called_by_batch=names)
 
 
 def _repeats(
-    sample: Sample, predict: Run, inference: Heads, rows: NDArray[np.int_], rounding: float
+    sample: Sample, run: Run, outputs: Heads, rows: NDArray[np.int_], rounding: float
 ) -> bool:
     """Whether a batch of these rows gives once more what it gave."""
-    first = [head[rows] for head in inference]
-    again = _heads(predict(sample.take(rows)))
+    first = [head[rows] for head in outputs]
+    again = _heads(run(sample.take(rows)))
     # NaN is what comes again, too.
     if all(np.array_equal(*pair, equal_nan=True) for pair in zip(again, first, strict=True)):
         return True
     # Of noise that is just there, a lone sample may by chance get more than all on average.
-    return _relative(again, first, inference) <= rounding / 4
+    return _relative(again, first, outputs) <= rounding / 4
 
 
 def _gap(
-    sample: Sample, train: Run, inference: Heads, rows: int, size: int
-) -> tuple[float | None, float | None]:
+    start: Effects,
+    sample: Sample,
+    runs: Runs,
+    inference: Heads,
+    rows: int,
+    size: int,
+    *,
+    is_random: bool,
+) -> Effects:
     """Compare training mode with inference, and with itself in batches put together otherwise.
 
     With f the output by statistics that are right, training gives f + n, where n is the noise of
-    the batch, and inference f + g. Two such batches differ by 2 n^2 and training from inference by
-    n^2 + g^2 on average, so g^2 is the second less half the first.
+    the batch, and inference f + g. Two batchings in which a sample keeps a part s of those beside
+    it differ by 2 (1 - s) n^2 and training from inference by n^2 + g^2 on average. Each sample
+    keeps its place in the batch, and so what dropout takes from it.
     """
     if size < 2 or rows < 2 * size:
-        # Two batches put together otherwise would be too small, or the same.
-        return None, None
+        # Two batches put together otherwise would be too small, or the same. What layers get is
+        # heard on the way all the same.
+        _run(sample, runs.train, _parts(np.arange(rows), max(size, 1)))
+        return start
     rng = np.random.default_rng(0)
-    once, again = (_run(sample, train, rng.permutation(rows), size) for _ in range(2))
-    gap, noise = _relative(once, inference, inference), _relative(again, once, inference)
-    relative = float(np.sqrt(max(0.0, gap**2 - noise**2 / 2))) if np.isfinite(gap) else gap
-    if len(inference) != 1 or inference[0].ndim != 2 or inference[0].shape[1] < 2:
-        return relative, None  # no choice between classes
-    chosen = [head.argmax(-1) for head in (inference[0], once[0], again[0])]
-    changed = float((chosen[0] != chosen[1]).mean() - (chosen[1] != chosen[2]).mean())
-    return relative, max(0.0, changed)
+    parts = _parts(rng.permutation(rows), size)
+    others = _in_other_batches(parts, rng)
+    once, again = (_run(sample, runs.from_start(runs.train), by) for by in (parts, others))
+    pairs = [(inference, once), (inference, again)]
+    if is_random:
+        predict = runs.from_start(runs.predict)
+        pairs = [(_run(sample, predict, by), of) for by, of in ((parts, once), (others, again))]
+        if not _repeats(sample, predict, pairs[0][0], parts[0], start.rounding):
+            return start
+    gap = float(np.sqrt(np.mean([_relative(out, at, at) ** 2 for at, out in pairs])))
+    differing = _relative(again, once, inference)
+    chance = differing / np.sqrt(2 * (1 - _in_common(parts, others)))
+    relative = float(np.sqrt(max(0.0, gap**2 - chance**2))) if np.isfinite(gap) else gap
+    changed = None
+    if len(inference) == 1 and inference[0].ndim == 2 and inference[0].shape[1] > 1:
+        first, second, by_chance = (
+            (one[0].argmax(-1) != other[0].argmax(-1)).mean()
+            for one, other in (*pairs, (once, again))
+        )
+        changed = float(max(0.0, (first + second) / 2 - by_chance))
+    found = replace(start, relative=relative, changed=changed, chance=float(chance))
+    if found.severity == "note":
+        return found
+    return replace(found, makers=_makers(sample, runs, parts, *pairs[0]))
+
+
+def _in_other_batches(parts: list[NDArray[np.int_]], rng: Any) -> list[NDArray[np.int_]]:
+    """Put batches together otherwise; each sample keeps its place in the batch."""
+    others = [part.copy() for part in parts]
+    for place in range(len(parts[0])):
+        there = [number for number, part in enumerate(parts) if place < len(part)]
+        for number, of in zip(there, rng.permutation(there), strict=True):
+            others[number][place] = parts[of][place]
+    return others
+
+
+def _in_common(parts: list[NDArray[np.int_]], others: list[NDArray[np.int_]]) -> float:
+    """Return which part of those beside a sample stay beside it, on average."""
+    shared = pairs = 0
+    for part in others:
+        for before in parts:
+            both = len(np.intersect1d(part, before))
+            shared += both * (both - 1)
+        pairs += len(part) * (len(part) - 1)
+    return min(shared / pairs, 0.9)
+
+
+def _makers(
+    sample: Sample, runs: Runs, parts: list[NDArray[np.int_]], inference: Heads, training: Heads
+) -> tuple[tuple[Call, float], ...]:
+    """Return the calls that make most of the difference between training mode and inference.
+
+    Calls up to one, in the order in which the model makes them, normalize by the batch and those
+    after it by the moving statistics. The first with which half of the distance is gone makes it;
+    then the first with which half of the rest is.
+    """
+    calls = runs.calls()
+
+    def left(first: int) -> float:
+        switched = runs.from_start(lambda inputs: runs.switched(inputs, calls[:first]))
+        return _relative(_run(sample, switched, parts), training, inference)
+
+    whole = rest = _relative(inference, training, inference)
+    found: list[tuple[Call, float]] = []
+    low = 0
+    while np.isfinite(rest) and rest > whole / 4 and low < len(calls) and len(found) < _MOST_MAKERS:
+        high = len(calls)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if left(middle) <= rest / 2 else (middle, high)
+        rest = left(high) if high < len(calls) else 0.0
+        found.append((calls[high - 1], float(rest / whole)))
+        low = high
+    return tuple(found)
 
 
 def _called(
-    model: Any, norms: tuple[Norm, ...], few: Any, rounding: float
+    model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs, rounding: float
 ) -> tuple[float | None, tuple[str, ...]]:
     """Call the model without `training`, on several samples and on one."""
     by_batch: dict[str, None] = {}
@@ -230,14 +340,25 @@ def _called(
         if heard.training:
             by_batch[norm.name] = None
 
+    rows = np.arange(min(sample.rows, _BESIDE))
+    few = sample.take(rows)
     with listening(norms, answer):
         together = _heads(model(few))
-        alone = _heads(model(tf.nest.map_structure(lambda part: part[:1], few)))
         first = [head[:1] for head in together]
-        difference = _relative(alone, first, together)
-        if difference > rounding < _relative(_heads(model(few)), together, together):
+        difference = _relative(
+            _heads(model(tf.nest.map_structure(lambda part: part[:1], few))), first, together
+        )
+        if not difference > rounding < _relative(_heads(model(few)), together, together):
+            return difference, tuple(by_batch)
+        # Its output is random: what does the first sample get beside others?
+        call = runs.from_start(model)
+        together = _heads(call(few))
+        if _relative(_heads(call(few)), together, together) > rounding or len(rows) < 3:
             return None, tuple(by_batch)
-    return difference, tuple(by_batch)
+        # The others once more, in the place of one another; the last is there twice.
+        beside = _heads(call(sample.take(np.array([0, *rows[2:], rows[-1]]))))
+    first, other = ([head[:1] for head in heads] for heads in (together, beside))
+    return _relative(other, first, together), tuple(by_batch)
 
 
 def _rounding(model: Any) -> float:
@@ -246,9 +367,8 @@ def _rounding(model: Any) -> float:
     return 3 * float(np.sqrt(max(steps) / 2))
 
 
-def _run(sample: Sample, run: Run, order: NDArray[np.int_], size: int) -> Heads:
-    """Return the outputs for all samples in their own order, run in batches in this one."""
-    parts = _parts(order, size)
+def _run(sample: Sample, run: Run, parts: list[NDArray[np.int_]]) -> Heads:
+    """Return the outputs for all samples in their own order, run in these batches."""
     outputs = [_heads(run(sample.take(rows))) for rows in parts]
     back = np.argsort(np.concatenate(parts))
     return [np.concatenate(head)[back] for head in zip(*outputs, strict=True)]

@@ -358,7 +358,7 @@ def estimate(
     channels = {norm.name: norm.channels for norm in norms}
     found: dict[str, Pool] = {}
     for number, (_, _, ran) in enumerate(run.over(_without_a_last_single(data), fitting)):
-        for name, said in ran.calls:
+        for (name, _), said in ran.calls.items():
             finite = np.isfinite(said.mean) & np.isfinite(said.variance)
             if not finite.all():
                 raise InputError(

@@ -1,5 +1,6 @@
 """BN206: batches of this size say too little of a variance."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,8 +29,8 @@ class TooFewSamples(Rule):
         for norm, found, _ in case.heard():
             if found.frozen:
                 continue
-            usual = max(found.pool.counts, key=lambda count: found.pool.counts[count])
-            least = min(found.pool.counts)
+            counts = sum((Counter(call.counts) for call in found.calls), Counter())
+            usual, least = max(counts, key=counts.__getitem__), min(counts)
             judged = _judged(usual, least)
             if judged is None:
                 continue
