@@ -46,7 +46,10 @@ def diagnose(
     Returns:
         `Diagnosis`; without layers and findings where the model has no batch norm. Its `measures`
         are "gap", the largest of a layer that could be heard, which is NaN where statistics are;
-        and with labels "loss", if the model is compiled, and "accuracy".
+        "output_change", how far the outputs with batch statistics are from those in inference, in
+        spreads of the output and beyond chance, and "predictions_changed", the part of samples
+        whose largest output is another one; and with labels "loss", if the model is compiled, and
+        "accuracy", both also "_by_batch", which is with batch statistics.
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -89,7 +92,9 @@ def diagnose(
         names,
         found,
         samples=measured.samples,
-        measures=MappingProxyType(_largest(case.gaps) | dict(measured.scores)),
+        measures=MappingProxyType(
+            _largest(case.gaps) | measured.effects.on_output | dict(measured.scores)
+        ),
         unseen=MappingProxyType(dict(measured.unseen) | _unclear(case.gaps)),
     )
 

@@ -13,9 +13,15 @@ from typing import Any
 import keras
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import compile_arguments, direct_layers, nodes_in, own_variables
+from batchnorm_mechanics._keras import (
+    compile_arguments,
+    direct_layers,
+    nodes_in,
+    own_variables,
+    takes_training,
+)
 from batchnorm_mechanics.doctor.layer_copies import at_hand, copy_of, fill, naming
-from batchnorm_mechanics.doctor.wiring import graph_of, method_of_its_own
+from batchnorm_mechanics.doctor.wiring import graph_of, held_by, method_of_its_own
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,18 @@ class Edits:
         left_out: layers whose calls go: their input, one tensor, stands for their output.
         settings: layers with other settings; they get no weights, since those may not fit.
         unflagged: calls whose `training=...` goes.
-        split: layers with a copy for each of their calls. The first keeps the name, the others are
-            "name_2" and so on.
+        split: layers with a copy for each of their calls, in models that are called several times
+            and for each step of `TimeDistributed` too. Such models become a part of the graph that
+            calls them, in which all else of them stays shared: two models with layers in common
+            cannot be saved. The first copy keeps the name, the others are "name_2" and so on.
+        pinned: calls that get `training=False`.
     """
 
     left_out: Collection[int] = frozenset()
     settings: Mapping[int, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     unflagged: Collection[int] = frozenset()
     split: Collection[int] = frozenset()
+    pinned: Collection[int] = frozenset()
 
     def __or__(self, other: "Edits") -> "Edits":
         """Return the edits of both."""
@@ -42,6 +52,7 @@ class Edits:
             MappingProxyType({**self.settings, **other.settings}),
             frozenset(self.unflagged) | frozenset(other.unflagged),
             frozenset(self.split) | frozenset(other.split),
+            frozenset(self.pinned) | frozenset(other.pinned),
         )
 
 
@@ -148,15 +159,18 @@ class _Copies:
 
     def of(self, layer: Any) -> Any:
         if id(layer) not in self.made:
-            graph = graph_of(layer)
-            if graph is None:
-                copy = self._of_a_layer(layer)
-            elif isinstance(layer, keras.Sequential):
-                copy = self._of_a_sequence(layer)
-            else:
-                copy = self._of_a_graph(graph)
-            self.made[id(layer)] = (layer, [copy])
+            self.made[id(layer)] = (layer, [self._copy(layer)])
         return self.made[id(layer)][1][0]
+
+    def _copy(self, layer: Any) -> Any:
+        graph = graph_of(layer)
+        if graph is None:
+            return self._of_a_layer(layer)
+        if isinstance(layer, keras.Sequential) and not any(
+            self._holds_split(one) for one in direct_layers(layer)
+        ):
+            return self._of_a_sequence(layer)
+        return self._of_a_graph(graph, layer.name)
 
     def _of_a_layer(self, layer: Any, **settings: Any) -> Any:
         settings |= self._edits.settings.get(id(layer), {})
@@ -165,30 +179,72 @@ class _Copies:
     def _of_a_sequence(self, model: Any) -> Any:
         layers = [self.of(layer) for layer in direct_layers(model) if self._stays(layer)]
         with naming(model, self._caller):
-            return self._model_like(model, layers)
+            return self._model_like(model, layers, name=model.name)
 
-    def _of_a_graph(self, graph: Any) -> Any:
-        names = {node.operation.name for node in nodes_in(graph)}
-        tensors: dict[int, Any] = {}
+    def _of_a_graph(self, graph: Any, name: str) -> Any:
+        names = {node.operation.name: id(node.operation) for node in nodes_in(graph)}
+        inputs = [node for node in nodes_in(graph) if node.is_input]
+        tensors = {id(node.outputs[0]): self.of(node.operation).output for node in inputs}
+        self._call_all(graph, tensors, names)
+        ends = (
+            keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)
+            for structure in (graph.input, graph.output)
+        )
+        return self._model_like(graph, *ends, name=name)
+
+    def _call_all(
+        self, graph: Any, tensors: dict[int, Any], names: dict[str, int], **flag: Any
+    ) -> None:
+        """Call the copies of a graph's layers on tensors, by the ids of those of the graph."""
         for node in nodes_in(graph):
             layer = node.operation
             if node.is_input:
-                outputs = self.of(layer).output
-            elif self._stays(layer):
+                continue
+            if self._stays(layer):
                 positional, named = self._arguments(node, tensors)
-                copy = self._for_call(layer, names)
+                if isinstance(layer, keras.Layer) and takes_training(layer):
+                    named = flag | named
                 with naming(layer, self._caller):
-                    outputs = copy(*positional, **named)
+                    outputs = self._call(layer, names, *positional, **named)
             else:
                 outputs = tensors[id(node.input_tensors[0])]
             for old, new in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
                 tensors[id(old)] = new
         self._look_outside(graph)
-        ends = (
-            keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)
-            for structure in (graph.input, graph.output)
+
+    def _call(self, layer: Any, names: dict[str, int], *positional: Any, **named: Any) -> Any:
+        """Call a layer's copy; of one that holds layers to be split, all that it holds."""
+        if not self._holds_split(layer):
+            return self._for_call(layer, names)(*positional, **named)
+        if isinstance(layer, keras.layers.TimeDistributed):
+            steps = keras.ops.unstack(positional[0], axis=1)
+            return keras.ops.stack([self._call(layer.layer, names, step) for step in steps], axis=1)
+        graph = graph_of(layer)
+        self.lost.append(
+            f"{layer.name} is no model of its own any more: its layers stand where it was called."
         )
-        return self._model_like(graph, *ends)
+        inputs = keras.tree.flatten(positional[0])
+        tensors = {id(of): tensor for of, tensor in zip(graph.inputs, inputs, strict=True)}
+        flag = {name: value for name, value in named.items() if name == "training"}
+        self._call_all(graph, tensors, names, **flag)
+        return keras.tree.map_structure(lambda tensor: tensors[id(tensor)], graph.output)
+
+    def _for_call(self, layer: Any, names: dict[str, int]) -> Any:
+        """Return the copy of a layer to call in a graph, by whose names of layers are taken."""
+        _, copies = self.made.get(id(layer), (layer, []))
+        if copies and id(layer) not in self._edits.split:
+            return copies[0]
+        name = layer.name
+        if copies or names.setdefault(name, id(layer)) != id(layer):
+            name = _unused(name, names)
+            names[name] = id(layer)
+        if copies:
+            copies.append(self._of_a_layer(layer))
+        else:
+            self.of(layer)
+            _, copies = self.made[id(layer)]
+        copies[-1].name = name
+        return copies[-1]
 
     def _look_outside(self, graph: Any) -> None:
         inside = {id(layer) for layer in graph.layers}
@@ -218,16 +274,16 @@ class _Copies:
         positional, named = arguments
         if id(node) in self._edits.unflagged:
             named = {name: value for name, value in named.items() if name != "training"}
+        if id(node) in self._edits.pinned:
+            named = {**named, "training": False}
         return positional, named
 
-    def _for_call(self, layer: Any, names: set[str]) -> Any:
-        if id(layer) not in self._edits.split or id(layer) not in self.made:
-            return self.of(layer)
-        _, copies = self.made[id(layer)]
-        copies.append(self._of_a_layer(layer, name=_unused(layer.name, names)))
-        return copies[-1]
+    def _holds_split(self, layer: Any) -> bool:
+        return bool(self._edits.split) and any(
+            id(one) in self._edits.split for one in held_by(layer)
+        )
 
-    def _model_like(self, model: Any, *parts: Any) -> Any:
+    def _model_like(self, model: Any, *parts: Any, name: str) -> Any:
         """Return a model of the same class, or of Keras's where that has another constructor."""
         kind = type(model)
         plain = next(one for one in kind.__mro__ if one.__module__.startswith("keras."))
@@ -246,9 +302,10 @@ class _Copies:
     def fill(self) -> None:
         """Give the copies their weights and flags."""
         # A model's flag is handed down to all in it, which come into their own after it.
-        for layer, (copy, *_) in reversed(self.made.values()):
+        for layer, copies in reversed(self.made.values()):
             if graph_of(layer) is not None:
-                copy.trainable = layer.trainable
+                for copy in copies:
+                    copy.trainable = layer.trainable
         for layer, copies in self._single():
             with_weights = id(layer) not in self._edits.settings
             for copy in copies:
@@ -275,11 +332,10 @@ class _Copies:
         ]
 
 
-def _unused(name: str, names: set[str]) -> str:
+def _unused(name: str, names: Collection[str]) -> str:
     number = 2
     while f"{name}_{number}" in names:
         number += 1
-    names.add(f"{name}_{number}")
     return f"{name}_{number}"
 
 

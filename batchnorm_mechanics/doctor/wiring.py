@@ -80,7 +80,57 @@ class Container(NamedTuple):
 
     def holds(self, layer: Any) -> bool:
         """Whether a layer is among those that it holds, at any depth."""
-        return any(one is layer for one in layers_in(self.layer))
+        return any(one is layer for one in held_by(self.layer))
+
+
+def held_by(layer: Any) -> list[Any]:
+    """Return the layers that a layer holds, at any depth; operations hold none."""
+    return layers_in(layer, itself=False) if isinstance(layer, keras.Layer) else []
+
+
+class Apart(NamedTuple):
+    """How many of its calls a layer can have a copy for.
+
+    Attributes:
+        calls: that a graph makes of it, in models that are called several times and for each step
+            of `TimeDistributed` too.
+        obstacle: why it cannot have one for each, or None.
+    """
+
+    calls: int
+    obstacle: str | None
+
+
+def calls_apart(model: Any, layer: Any) -> Apart:
+    """Return how many copies of a layer a model gets that has one for each of its calls.
+
+    Example:
+        >>> bn = keras.layers.BatchNormalization()
+        >>> inputs = keras.layers.Input((3, 2))
+        >>> model = keras.Model(inputs, keras.layers.TimeDistributed(bn)(inputs))
+        >>> calls_apart(model, bn)
+        Apart(calls=3, obstacle=None)
+    """
+    if model is layer:
+        return Apart(1, None)
+    graph = graph_of(model)
+    if graph is None:
+        return Apart(0, f"{model.name}, which holds it, has its own code")
+    calls, obstacle = 0, None
+    for node in nodes_in(graph):
+        one = node.operation
+        if one is not layer and all(held is not layer for held in held_by(one)):
+            continue
+        steps = 1
+        if isinstance(one, keras.layers.TimeDistributed):
+            steps, one = node.input_tensors[0].shape[1], one.layer
+            if steps is None:
+                return Apart(0, f"{node.operation.name} goes through a number of steps that varies")
+        if isinstance(one, keras.layers.RNN | keras.layers.Bidirectional):
+            return Apart(0, f"{one.name} goes through all steps with one cell")
+        found = calls_apart(one, layer)
+        calls, obstacle = calls + steps * found.calls, obstacle or found.obstacle
+    return Apart(calls, obstacle)
 
 
 def containers_in(model: Any) -> tuple[Container, ...]:

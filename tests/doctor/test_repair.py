@@ -669,13 +669,87 @@ def test_parts_of_a_split_layer_get_names_that_are_free():
     assert {norm.name for norm in norms_in(new)} == {"bn", "bn_2", "bn_3"}
 
 
-def test_a_model_called_on_several_inputs_is_not_split():
-    x = layers.Input((5,))
-    inner = keras.Model(x, BN(name="bn")(x), name="inner")
-    a, b = layers.Input((5,)), layers.Input((5,))
-    done = repair(keras.Model([a, b], inner(a) + inner(b)), [numbers(), numbers()], only=["BN113"])
+def siamese(make, *parts):
+    """Return a model that calls another one on two inputs that are unlike, with data, settled."""
+    encoder = make([layers.Dense(6, name="dense"), BN(name="bn"), layers.ReLU(), *parts])
+    a, b = layers.Input((5,), name="a"), layers.Input((5,), name="b")
+    return keras.Model([a, b], layers.Dense(2)(layers.Concatenate()([encoder(a), encoder(b)])))
+
+
+def sequence(parts):
+    return keras.Sequential([layers.Input((5,)), *parts], name="encoder")
+
+
+def functional(parts):
+    inputs = outputs = layers.Input((5,))
+    for part in parts:
+        outputs = part(outputs)
+    return keras.Model(inputs, outputs, name="encoder")
+
+
+def nested(parts):
+    return sequence([functional(parts)])
+
+
+UNLIKE = [numbers(), 4 * numbers(seed=1) + 20]
+
+
+def apart(model, data):
+    """Return how far training mode and inference are apart, in spreads of the output."""
+    return dict(diagnose(model, data, batch_size=32).measures)["output_change"]
+
+
+@pytest.mark.parametrize("make", [sequence, functional, nested])
+def test_a_model_called_on_inputs_that_are_unlike_gets_batch_norm_for_each(make, tmp_path):
+    model = siamese(make, BN(name="last"))
+    recalibrate(model, UNLIKE)
+    assert apart(model, UNLIKE) > 0.5
+    done = repair(model, UNLIKE)
+    assert [step[0] for step in actions(done)].count("split") == 2
+    assert apart(done.model, UNLIKE) < 0.1
+    assert not [one for one in done.after.findings if one.severity != "note"]
+    assert len(norms_in(done.model)) == 4
+    kernels = {id(weight) for weight in done.model.trainable_variables if "kernel" in weight.path}
+    assert len(kernels) == 2, "all else is shared"
+    done.model.save(tmp_path / "new.keras")
+    again = keras.models.load_model(tmp_path / "new.keras")
+    expected = done.model.predict(UNLIKE, verbose=0)
+    np.testing.assert_array_equal(again.predict(UNLIKE, verbose=0), expected)
+    assert len(again.trainable_variables) == len(done.model.trainable_variables)
+
+
+def steps_unlike(*shape):
+    """Return data of 5 steps, each with a mean and a deviation of its own."""
+    steps = np.arange(5, dtype="float32").reshape(5, *[1] * len(shape))
+    return numbers(seed=3, shape=(5, *shape)) * (1 + steps) + 9 * steps
+
+
+@pytest.mark.parametrize("outer", [sequence, functional])
+@pytest.mark.parametrize("inner", ["bn", "model"])
+def test_steps_that_are_unlike_get_batch_norm_for_each(outer, inner):
+    one = BN(name="bn")
+    if inner == "model":
+        one = keras.Sequential([layers.Input((3,)), layers.Dense(4), one, layers.ReLU()])
+    parts = [layers.TimeDistributed(one), layers.Flatten(), layers.Dense(2)]
+    model = keras.Sequential([layers.Input((5, 3)), *parts])
+    if outer is functional:
+        model = keras.Model(model.inputs, model.outputs)
+    x = steps_unlike(3)
+    recalibrate(model, x)
+    finding = diagnose(model, x).of("BN113")[0]
+    assert (finding.severity, finding.evidence["calls"]) == ("error", 5)
+    done = repair(model, x)
+    assert len(norms_in(done.model)) == 5
+    assert apart(done.model, x) < 0.1
+
+
+def test_inputs_that_are_alike_are_left_together():
+    model = siamese(functional)
+    data = [numbers(seed=1), numbers(seed=2)]
+    recalibrate(model, data)
+    done = repair(model, data)
     assert not done.steps
-    assert "split that by hand" in done.refused["BN113 inner/bn"]
+    assert [one.severity for one in done.after.of("BN113")] == ["note"]
 
 
 # The whole.

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm_mechanics._keras import origin_of
 from batchnorm_mechanics.doctor.findings import Finding
+from batchnorm_mechanics.doctor.gaps import FLOOR, Gap
 from batchnorm_mechanics.doctor.rule import Action, Case, Rule, Stage
 
 if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.measuring import NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
     from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.outputs import Effects
 
 
 def _a_layer_each(_model: Any, norm: "Norm") -> "Edits":
@@ -19,14 +22,10 @@ def _a_layer_each(_model: Any, norm: "Norm") -> "Edits":
 
 
 def _obstacle(model: Any, norm: "Norm") -> str | None:
-    from batchnorm_mechanics.doctor.wiring import editable_graphs
+    from batchnorm_mechanics.doctor.wiring import calls_apart
 
-    if len(norm.calls) < 2:
-        return "a model that holds the layer is called on several inputs; split that by hand"
-    graphs = editable_graphs(model)
-    if any(all(call.graph is not graph for graph in graphs) for call in norm.calls):
-        return "one of its calls stands within a sequence, or a layer that has its own code"
-    return None
+    calls, obstacle = calls_apart(model, norm.layer)
+    return obstacle or (None if calls > 1 else "its calls cannot be told apart in the graph")
 
 
 SPLIT = Action(
@@ -35,6 +34,10 @@ SPLIT = Action(
     stage=Stage.GRAPH,
     edits=_a_layer_each,
     obstacle=_obstacle,
+)
+_MIXED = (
+    "in training each call is normalized by its own batch, in inference all by one mixture of the "
+    "statistics"
 )
 
 
@@ -50,37 +53,74 @@ class SharedLayer(Rule):
     estimates = "layer"
 
     def check(self, case: Case) -> Iterator[Finding]:
-        """Count the inputs of each layer, and of what holds it."""
+        """Compare what the calls get; without data, count the inputs that the graph gives."""
+        heard = {norm.name: (found, gap) for norm, found, gap in case.heard()}
         for norm in case.norms:
-            own = _inputs([call.node for call in norm.calls])
-            if len(own) > 1:
-                yield self.finding(
-                    norm.name,
-                    cause="The graph feeds this one layer from several places: in training each "
-                    "input is normalized by its own batch, in inference all by one mixture of "
-                    "their statistics.",
-                    remedy="Give each input a layer of its own, as `bnm repair` does.",
-                    inputs=len(own),
-                    fed_by=", ".join(own.values()),
-                )
-            else:
-                yield from self._in_a_container(case, norm)
+            found, gap = heard.get(norm.name, (None, None))
+            fed_by = _fed_by(case, norm)
+            about: dict[str, Any] = {}
+            if len(fed_by) > 1:
+                about = {"inputs": len(fed_by), "fed_by": ", ".join(fed_by)}
+            if found and gap and case.measured:
+                # Of a layer in a loop the graph shows one call, and of one's own code none.
+                if len(found.calls) > 1 and not found.frozen:
+                    yield from self._measured(norm, found, gap, case.measured.effects, about)
+            elif about:
+                yield self._told_by_graph(norm, about)
 
-    def _in_a_container(self, case: Case, norm: "Norm") -> Iterator[Finding]:
-        for container in case.around(norm):
-            inputs = _inputs([node for node, _ in container.calls])
-            if len(inputs) > 1:
-                yield self.finding(
-                    norm.name,
-                    severity="note",
-                    cause=f"{container.layer.name}, which holds it, is called on several inputs, "
-                    "and their statistics are mixed; that is right where they are alike, as in a "
-                    "siamese network.",
-                    remedy="Nothing if the inputs are alike; else give each its own batch norm.",
-                    inputs=len(inputs),
-                    fed_by=", ".join(inputs.values()),
-                )
+    def _measured(
+        self, norm: "Norm", found: "NormMeasured", gap: Gap, effects: "Effects", about: Any
+    ) -> Iterator[Finding]:
+        if gap.unlike < FLOOR:
+            if not about:
                 return
+            yield self.finding(
+                norm.name,
+                severity="note",
+                cause=f"It is called {len(found.calls)} times in one pass and keeps one mixture of "
+                "their statistics; these data are alike in all calls, so that it suits them.",
+                remedy="Nothing as long as they are alike; else give each call its own batch norm.",
+                **about,
+            )
+            return
+        yield self.finding(
+            norm.name,
+            severity=effects.severity,
+            cause=f"It is called {len(found.calls)} times in one pass, and these data are unlike "
+            f"from call to call: {_MIXED}, which suits none.",
+            remedy="Give each call a layer of its own, as `bnm repair` does where the graph allows "
+            "it; of steps that are to share statistics, normalize all at once, without "
+            "TimeDistributed or before the recurrent layer.",
+            **about,
+            calls=len(found.calls),
+            gap_of_the_mixture=gap.unlike,
+            stale_gap=gap.stale,
+            **effects.on_output,
+        )
+
+    def _told_by_graph(self, norm: "Norm", about: Any) -> Finding:
+        if len(norm.calls) > 1:
+            return self.finding(
+                norm.name,
+                cause=f"The graph feeds this one layer from several places: {_MIXED}.",
+                remedy="Give each input a layer of its own, as `bnm repair` does.",
+                **about,
+            )
+        return self.finding(
+            norm.name,
+            severity="note",
+            cause="What holds it is called on several inputs, and their statistics are mixed; that "
+            "is right where they are alike, as in a siamese network.",
+            remedy="Nothing if the inputs are alike, which data tell; else give each its own.",
+            **about,
+        )
+
+
+def _fed_by(case: Case, norm: "Norm") -> list[str]:
+    """Return what makes the different inputs of a layer, or of what holds it."""
+    own = _inputs([call.node for call in norm.calls])
+    around = [_inputs([node for node, _ in one.calls]) for one in case.around(norm)]
+    return max((list(inputs.values()) for inputs in (own, *around)), key=len)
 
 
 def _inputs(nodes: Sequence[Any]) -> dict[int, str]:
