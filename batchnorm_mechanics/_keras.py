@@ -65,6 +65,11 @@ def own_state(layer: Any) -> list[Any]:
     return [*layer._non_trainable_variables, *seeds]
 
 
+def draws_at_random(layer: Any) -> bool:
+    """Return whether a layer draws numbers at random when it trains, as dropout does."""
+    return bool(layer._seed_generators) and takes_training(layer)
+
+
 def is_autocast(variable: Any) -> bool:
     """Return whether a layer casts a variable to its compute dtype where it uses it."""
     return variable._autocast

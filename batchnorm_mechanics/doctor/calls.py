@@ -163,6 +163,7 @@ class Runner:
             step at hand.
 
     Attributes:
+        on_call: told each call as it comes; does nothing until another is put here.
         in_loops: names of layers that run inside a function of their own, compiled or vectorized;
             what they get there cannot be read from outside.
         told_to_train: names of layers that normalize by the batch since the model's own code says
@@ -195,6 +196,7 @@ class Runner:
         self._heard = frozenset(self._epsilons if heard is None else heard)
         self.by_batch = frozenset(by_batch)
         self._outputs, self._count = outputs, count
+        self.on_call: Callable[[Call], Any] = lambda _call: None
         self._eagerly = eagerly or bool(getattr(model, "run_eagerly", False))
         # Names of layers whose moments are by the one kernel, and of those that must not be.
         self._fused: set[str] = set()
@@ -267,6 +269,7 @@ class Runner:
             self.dtypes.setdefault(norm.name, heard.inputs.dtype.name)
             call = Call(norm.name, numbers[norm.name])
             numbers[norm.name] += 1
+            self.on_call(call)
             outputs, calls[call] = self._answer(norm, heard, call)
             return outputs
 

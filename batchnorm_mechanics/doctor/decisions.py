@@ -13,9 +13,6 @@ _DONE = (
     "its statistics were estimated anew, and this is left; `sequential` estimates layer by layer, "
     "exactly for inference"
 )
-# Of the samples, how many at most change sides without any of it being the repair's fault.
-_CHANGING_SIDES = 0.1
-_LEAST_DROP = 0.01
 _LEAST_GROWTH = 1.1
 
 
@@ -152,7 +149,10 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
 
 
 def _has_dropped(old: float, new: float, samples: int) -> bool:
-    limit = max(_LEAST_DROP, 3 * math.sqrt(_CHANGING_SIDES / max(samples, 1)))
+    # Here: outputs know TensorFlow.
+    from batchnorm_mechanics.doctor.outputs import changing_by_chance
+
+    limit = changing_by_chance(samples)
     # Two quotients below 1 are each rounded by 2**-54 at most, and so is their difference: a drop
     # by the limit itself is none, whichever numbers it lies between.
     return old - new > limit + 2.0**-52

@@ -102,8 +102,16 @@ def diagnose(
 def findings_of(case: Case) -> tuple[Finding, ...]:
     """Return what all rules find, with roots, in the order in which a reader wants it."""
     found = [one for rule in RULES.values() for one in rule.check(case)]
+    effects = None if case.measured is None else case.measured.effects
+    if effects is not None and effects.relative is not None and effects.severity == "note":
+        found = [
+            replace(one, severity="note") if RULES[one.code].parts_modes else one for one in found
+        ]
     # Layers that data say nothing of come last.
-    return ordered(found, list(dict.fromkeys((*case.gaps, *(norm.name for norm in case.norms)))))
+    order = list(dict.fromkeys((*case.gaps, *(norm.name for norm in case.norms))))
+    before = ordered(found, order)
+    last = [one for rule in RULES.values() for one in rule.check_last(case, before)]
+    return ordered([*found, *last], order) if last else before
 
 
 def _largest(gaps: Mapping[str, Gap]) -> dict[str, float]:

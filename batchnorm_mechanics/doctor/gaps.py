@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 # Rules, which know the gaps, are told without TensorFlow.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured, Pool
+    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
     from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.pools import Pool
 
 Vector = NDArray[np.float64]
 
@@ -95,14 +96,14 @@ def _gap(norm: "Norm", found: "NormMeasured", channels: int, noise: float) -> Ga
     mean, variance = found.pool.mean, found.pool.variance
     moving = (norm.mean, norm.variance)
     by_call = [(call.mean, call.variance) for call in found.calls]
-    gaps = _rms([change(call, moving, epsilon) for call in by_call])
+    gaps = rms([change(call, moving, epsilon) for call in by_call])
     joint = [(mean, variance), *(_average(by_call, by) for by in _weights(norm, len(by_call)))]
     own = swapped = None
     if found.own:
         own, swapped = (
             _less(
                 weighted(
-                    _rms([change((one.mean, one.variance), to, epsilon) for one in found.own]),
+                    rms([change((one.mean, one.variance), to, epsilon) for one in found.own]),
                     norm.gamma,
                 ),
                 noise,
@@ -188,7 +189,8 @@ def _less(gap: float, noise: float) -> float:
     return float(np.sqrt(max(0.0, gap**2 - noise)))
 
 
-def _rms(gaps: Sequence[Vector]) -> Vector:
+def rms(gaps: Sequence[Vector]) -> Vector:
+    """Return the RMS, by channel, of the gaps of several calls."""
     return gaps[0] if len(gaps) == 1 else np.sqrt(np.mean(np.square(gaps), axis=0))
 
 
@@ -215,7 +217,7 @@ def _unlike(
     epsilon = norm.layer.epsilon
     pool = (found.pool.mean, found.pool.variance)
     left = [
-        _rms([change(call, best, epsilon) for call in by_call])
+        rms([change(call, best, epsilon) for call in by_call])
         for best in (pool, *(_average(by_call, by) for by in _weights(norm, len(by_call))))
     ]
     best = _average(by_call, np.full(len(by_call), 1 / len(by_call)))

@@ -1,192 +1,31 @@
 """What data say about a model: one pass as `predict` makes it, and a few samples seen again."""
 
-import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from batchnorm_mechanics._keras import layers_in, own_state
-from batchnorm_mechanics.doctor.calls import Call, Runner, Said
+from batchnorm_mechanics._keras import draws_at_random, layers_in, own_state
+from batchnorm_mechanics.doctor.calls import Call, Runner
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.norms import Norm, Vector
-from batchnorm_mechanics.doctor.outputs import Effects, Runs, Sample, Scores, effects_on
-
-
-@dataclass
-class Pool:
-    """Moments of all batches so far, and how they scatter from one batch to the next.
-
-    It holds a few vectors of one number a channel, however many batches came.
-
-    Attributes:
-        count: samples behind each statistic, all batches together.
-        mean: of all samples.
-        deviations: sum of the squared deviations from the mean.
-        within: sum of the squared deviations from the means of their own batches.
-        freedom: degrees of freedom of `within`, samples less batches.
-        batches: how many.
-        non_finite: values that are NaN or infinite.
-        largest: of |input|, of a float16 input.
-        counts: how often a batch had so many samples behind each statistic.
-
-    Example:
-        >>> pool = Pool(1)
-        >>> pool.add(2.0, np.array([1.0]), np.array([1.0]), np.array([0.0]))
-        >>> pool.add(1.0, np.array([7.0]), np.array([0.0]), np.array([0.0]))
-        >>> pool.mean.item(), pool.variance.item()
-        (3.0, 8.666666666666666)
-    """
-
-    channels: int
-    count: float = 0.0
-    freedom: float = 0.0
-    batches: int = 0
-    largest: float = 0.0
-    counts: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Start with nothing."""
-        self.mean = np.zeros(self.channels)
-        self.deviations = np.zeros(self.channels)
-        self.within = np.zeros(self.channels)
-        self.non_finite = np.zeros(self.channels)
-        self._first = np.zeros(self.channels)
-        # Running means and squared deviations, over batches, of the batch's mean and of its
-        # second moment about the first batch's mean.
-        self._centres = np.zeros((2, self.channels))
-        self._squares = np.zeros((2, self.channels))
-
-    def add(
-        self, count: float, mean: Vector, variance: Vector, non_finite: Vector, largest: float = 0.0
-    ) -> None:
-        """Take in what one call of a layer says, as `Said`; its variance is the biased one.
-
-        A batch in which a mask lets nothing count changes no moment.
-
-        Implements: Chan, Golub and LeVeque (1983), the pairwise update.
-        """
-        self.largest = max(self.largest, largest)
-        if not count:
-            return
-        # Infinite values make NaN here, which is what they should make; quietly.
-        with np.errstate(invalid="ignore", over="ignore"):
-            if not self.batches:
-                self._first = mean.copy()
-            total = self.count + count
-            delta = mean - self.mean
-            squares = variance * count
-            self.within += squares
-            self.freedom += count - 1
-            self.deviations += squares + delta**2 * self.count * count / total
-            self.mean += delta * count / total
-            self.count = total
-            self.batches += 1
-            self.counts[round(count)] = self.counts.get(round(count), 0) + 1
-            self.non_finite += non_finite
-            values = np.stack((mean - self._first, variance + (mean - self._first) ** 2))
-            step = values - self._centres
-            self._centres += step / self.batches
-            self._squares += step * (values - self._centres)
-
-    @property
-    def variance(self) -> Vector:
-        """The biased variance of all samples, the variance between batch means included."""
-        return self.deviations / max(self.count, 1.0)
-
-    @property
-    def spread(self) -> tuple[Vector, Vector]:
-        """Standard deviations, from batch to batch, of the mean and of the second moment.
-
-        NaN where there is one batch only.
-        """
-        if self.batches < 2:
-            return np.full(self.channels, np.nan), np.full(self.channels, np.nan)
-        mean, second = np.sqrt(self._squares / (self.batches - 1))
-        return mean, second
-
-
-# Batches whose variances are held apart, since they may be odd; so much larger than the usual one
-# makes a batch odd; and with fewer none is usual.
-_HELD, _ODD, _FEWEST = 8, 10.0, 8
-
-
-class Pools:
-    """Moments of what one layer gets: of each of its calls, and of them together.
-
-    A few batches with variances that are far above the usual are held apart while others come. If
-    together they make more than half of all, they stay apart: what a layer mostly gets is told by
-    the rest.
-
-    Args:
-        channels: of the layer.
-        epsilon: likewise; variances below it are all the same.
-
-    Attributes:
-        together: what all calls get, each forward pass as one batch.
-        calls: what each gets.
-        odd: numbers of the batches that were left out, once `settle` has run.
-    """
-
-    def __init__(self, channels: int, epsilon: float) -> None:
-        """Start with nothing."""
-        self._epsilon = max(epsilon, 1e-12)
-        self.together = Pool(channels)
-        self.calls: list[Pool] = []
-        self.odd: tuple[int, ...] = ()
-        self._scales: list[float] = []
-        self._held: list[tuple[float, int, Sequence[Said]]] = []
-
-    def add(self, calls: Sequence[Said]) -> None:
-        """Take in what the calls of one forward pass say."""
-        # Over channels by the geometric mean, since each may have a unit of its own.
-        with np.errstate(invalid="ignore"):
-            logs = [np.log(said.variance + self._epsilon).mean() for said in calls]
-        scale = float(np.exp(np.mean(logs)))
-        number = len(self._scales)
-        self._scales.append(scale)
-        if not np.isfinite(scale):
-            self._take(calls)
-            return
-        # The last of those that are equal: the numbers differ, and nothing else is compared.
-        heapq.heappush(self._held, (scale, -number, calls))
-        if len(self._held) > _HELD:
-            self._take(heapq.heappop(self._held)[2])
-
-    def settle(self) -> "Pools":
-        """Take in what was held apart, but for what is odd."""
-        scales = np.array(self._scales)
-        usual = float(np.median(scales)) if len(scales) >= _FEWEST else np.inf
-        odd = [held for held in self._held if held[0] > _ODD * usual]
-        if sum(scale for scale, *_ in odd) > scales.sum() / 2 and len(odd) < len(scales) / 8:
-            self.odd = tuple(sorted(-number for _, number, _ in odd))
-        for _, number, calls in sorted(self._held, key=lambda held: -held[1]):
-            if -number not in self.odd:
-                self._take(calls)
-        self._held = []
-        return self
-
-    def _take(self, calls: Sequence[Said]) -> None:
-        while len(self.calls) < len(calls):
-            self.calls.append(Pool(self.together.channels))
-        for pool, said in zip(self.calls, calls, strict=False):
-            pool.add(*said)
-        self.together.add(*_joined(calls))
-
-
-def _joined(calls: Sequence[Said]) -> Said:
-    """Return what several calls say together, as if they had come in one batch."""
-    if len(calls) == 1:
-        return calls[0]
-    joined = Pool(len(calls[0].mean))
-    for said in calls:
-        joined.add(*said)
-    return Said(joined.count, joined.mean, joined.variance, joined.non_finite, joined.largest)
+from batchnorm_mechanics.doctor.norms import Norm, paths_in
+from batchnorm_mechanics.doctor.outputs import (
+    Effects,
+    Runs,
+    Sample,
+    Scores,
+    effects_on,
+    severity_by_labels,
+)
+from batchnorm_mechanics.doctor.pools import Pool, Pools
+from batchnorm_mechanics.layers.intercept import intercepted
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +68,7 @@ class Measured:
         effects: of the batch and of batch statistics on the output.
         scores: "loss" and "accuracy", and "loss_by_batch" and "accuracy_by_batch" of training mode,
             as far as there are labels to know them by.
+        again: the ways to ask a few samples more.
     """
 
     norms: Mapping[str, NormMeasured]
@@ -239,6 +79,7 @@ class Measured:
     non_finite_outputs: int
     effects: Effects
     scores: Mapping[str, float]
+    again: "Again"
 
 
 def measure(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured:
@@ -282,13 +123,12 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
     # A model of which nothing trains was frozen for its use, once training was over.
     trains = bool(model.trainable_variables)
     frozen = {norm.name: trains and not norm.layer.trainable for norm in norms}
-    trained = [name for name in frozen if not frozen[name]]
+    trained = tuple(name for name in frozen if not frozen[name])
     fitting, sample = Fitting(model), Sample()
-    pools, own = (
-        {norm.name: Pools(norm.channels, norm.layer.epsilon) for norm in norms} for _ in range(2)
-    )
+    pools = _pools(norms)
     both = {"": Scores(model), "_by_batch": Scores(model)}
     by_batch = Runner(model, norms, heard=trained, by_batch=trained)
+    widest = Batch(-math.inf, 0, 0, None)
     batches = bad_outputs = 0
     for inputs, labels, quick in run.over(data, fitting):
         # One such value makes the mean so; counting them in each batch costs a pass over memory.
@@ -297,48 +137,33 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
         batches += 1
         bad_outputs += ran.bad_outputs
         sample.add(inputs)
-        for name, said in ran.by_layer.items():
-            pools[name].add(said)
+        for number, (name, said) in enumerate(ran.by_layer.items()):
+            scale = pools[name].add(said)
+            if number == 0 and scale > widest.scale:
+                rows = fitting.samples - len(tf.nest.flatten(inputs)[0])
+                widest = Batch(scale, batches - 1, rows, inputs)
         both[""].add(labels, ran.outputs)
-        if labels is not None and both[""].results():
+        if labels is not None and trained and both[""].results():
             both["_by_batch"].add(labels, by_batch(inputs).outputs)
-    # A few batches: to trace the model once more would take longer.
-    training = Runner(model, norms, by_batch=trained, eagerly=True)
-    order: list[Call] = []
-
-    def train(inputs: Any) -> Any:
-        training.by_batch = frozenset(trained)
-        ran = training(inputs)
-        for name, said in ran.by_layer.items():
-            own[name].add(said)
-        order[:] = [call for call in ran.calls if not frozen[call.name]]
-        return ran.outputs
-
-    def switched(inputs: Any, calls: Collection[Call]) -> Any:
-        training.by_batch = frozenset(calls)
-        return training(inputs).outputs
-
-    start = _States(model)
-    effects = effects_on(
-        model,
-        norms,
-        sample,
-        Runs(lambda inputs: run(inputs).outputs, train, switched, lambda: order, start.put_back),
-    )
-    for layer in (*pools.values(), *own.values()):
-        layer.settle()
+    again = Again(model, norms, trained, sample, run, widest)
+    scores = {
+        name + mode: value for mode, of in both.items() for name, value in of.results().items()
+    }
+    effects = effects_on(model, norms, sample, again.runs)
+    effects = replace(effects, by_labels=severity_by_labels(scores, fitting.samples))
+    own = again.own()
     measured = {
         name: NormMeasured(
             dtype=dtype,
             frozen=frozen[name],
             by_batch=name in run.told_to_train,
-            pool=pools[name].together,
+            pool=pools[name].settle().together,
             calls=tuple(pools[name].calls),
             own=tuple(own[name].calls),
             odd=pools[name].odd,
         )
         for name, dtype in run.dtypes.items()
-        if pools[name].together.batches
+        if pools[name].settle().together.batches
     }
     return Measured(
         norms=MappingProxyType(measured),
@@ -350,14 +175,168 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
         full=batches > 1 or data.rows is None or sample.most >= data.batch_size,
         non_finite_outputs=bad_outputs,
         effects=effects,
-        scores=MappingProxyType(
-            {
-                name + mode: value
-                for mode, scores in both.items()
-                for name, value in scores.results().items()
-            }
-        ),
+        scores=MappingProxyType(scores),
+        again=again,
     )
+
+
+def _pools(norms: tuple[Norm, ...]) -> dict[str, Pools]:
+    return {norm.name: Pools(norm.channels, norm.layer.epsilon) for norm in norms}
+
+
+class Batch(NamedTuple):
+    """A batch of data.
+
+    Attributes:
+        scale: of what the first layer gets of it.
+        number: how many batches came before.
+        row: how many samples came before.
+        inputs: of the model.
+    """
+
+    scale: float
+    number: int
+    row: int
+    inputs: Any
+
+
+class Again:
+    """A few samples once more, for what is asked only where something is wrong.
+
+    Args:
+        model: the model.
+        norms: its batch norm layers.
+        trained: names of those that normalize by the batch in training.
+        sample: the samples.
+        run: the model at inference.
+        widest: the batch in which the first layer's variance was largest.
+
+    Attributes:
+        runs: the ways to run the model.
+        widest: likewise.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        norms: tuple[Norm, ...],
+        trained: tuple[str, ...],
+        sample: Sample,
+        run: Runner,
+        widest: Batch,
+    ) -> None:
+        self._model, self._norms, self._trained = model, norms, frozenset(trained)
+        self._sample, self._run, self.widest = sample, run, widest
+        # A few batches: to trace the model once more would take longer.
+        self._training = Runner(model, norms, by_batch=trained, eagerly=True)
+        self._own = _pools(norms)
+        self._calls: list[Call] = []
+        self._start = _States(model)
+        self.runs = Runs(
+            predict=lambda inputs: run(inputs).outputs,
+            train=self._train,
+            switched=self._switched,
+            calls=lambda: self._calls,
+            restart=self._start.put_back,
+        )
+
+    def own(self) -> dict[str, Pools]:
+        """Return what layers got in training mode so far."""
+        return {name: pools.settle() for name, pools in self._own.items()}
+
+    def _train(self, inputs: Any) -> Any:
+        self._training.by_batch = self._trained
+        ran = self._training(inputs)
+        for name, said in ran.by_layer.items():
+            self._own[name].add(said)
+        self._calls = [call for call in ran.calls if call.name in self._trained]
+        return ran.outputs
+
+    def _switched(self, inputs: Any, calls: Collection[Call]) -> Any:
+        self._training.by_batch = frozenset(calls)
+        return self._training(inputs).outputs
+
+    def noisy(self) -> dict[str, "Noisy"]:
+        """Return what layers get in training mode with dropout and noise on, behind any of it."""
+        paths = {id(layer): (path, layer) for path, layer in paths_in(self._model)}
+        random = [(path, layer) for path, layer in paths.values() if draws_at_random(layer)]
+        if not random or not self._sample.rows:
+            return {}
+        before: list[str] = []
+        behind: dict[str, tuple[str, ...]] = {}
+
+        def on(path: str) -> Any:
+            def answer(call: Any, *args: Any, **kwargs: Any) -> Any:
+                before.append(path)
+                return call(*args, **{**kwargs, "training": True})
+
+            return answer
+
+        pools = _pools(self._norms)
+        run = Runner(
+            self._model,
+            self._norms,
+            by_batch=self._trained,
+            eagerly=True,
+        )
+        run.on_call = lambda call: behind.setdefault(call.name, tuple(before))
+        with kept(self._model), ExitStack() as stack:
+            for path, layer in random:
+                stack.enter_context(intercepted(layer, on(path)))
+            for name, said in run(self._all()).by_layer.items():
+                pools[name].add(said)
+        return {
+            name: Noisy(tuple(dict.fromkeys(behind[name])), tuple(pools[name].settle().calls))
+            for name in behind
+            if behind[name]
+        }
+
+    def with_epsilon(self, epsilon: float) -> dict[str, Pool]:
+        """Return what layers get in inference if all had this epsilon."""
+        pools = _pools(self._norms)
+        before = {norm.name: norm.layer.epsilon for norm in self._norms}
+        try:
+            for norm in self._norms:
+                norm.layer.epsilon = epsilon
+            with kept(self._model):
+                ran = Runner(self._model, self._norms, eagerly=True)(self._all())
+        finally:
+            for norm in self._norms:
+                norm.layer.epsilon = before[norm.name]
+        for name, said in ran.by_layer.items():
+            pools[name].add(said)
+        return {name: one.settle().together for name, one in pools.items() if one.calls}
+
+    def odd_row(self) -> int:
+        """Return which sample of the data makes most of the widest batch's variance."""
+        inputs, name = self.widest.inputs, next(iter(self._run.dtypes))
+        everything = np.arange(len(tf.nest.flatten(inputs)[0]))
+
+        def scale_without(rows: np.ndarray) -> float:
+            left = np.setdiff1d(everything, rows)
+            part = tf.nest.map_structure(lambda part: tf.gather(part, left), inputs)
+            return _pools(self._norms)[name].add(self._run(part).by_layer[name])
+
+        rows = everything
+        with kept(self._model):
+            while len(rows) > 1:
+                rows = min(np.array_split(rows, 2), key=scale_without)
+        return self.widest.row + int(rows[0])
+
+    def _all(self) -> Any:
+        return self._sample.take(np.arange(self._sample.rows))
+
+
+class Noisy(NamedTuple):
+    """What a layer gets in training behind dropout or noise.
+
+    Attributes:
+        behind: paths of the layers that make it.
+        calls: moments of what each of its calls gets.
+    """
+
+    behind: tuple[str, ...]
+    calls: tuple[Pool, ...]
 
 
 @contextmanager

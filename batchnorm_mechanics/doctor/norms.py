@@ -233,7 +233,7 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
     calls = _calls_in(model)
     found: dict[int, Norm] = {}
     names: set[str] = set()
-    for path, layer in _walk(model, ""):
+    for path, layer in paths_in(model):
         if not isinstance(layer, KINDS) or layer.moving_mean is None or id(layer) in found:
             continue
         numbered = itertools.chain([path], (f"{path} ({number})" for number in itertools.count(2)))
@@ -241,6 +241,11 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         names.add(name)
         found[id(layer)] = Norm(name, layer, tuple(calls.get(id(layer), ())))
     return tuple(found.values())
+
+
+def paths_in(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the layers below a model, each with its path; one that is held twice comes twice."""
+    return _walk(model, "")
 
 
 def _walk(layer: Any, prefix: str, seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:

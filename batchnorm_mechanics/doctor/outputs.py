@@ -1,6 +1,8 @@
 """What a model puts out: how good it is, and what the batch and its statistics do to it."""
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +13,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import compiled_loss, layers_in
+from batchnorm_mechanics._keras import compiled_loss, layers_in, takes_training
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
-from batchnorm_mechanics.doctor.findings import Severity
-from batchnorm_mechanics.doctor.norms import Norm
+from batchnorm_mechanics.doctor.findings import SEVERITIES, Severity
+from batchnorm_mechanics.doctor.norms import Norm, paths_in
+from batchnorm_mechanics.layers.intercept import intercepted
 
 Run = Callable[[Any], Any]
 Heads = list[NDArray[np.float64]]
@@ -32,6 +35,11 @@ MOST_ROWS = 128
 _MOST_BYTES = 2**28
 # Of the output: differences of a quarter of its spread, or another choice for 1 sample in 20.
 _RELATIVE, _CHANGED = 0.25, 0.05
+# Of the samples, how many at most change sides without any of it being anybody's fault.
+_CHANGING_SIDES = 0.1
+_LEAST_DROP = 0.01
+# Of the loss in training mode: that in inference is so much larger where something is wrong.
+_GROWTH = 0.25
 # Of a loss that does not take labels: those of their shape, and those of their type.
 _FAILURES = (ValueError, TypeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
@@ -99,6 +107,40 @@ class Sample:
         return tf.nest.map_structure(lambda part: tf.convert_to_tensor(part[rows]), self._kept)
 
 
+def _by_size(size: float) -> Severity:
+    return "error" if size >= 2 else "warning" if size >= 1 else "note"
+
+
+def severity_by_labels(scores: Mapping[str, float], samples: int) -> Severity:
+    """Return how much worse a model is in inference than in training mode.
+
+    Accuracy counts beyond what chance explains, as for a repair; the loss where there is none.
+
+    Args:
+        scores: "accuracy" and "loss", and "accuracy_by_batch" and "loss_by_batch" likewise.
+        samples: that they are of.
+
+    Example:
+        >>> severity_by_labels({"accuracy": 0.7, "accuracy_by_batch": 0.9}, 1000)
+        'error'
+    """
+    if "accuracy_by_batch" in scores and "accuracy" in scores:
+        drop = scores["accuracy_by_batch"] - scores["accuracy"]
+        return _by_size(drop / (2 * changing_by_chance(samples)))
+    if "loss_by_batch" in scores and "loss" in scores:
+        growth = scores["loss"] - scores["loss_by_batch"]
+        return _by_size(growth / (_GROWTH * abs(scores["loss_by_batch"]) + 1e-6))
+    return "note"
+
+
+def changing_by_chance(samples: int) -> float:
+    """Return how far accuracy moves where a tenth of so many samples change sides at random.
+
+    Three times the standard deviation of that, and one point at least.
+    """
+    return max(_LEAST_DROP, 3 * math.sqrt(_CHANGING_SIDES / max(samples, 1)))
+
+
 @dataclass(frozen=True)
 class Runs:
     """The ways to run a model on a batch of inputs, each of which gives its outputs.
@@ -146,6 +188,8 @@ class Effects:
         alone_if_called: likewise where the model is called without `training`; of a random output,
             how far it is from that beside other samples.
         called_by_batch: names of the layers that normalize by the batch then.
+        flag_from: path of the first layer that was told to train then, which hands that on.
+        by_labels: how bad it is by loss and accuracy, if there are labels.
         rounding: differences up to here may be rounding: 3 sqrt(u), with u the unit roundoff of
             the coarsest dtype that the model's layers compute in. Kernels add in another order
             for another size of batch, and depth makes more of it.
@@ -160,14 +204,16 @@ class Effects:
     alone: float | None = None
     alone_if_called: float | None = None
     called_by_batch: tuple[str, ...] = ()
+    flag_from: str = ""
+    by_labels: Severity = "note"
 
     @property
     def severity(self) -> Severity:
         """How bad a gap is by what it does to the output: one that does nothing is a note."""
         if self.relative is None:
-            return "warning"
+            return min("warning", self.by_labels, key=SEVERITIES.index)
         size = max(self.relative / _RELATIVE, (self.changed or 0.0) / _CHANGED)
-        return "error" if size >= 2 else "warning" if size >= 1 else "note"
+        return min(_by_size(size), self.by_labels, key=SEVERITIES.index)
 
     @property
     def on_output(self) -> dict[str, Any]:
@@ -214,8 +260,7 @@ def effects_on(model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs) 
             for row in range(_ALONE)
         )
         effects = replace(effects, alone=alone)
-    if_called, names = _called(model, norms, sample, runs, rounding)
-    return replace(effects, alone_if_called=if_called, called_by_batch=names)
+    return _called(effects, model, norms, sample, runs)
 
 
 def _repeats(
@@ -331,34 +376,57 @@ def _makers(
 
 
 def _called(
-    model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs, rounding: float
-) -> tuple[float | None, tuple[str, ...]]:
+    effects: Effects, model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs
+) -> Effects:
     """Call the model without `training`, on several samples and on one."""
     by_batch: dict[str, None] = {}
+    told: list[str] = []
+    rounding = effects.rounding
 
     def answer(norm: Norm, heard: Heard) -> None:
         if heard.training:
             by_batch[norm.name] = None
 
+    def told_by(path: str) -> Any:
+        def noting(call: Any, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("training") is True:
+                told.append(path)
+            return call(*args, **kwargs)
+
+        return noting
+
+    def found(difference: float | None) -> Effects:
+        return replace(
+            effects,
+            alone_if_called=difference,
+            called_by_batch=tuple(by_batch),
+            flag_from=next(iter(told), "") if by_batch else "",
+        )
+
     rows = np.arange(min(sample.rows, _BESIDE))
     few = sample.take(rows)
-    with listening(norms, answer):
+    others = {id(layer): (path, layer) for path, layer in paths_in(model) if takes_training(layer)}
+    with ExitStack() as stack:
+        # Those of the norms come last, and so are the first to be asked.
+        for path, layer in others.values():
+            stack.enter_context(intercepted(layer, told_by(path)))
+        stack.enter_context(listening(norms, answer))
         together = _heads(model(few))
         first = [head[:1] for head in together]
         difference = _relative(
             _heads(model(tf.nest.map_structure(lambda part: part[:1], few))), first, together
         )
         if not difference > rounding < _relative(_heads(model(few)), together, together):
-            return difference, tuple(by_batch)
+            return found(difference)
         # Its output is random: what does the first sample get beside others?
         call = runs.from_start(model)
         together = _heads(call(few))
         if _relative(_heads(call(few)), together, together) > rounding or len(rows) < 3:
-            return None, tuple(by_batch)
+            return found(None)
         # The others once more, in the place of one another; the last is there twice.
         beside = _heads(call(sample.take(np.array([0, *rows[2:], rows[-1]]))))
-    first, other = ([head[:1] for head in heads] for heads in (together, beside))
-    return _relative(other, first, together), tuple(by_batch)
+        first, other = ([head[:1] for head in heads] for heads in (together, beside))
+        return found(_relative(other, first, together))
 
 
 def _rounding(model: Any) -> float:

@@ -15,9 +15,9 @@ from batchnorm_mechanics.doctor.calls import Runner, build
 from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, undo_all, weights_of
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.measuring import Pool
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
+from batchnorm_mechanics.doctor.pools import Pool
 from batchnorm_mechanics.statistics import Statistics
 
 Method = Literal["pooled", "average"]

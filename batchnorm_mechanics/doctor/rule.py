@@ -16,7 +16,7 @@ from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
+    from batchnorm_mechanics.doctor.measuring import Measured, Noisy, NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
     from batchnorm_mechanics.doctor.norms import Norm
     from batchnorm_mechanics.doctor.past import Past
@@ -70,6 +70,11 @@ class Case:
     def around(self, norm: "Norm") -> Iterator["Container"]:
         """Yield the layers that hold a batch norm layer, and that a graph calls."""
         return (one for one in self.containers if one.holds(norm.layer))
+
+    @cached_property
+    def noisy(self) -> "Mapping[str, Noisy]":
+        """By name, what a layer gets in training behind dropout or noise."""
+        return {} if self.measured is None else self.measured.again.noisy()
 
     def heard(self) -> Iterator[tuple["Norm", "NormMeasured", Gap]]:
         """Yield the layers that data say something of, in the order of their calls."""
@@ -232,7 +237,11 @@ class Known:
         return min(earlier, key=places.__getitem__, default=None)
 
     def _worst_here(self, finding: Finding, how: str) -> str | None:
-        found = [one for one in self._explaining(finding, how) if one.layer in (finding.layer, "")]
+        found = [
+            one
+            for one in self._explaining(finding, how)
+            if one.layer == "" or (one.layer == finding.layer and _can_explain(one, finding))
+        ]
         worst = min(found, key=lambda one: (SEVERITIES.index(one.severity), one.code), default=None)
         return None if worst is None else worst.key
 
@@ -243,6 +252,13 @@ class Known:
             for one in self.findings.values()
             if finding.code in getattr(self._rules[one.code], how)
         ]
+
+
+def _can_explain(one: Finding, other: Finding) -> bool:
+    """Whether a finding is loud enough for another at its layer, and has a channel of it."""
+    is_loud = one.severity != "note" or other.severity == "note"
+    channels = set(one.channels), set(other.channels)
+    return is_loud and (not all(channels) or not channels[0].isdisjoint(channels[1]))
 
 
 class Rule:
@@ -260,6 +276,8 @@ class Rule:
         explains_later: likewise, at layers that the model calls after this one's.
         hides: codes of findings that mean nothing at a layer where this one stands.
         is_only_unexplained: whether a finding is left out where another one explains it.
+        parts_modes: whether it makes training mode and inference differ, so that it is a note where
+            data show that their outputs do not.
         keeps_effects: whether what a finding explains is left as it is while it is not repaired.
         spoils_outputs: whether outputs are no numbers, so that none of them can get worse.
         judges_whole_training: whether it means nothing before training ends.
@@ -281,6 +299,7 @@ class Rule:
     explains_later: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
     is_only_unexplained: bool = False
+    parts_modes: bool = False
     keeps_effects: bool = False
     spoils_outputs: bool = False
     judges_whole_training: bool = False
@@ -299,6 +318,11 @@ class Rule:
     def check(self, case: Case) -> Iterable[Finding]:
         """Return what is found; roots are not yet named."""
         raise NotImplementedError
+
+    def check_last(self, case: Case, found: Sequence[Finding]) -> Iterable[Finding]:
+        """Return what is found beside what all rules have found, with their roots."""
+        del case, found
+        return ()
 
     def cause(self, finding: Finding, known: Known) -> str | None:
         """Return the key of the finding that explains one of this rule directly, or None."""

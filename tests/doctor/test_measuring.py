@@ -12,9 +12,10 @@ import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.calls import listening
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.measuring import Pool, measure
+from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.outputs import MOST_ROWS, Sample
+from batchnorm_mechanics.doctor.pools import Pool
 
 layers = keras.layers
 

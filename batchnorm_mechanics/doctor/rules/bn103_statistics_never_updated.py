@@ -19,6 +19,7 @@ class StatisticsNeverUpdated(Rule):
     code = "BN103"
     name = "statistics-never-updated"
     severity = "error"
+    parts_modes = True
     explains = ("BN201", "BN203")
     judges_whole_training = True
     estimates = "layer"

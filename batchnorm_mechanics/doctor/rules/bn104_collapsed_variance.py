@@ -29,6 +29,7 @@ class CollapsedVariance(Rule):
     code = "BN104"
     name = "collapsed-variance"
     severity = "warning"
+    parts_modes = True
     may_explain = ("BN201",)
     # The others may be right.
     estimates = "channels"

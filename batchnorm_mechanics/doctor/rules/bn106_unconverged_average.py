@@ -27,6 +27,7 @@ class UnconvergedAverage(Rule):
     code = "BN106"
     name = "unconverged-average"
     severity = "warning"
+    parts_modes = True
     explains = ("BN201", "BN203")
     judges_whole_training = True
     # What moved these channels moved others below the threshold.

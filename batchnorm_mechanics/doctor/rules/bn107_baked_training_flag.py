@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm_mechanics._keras import layers_in, nodes_in
 from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Action, Case, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Circumstances, Rule, Stage, Step
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.model_copies import Edits
@@ -47,6 +47,32 @@ def _obstacle(model: Any, norm: "Norm") -> str | None:
     )
 
 
+def _pinned(model: Any, norm: "Norm") -> "Edits":
+    from batchnorm_mechanics.doctor.model_copies import Edits
+
+    return Edits(pinned=frozenset(map(id, _calls(model, norm))))
+
+
+def _calls(model: Any, norm: "Norm") -> list[Any]:
+    from batchnorm_mechanics.doctor.wiring import editable_graphs
+
+    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
+    return [node for node in nodes if node.operation is norm.layer]
+
+
+def _not_pinned(model: Any, norm: "Norm") -> str | None:
+    if _flagged_calls(model, norm) or _calls(model, norm):
+        return None
+    return "the model's own code calls it: pass training=False on there"
+
+
+PIN = Action(
+    name="pin",
+    words="call it with training=False, which `fit` overrides",
+    stage=Stage.GRAPH,
+    edits=_pinned,
+    obstacle=_not_pinned,
+)
 UNFLAG = Action(
     name="unflag",
     words="remove the baked training flag",
@@ -64,6 +90,15 @@ class BakedTrainingFlag(Rule):
     severity = "warning"
     explains = ("BN202",)
     actions = (UNFLAG,)
+
+    def steps(
+        self, finding: Finding, norm: "Norm", circumstances: Circumstances
+    ) -> list[Step] | str:
+        """Remove the layer's own flag, or keep one that comes from elsewhere away from it."""
+        if "handed_on" not in finding.evidence:
+            return super().steps(finding, norm, circumstances)
+        reason = circumstances.obstacle(norm, PIN)
+        return reason or [Step(PIN, finding.layer, (), (finding.key,))]
 
     def check(self, case: Case) -> Iterator[Finding]:
         """Look at all calls of a layer that trains, and of what holds it."""
@@ -87,6 +122,18 @@ class BakedTrainingFlag(Rule):
                     flag_on=layer.name,
                     norms_that_inherit_it=_inheriting(node, graph),
                 )
+            elif flag_from := _handed_on(case, norm):
+                yield self.finding(
+                    norm.name,
+                    cause=f"{flag_from} is called with training=True, as Monte Carlo dropout is, "
+                    "and Keras hands the flag on: this layer normalizes by the batch and moves its "
+                    "statistics in inference, too.",
+                    remedy="Call batch norm with training=False behind it, as `bnm repair` does; "
+                    "`fit` overrides that, and the dropout stays.",
+                    training="True",
+                    flag_on=flag_from,
+                    handed_on="True",
+                )
             elif infer:
                 yield self.finding(
                     norm.name,
@@ -97,6 +144,46 @@ class BakedTrainingFlag(Rule):
                     training="False",
                     flag_on=infer[0].name,
                 )
+
+
+def _handed_on(case: Case, norm: "Norm") -> str:
+    """Return the layer whose flag reaches a batch norm layer that has none, or ""."""
+    if case.measured is None:
+        return _flags_in(case.model).get(id(norm.layer), "")
+    effects, found = case.measured.effects, case.measured.norms.get(norm.name)
+    is_reached = norm.name in effects.called_by_batch or (found is not None and found.by_batch)
+    # What tells itself to train has code that says so, of which BN202 speaks.
+    return effects.flag_from if is_reached and effects.flag_from != norm.name else ""
+
+
+def _flags_in(model: Any) -> dict[int, str]:
+    """Return by id the batch norm layers to which `model(x)` hands a flag that is another's."""
+    from batchnorm_mechanics._keras import functional_of, takes_training
+    from batchnorm_mechanics.doctor.norms import KINDS
+
+    found: dict[int, str] = {}
+
+    def visit(graph: Any, flag: Any, source: str) -> tuple[Any, str]:
+        for node in nodes_in(graph):
+            layer = node.operation
+            if not _takes_training(layer):
+                continue
+            if _flag(node) is not None:
+                flag, source = _flag(node), layer.name
+            elif flag is True and isinstance(layer, KINDS):
+                found[id(layer)] = source
+            inner = functional_of(layer)
+            if inner is not None:
+                flag, source = visit(inner, flag, source)
+        return flag, source
+
+    def _takes_training(layer: Any) -> bool:
+        return hasattr(layer, "losses") and takes_training(layer)
+
+    graph = functional_of(model)
+    if graph is not None:
+        visit(graph, None, "")
+    return found
 
 
 def _is_told_to_infer(layer: Any, node: Any, norm: "Norm") -> bool:

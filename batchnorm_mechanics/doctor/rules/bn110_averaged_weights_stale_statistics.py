@@ -12,6 +12,7 @@ class AveragedWeightsStaleStatistics(Rule):
     code = "BN110"
     name = "averaged-weights-stale-statistics"
     severity = "warning"
+    parts_modes = True
     explains = ("BN201", "BN203")
     judges_whole_training = True
     estimates = "layer"

@@ -47,6 +47,7 @@ class SharedLayer(Rule):
     code = "BN113"
     name = "shared-layer"
     severity = "warning"
+    parts_modes = True
     may_explain = ("BN201",)
     actions = (SPLIT,)
     # Apart, the layers still hold statistics of all inputs together.

@@ -36,6 +36,7 @@ class MeanVarianceSwapped(Rule):
     code = "BN115"
     name = "mean-variance-swapped"
     severity = "error"
+    parts_modes = True
     explains = ("BN102", "BN201", "BN203")
     # What stands in the variance's place is no variance to be judged.
     hides = ("BN104", "BN111")

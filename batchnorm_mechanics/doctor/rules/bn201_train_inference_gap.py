@@ -1,12 +1,16 @@
 """BN201: the moving statistics are not those of the data."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
-from batchnorm_mechanics.doctor.gaps import FLOOR
-from batchnorm_mechanics.doctor.rule import Case, Known, Rule
+from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, change, rms, weighted
+from batchnorm_mechanics.doctor.rule import Case, Circumstances, Known, Rule, Step
+
+if TYPE_CHECKING:
+    from batchnorm_mechanics.doctor.norms import Norm
 
 # How a layer came to a gap, and what to do about it.
 _FROZEN = (
@@ -25,6 +29,12 @@ _MOVED_ON = (
     "Re-estimate layer by layer: bnm.recalibrate(model, data, sequential=True) or "
     "`bnm repair --sequential`, with more data.",
 )
+_NOISE = (
+    "The statistics are those of training, in which {behind} before the layer is at work, and what it "
+    "gets in inference varies otherwise.",
+    "Have no dropout before batch norm: put it behind the last one. For this model, `bnm repair` "
+    "re-estimates the statistics as inference has them.",
+)
 _OFF = (
     "The moving statistics, which inference uses, are not those of what the layer gets from these "
     "data, which training uses.",
@@ -38,6 +48,7 @@ class TrainInferenceGap(Rule):
     code = "BN201"
     name = "train-inference-gap"
     severity = "error"
+    parts_modes = True
     needs_data = True
     explains_later = ("BN201",)
     is_told_by_range = True
@@ -59,6 +70,9 @@ class TrainInferenceGap(Rule):
             elif fits:
                 cause, remedy = _MOVED_ON if is_first else _INHERITED
             is_first = False
+            noise = {} if measured.frozen or fits else _explained_by_noise(case, norm, gap)
+            if noise:
+                cause, remedy = (words.format(**noise) for words in _NOISE)
             yield self.finding(
                 norm.name,
                 channels=gap.moved,
@@ -72,6 +86,8 @@ class TrainInferenceGap(Rule):
                 mean_shift=gap.shift[worst],
                 variance_ratio=gap.ratio[worst],
                 channels_of=norm.channels,
+                **({"stale_gap": gap.stale} if len(measured.calls) > 1 else {}),
+                **noise,
                 **effects.on_output,
             )
 
@@ -87,7 +103,30 @@ class TrainInferenceGap(Rule):
             or (known.before(finding) if is_inherited else None)
         )
 
+    def steps(
+        self, finding: Finding, norm: "Norm", circumstances: Circumstances
+    ) -> list[Step] | str:
+        """Estimate the layer anew, unless its statistics are the best for all its calls."""
+        stale = finding.evidence.get("stale_gap")
+        if isinstance(stale, int | float) and stale < FLOOR:
+            return "its statistics are right for all calls together, which are unlike one another"
+        return super().steps(finding, norm, circumstances)
+
     def severity_under(self, finding: Finding, root: Finding) -> Severity:
         """Return a note in a model that was never trained, which has a gap at every layer."""
         is_untrained = root.code == "BN103" and root.severity == "note"
         return "note" if is_untrained else finding.severity
+
+
+def _explained_by_noise(case: Case, norm: "Norm", gap: Gap) -> dict[str, Any]:
+    """Return what is before a layer whose statistics fit what it gets in training with noise."""
+    if norm.name not in case.noisy or gap.own is None:
+        return {}
+    behind, calls = case.noisy[norm.name]
+    moving = (norm.mean, norm.variance)
+    gaps = [change((call.mean, call.variance), moving, norm.layer.epsilon) for call in calls]
+    left = weighted(rms(gaps), norm.gamma)
+    # What few samples differ by at random may be left, but not most of the gap.
+    if left > max(gap.own / 2, FLOOR):
+        return {}
+    return {"behind": ", ".join(behind), "gap_with_noise": left}

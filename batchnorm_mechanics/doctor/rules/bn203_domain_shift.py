@@ -27,6 +27,7 @@ class DomainShift(Rule):
     code = "BN203"
     name = "domain-shift"
     severity = "warning"
+    parts_modes = True
     needs_data = True
     explains_everywhere = ("BN201",)
     # A gap from the first layer on is no other domain where that layer's own weights explain it.
@@ -44,6 +45,9 @@ class DomainShift(Rule):
         moved = sum(gap.is_large for _, gap in live)
         owns = [gap.own for _, gap in rest if gap.own is not None]
         if not first.is_large or first.own is None or first.own < _CLEAR or not owns:
+            return
+        # Statistics that suit all calls together are those of these data.
+        if first.stale < FLOOR:
             return
         later = float(np.median(owns))
         if moved < _NEARLY_ALL * len(live) or later > first.own / 2:

@@ -1,0 +1,192 @@
+"""Moments of what a layer gets, batch by batch, in memory that does not grow with the data."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from batchnorm_mechanics.doctor.calls import Said
+from batchnorm_mechanics.doctor.norms import Vector
+
+
+@dataclass
+class Pool:
+    """Moments of all batches so far, and how they scatter from one batch to the next.
+
+    It holds a few vectors of one number a channel, however many batches came.
+
+    Attributes:
+        count: samples behind each statistic, all batches together.
+        mean: of all samples.
+        deviations: sum of the squared deviations from the mean.
+        within: sum of the squared deviations from the means of their own batches.
+        freedom: degrees of freedom of `within`, samples less batches.
+        batches: how many.
+        non_finite: values that are NaN or infinite.
+        largest: of |input|, of a float16 input.
+        counts: how often a batch had so many samples behind each statistic.
+
+    Example:
+        >>> pool = Pool(1)
+        >>> pool.add(2.0, np.array([1.0]), np.array([1.0]), np.array([0.0]))
+        >>> pool.add(1.0, np.array([7.0]), np.array([0.0]), np.array([0.0]))
+        >>> pool.mean.item(), pool.variance.item()
+        (3.0, 8.666666666666666)
+    """
+
+    channels: int
+    count: float = 0.0
+    freedom: float = 0.0
+    batches: int = 0
+    largest: float = 0.0
+    counts: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start with nothing."""
+        self.mean = np.zeros(self.channels)
+        self.deviations = np.zeros(self.channels)
+        self.within = np.zeros(self.channels)
+        self.non_finite = np.zeros(self.channels)
+        self._first = np.zeros(self.channels)
+        # Running means and squared deviations, over batches, of the batch's mean and of its
+        # second moment about the first batch's mean.
+        self._centres = np.zeros((2, self.channels))
+        self._squares = np.zeros((2, self.channels))
+
+    def add(
+        self, count: float, mean: Vector, variance: Vector, non_finite: Vector, largest: float = 0.0
+    ) -> None:
+        """Take in what one call of a layer says, as `Said`; its variance is the biased one.
+
+        A batch in which a mask lets nothing count changes no moment.
+
+        Implements: Chan, Golub and LeVeque (1983), the pairwise update.
+        """
+        self.largest = max(self.largest, largest)
+        if not count:
+            return
+        # Infinite values make NaN here, which is what they should make; quietly.
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not self.batches:
+                self._first = mean.copy()
+            total = self.count + count
+            delta = mean - self.mean
+            squares = variance * count
+            self.within += squares
+            self.freedom += count - 1
+            self.deviations += squares + delta**2 * self.count * count / total
+            self.mean += delta * count / total
+            self.count = total
+            self.batches += 1
+            self.counts[round(count)] = self.counts.get(round(count), 0) + 1
+            self.non_finite += non_finite
+            values = np.stack((mean - self._first, variance + (mean - self._first) ** 2))
+            step = values - self._centres
+            self._centres += step / self.batches
+            self._squares += step * (values - self._centres)
+
+    @property
+    def variance(self) -> Vector:
+        """The biased variance of all samples, the variance between batch means included."""
+        return self.deviations / max(self.count, 1.0)
+
+    @property
+    def spread(self) -> tuple[Vector, Vector]:
+        """Standard deviations, from batch to batch, of the mean and of the second moment.
+
+        NaN where there is one batch only.
+        """
+        if self.batches < 2:
+            return np.full(self.channels, np.nan), np.full(self.channels, np.nan)
+        mean, second = np.sqrt(self._squares / (self.batches - 1))
+        return mean, second
+
+
+# Batches whose variances are held apart, since they may be odd; so much larger than the usual one
+# makes a batch odd; and with fewer none is usual.
+_HELD, _ODD, _FEWEST = 8, 10.0, 8
+
+
+class Pools:
+    """Moments of what one layer gets: of each of its calls, and of them together.
+
+    A few batches with variances that are far above the usual are held apart while others come. If
+    together they make more than half of all, they stay apart: what a layer mostly gets is told by
+    the rest.
+
+    Args:
+        channels: of the layer.
+        epsilon: likewise; variances below it are all the same.
+
+    Attributes:
+        together: what all calls get, each forward pass as one batch.
+        calls: what each gets.
+        odd: numbers of the batches that were left out, once `settle` has run.
+    """
+
+    def __init__(self, channels: int, epsilon: float) -> None:
+        """Start with nothing."""
+        self._epsilon = max(epsilon, 1e-12)
+        self.together = Pool(channels)
+        self.calls: list[Pool] = []
+        self.odd: tuple[int, ...] = ()
+        self._scales: list[float] = []
+        self._held: list[tuple[float, int, Sequence[Said]]] = []
+
+    def add(self, calls: Sequence[Said]) -> float:
+        """Take in what the calls of one forward pass say; return how much they vary."""
+        # Over channels by the geometric mean, since each may have a unit of its own.
+        with np.errstate(invalid="ignore"):
+            logs = [np.log(said.variance + self._epsilon).mean() for said in calls]
+        scale = float(np.exp(np.mean(logs)))
+        number = len(self._scales)
+        self._scales.append(scale)
+        if not np.isfinite(scale):
+            self._take(calls)
+            return scale
+        # The last of those that are equal: the numbers differ, and nothing else is compared.
+        heapq.heappush(self._held, (scale, -number, calls))
+        if len(self._held) > _HELD:
+            self._take(heapq.heappop(self._held)[2])
+        return scale
+
+    def settle(self) -> "Pools":
+        """Take in what was held apart, but for what is odd."""
+        scales = np.array(self._scales)
+        usual = float(np.median(scales)) if len(scales) >= _FEWEST else np.inf
+        odd = [held for held in self._held if held[0] > _ODD * usual]
+        if sum(scale for scale, *_ in odd) > scales.sum() / 2 and len(odd) < len(scales) / 8:
+            self.odd = tuple(sorted(-number for _, number, _ in odd))
+        for _, number, calls in sorted(self._held, key=lambda held: -held[1]):
+            if -number not in self.odd:
+                self._take(calls)
+        self._held = []
+        return self
+
+    @property
+    def as_training(self) -> Pool:
+        """All of it, with the scatter within each call's batch by itself, as training has it."""
+        both = replace(self.together)
+        both.mean, both.deviations = self.together.mean, self.together.deviations
+        both.within = sum((call.within for call in self.calls), np.zeros(both.channels))
+        both.freedom = sum(call.freedom for call in self.calls)
+        both.batches = sum(call.batches for call in self.calls)
+        return both
+
+    def _take(self, calls: Sequence[Said]) -> None:
+        while len(self.calls) < len(calls):
+            self.calls.append(Pool(self.together.channels))
+        for pool, said in zip(self.calls, calls, strict=False):
+            pool.add(*said)
+        self.together.add(*_joined(calls))
+
+
+def _joined(calls: Sequence[Said]) -> Said:
+    """Return what several calls say together, as if they had come in one batch."""
+    if len(calls) == 1:
+        return calls[0]
+    joined = Pool(len(calls[0].mean))
+    for said in calls:
+        joined.add(*said)
+    return Said(joined.count, joined.mean, joined.variance, joined.non_finite, joined.largest)

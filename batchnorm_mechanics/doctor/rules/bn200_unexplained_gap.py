@@ -1,0 +1,55 @@
+"""BN200: training mode and inference give other outputs, and no other rule says why."""
+
+from collections.abc import Iterator, Sequence
+
+from batchnorm_mechanics.doctor.findings import Finding
+from batchnorm_mechanics.doctor.rule import Case, Rule
+
+
+class UnexplainedGap(Rule):
+    """The outputs say that something is wrong where every rule is silent."""
+
+    code = "BN200"
+    name = "unexplained-gap"
+    severity = "warning"
+    parts_modes = True
+    needs_data = True
+    estimates = "layer"
+
+    def check(self, case: Case) -> Iterator[Finding]:
+        """Find nothing before the others have spoken."""
+        del case
+        yield from ()
+
+    def check_last(self, case: Case, found: Sequence[Finding]) -> Iterator[Finding]:
+        """Look whether what was found stands where the distance comes from."""
+        from batchnorm_mechanics.doctor.rules import RULES
+
+        if case.measured is None or case.measured.effects.relative is None:
+            return
+        effects = case.measured.effects
+        if effects.severity == "note":
+            return
+        place = {name: number for number, name in enumerate(case.gaps)}
+        makers = [call for call, _ in effects.makers]
+        first = min((place.get(call.name, 0) for call in makers), default=len(place))
+        for one in found:
+            speaks = one.severity != "note" and RULES[one.code].parts_modes
+            if speaks and (not one.layer or place.get(one.layer, 0) <= first):
+                return
+        names = ", ".join(_in_words(call.name, call.number) for call in makers)
+        yield self.finding(
+            makers[0].name if makers else "",
+            severity=effects.severity,
+            cause="Training mode and inference give other outputs, by more than chance, and no rule "
+            + (f"says why; most of it comes from {names}." if names else "says why."),
+            remedy="Look at this layer in both modes with `bnm.trace`. `bnm repair` re-estimates its "
+            "statistics and keeps that if the outputs come nearer; what is left, please report.",
+            calls=names,
+            by_chance=effects.chance or 0.0,
+            **effects.on_output,
+        )
+
+
+def _in_words(name: str, number: int) -> str:
+    return name if number == 0 else f"{name} (call {number + 1})"
