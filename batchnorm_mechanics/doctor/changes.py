@@ -106,12 +106,14 @@ class Change:
         left: batch norm layers that were left as they are, and why.
         samples: how many samples of data stand behind it.
         how: how the statistics were estimated, in words; "" where they were not.
+        notes: what else is to be known of the data, in sentences.
     """
 
     layers: tuple[LayerChange, ...]
     left: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     samples: int = 0
     how: str = ""
+    notes: tuple[str, ...] = ()
 
     def undo(self) -> None:
         """Put the old weights and settings back, bit for bit; doing it again changes nothing.
@@ -135,6 +137,7 @@ class Change:
             "how": self.how,
             "samples": self.samples,
             "left": dict(self.left),
+            "notes": list(self.notes),
             "layers": [
                 {
                     "layer": change.name,

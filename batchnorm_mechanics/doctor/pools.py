@@ -151,18 +151,29 @@ class Pools:
             self._take(heapq.heappop(self._held)[2])
         return scale
 
-    def settle(self) -> "Pools":
-        """Take in what was held apart, but for what is odd."""
+    def settle(self, *, with_odd: bool = False) -> "Pools":
+        """Take in what was held apart, but for what is odd, or that too."""
+        if not self._held:
+            return self
         scales = np.array(self._scales)
         usual = float(np.median(scales)) if len(scales) >= _FEWEST else np.inf
         odd = [held for held in self._held if held[0] > _ODD * usual]
         if sum(scale for scale, *_ in odd) > scales.sum() / 2 and len(odd) < len(scales) / 8:
             self.odd = tuple(sorted(-number for _, number, _ in odd))
         for _, number, calls in sorted(self._held, key=lambda held: -held[1]):
-            if -number not in self.odd:
+            if with_odd or -number not in self.odd:
                 self._take(calls)
         self._held = []
         return self
+
+    @property
+    def what_is_odd(self) -> str:
+        """In words, the batches that make most of the variance, or ""."""
+        if not self.odd:
+            return ""
+        numbers = ", ".join(str(number) for number in self.odd)
+        are = "batch {} makes" if len(self.odd) == 1 else "batches {} make"
+        return f"{are.format(numbers)} more than half of the variance of what it gets"
 
     @property
     def as_training(self) -> Pool:

@@ -17,7 +17,7 @@ from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
-from batchnorm_mechanics.doctor.pools import Pool
+from batchnorm_mechanics.doctor.pools import Pool, Pools
 from batchnorm_mechanics.statistics import Statistics
 
 Method = Literal["pooled", "average"]
@@ -168,12 +168,14 @@ class How:
     Attributes:
         caller: the function to name in an error.
         method, sequential, blend: as in `recalibrate`.
+        without_odd: whether batches are left out that make most of a layer's variance.
     """
 
     caller: str
     method: Method = "pooled"
     sequential: bool = False
     blend: float | None = None
+    without_odd: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be done."""
@@ -215,11 +217,13 @@ class Estimates(NamedTuple):
             calls.
         left: the others, and why nothing is known of them.
         samples: samples of data.
+        odd: by name, what is to be said of batches that make most of a layer's variance.
     """
 
     by_name: Mapping[str, Pool]
     left: Mapping[str, str]
     samples: int
+    odd: Mapping[str, str]
 
 
 def estimate_anew(
@@ -254,12 +258,12 @@ def estimate_anew(
         changes.extend(changed(name, by_name[name].layer, new) for name, new in values.items())
 
     try:
-        found = estimate(model, norms, channels, data, caller=how.caller)
+        found = estimate(model, norms, channels, data, how)
         if not how.sequential:
             apply(found.by_name)
         else:
             for name in found.by_name:
-                apply(estimate(model, norms, [name], data, caller=how.caller).by_name)
+                apply(estimate(model, norms, [name], data, how).by_name)
     except BaseException:
         undo_all(changes)
         raise
@@ -272,7 +276,9 @@ def estimate_anew(
         mark_estimated(model, marked | whole)
     order = list(by_name)
     in_order = tuple(sorted(changes, key=lambda change: order.index(change.name)))
-    return Change(in_order, MappingProxyType(dict(found.left)), found.samples, str(how))
+    done = "were left out" if how.without_odd else "are in these statistics: look at the data"
+    notes = tuple(f"{name}: {words}, and {done}." for name, words in found.odd.items())
+    return Change(in_order, MappingProxyType(dict(found.left)), found.samples, str(how), notes)
 
 
 def _new_values(norm: Norm, found: Pool, channels: tuple[int, ...], how: How) -> dict[str, Vector]:
@@ -335,7 +341,7 @@ def _state_of(
 
 
 def estimate(
-    model: Any, norms: Sequence[Norm], names: Collection[str], data: Data, *, caller: str
+    model: Any, norms: Sequence[Norm], names: Collection[str], data: Data, how: How
 ) -> Estimates:
     """Run the data through the model in inference mode, and estimate statistics of some layers.
 
@@ -348,30 +354,41 @@ def estimate(
         norms: all its batch norm layers.
         names: of those to estimate.
         data: whose labels are not looked at.
-        caller: the function to name in an error.
+        how: checked.
 
     Raises:
         InputError: the data do not fit the model, or give a statistic that is not finite.
     """
     run = Runner(model, tuple(norms), heard=names, by_batch=names, outputs=False)
-    fitting = Fitting(model, caller)
-    channels = {norm.name: norm.channels for norm in norms}
-    found: dict[str, Pool] = {}
+    fitting = Fitting(model, how.caller)
+    by_name = {norm.name: norm for norm in norms}
+    pools: dict[str, Pools] = {}
     for number, (_, _, ran) in enumerate(run.over(_without_a_last_single(data), fitting)):
         for (name, _), said in ran.calls.items():
             finite = np.isfinite(said.mean) & np.isfinite(said.variance)
             if not finite.all():
                 raise InputError(
-                    f"{caller}: `data` must give finite statistics. Received: {(~finite).sum()} of "
+                    f"{how.caller}: `data` must give finite statistics. Received: {(~finite).sum()} of "
                     f"{len(finite)} channels not finite at the input of {name}, in batch "
                     f"{number + 1}, whose samples are finite. A layer before it makes NaN or "
                     "overflows: `bnm doctor` says which."
                 )
-            found.setdefault(name, Pool(channels[name])).add(*said)
+        for name, calls in ran.by_layer.items():
+            if name not in pools:
+                pools[name] = Pools(by_name[name].channels, by_name[name].layer.epsilon)
+            pools[name].add(calls)
     # What one batch showed, another may have hidden in a loop.
-    found = {name: found[name] for name in found if name not in run.in_loops}
-    left = {name: run.reason_unheard(name) for name in names if name not in found}
-    return Estimates(found, left, fitting.samples)
+    found = {
+        name: of_layer.settle(with_odd=not how.without_odd)
+        for name, of_layer in pools.items()
+        if name not in run.in_loops
+    }
+    return Estimates(
+        {name: of_layer.as_training for name, of_layer in found.items()},
+        {name: run.reason_unheard(name) for name in names if name not in found},
+        fitting.samples,
+        {name: of_layer.what_is_odd for name, of_layer in found.items() if of_layer.odd},
+    )
 
 
 def _without_a_last_single(data: Data) -> Iterator[tuple[Any, None]]:

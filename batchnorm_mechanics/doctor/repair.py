@@ -163,7 +163,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
         [2.0, 20.0]
     """
     check_model(model, caller="repair")
-    how = How("repair", method, sequential)
+    how = How("repair", method, sequential, without_odd=True)
     how.check()
     asked = matching(only, caller="repair", argument="only") if only else None
     batches = None
@@ -297,4 +297,5 @@ class _Work:
         change = estimate_anew(self.model, self.data, norms, channels, self.how)
         self.changes += change.layers
         self.notes += [f"{name} was left: {reason}" for name, reason in change.left.items()]
+        self.notes += change.notes
         self.done |= {(RE_ESTIMATE.name, name, of_layer) for name, of_layer in channels.items()}

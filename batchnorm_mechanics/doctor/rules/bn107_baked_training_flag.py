@@ -102,6 +102,7 @@ class BakedTrainingFlag(Rule):
 
     def check(self, case: Case) -> Iterator[Finding]:
         """Look at all calls of a layer that trains, and of what holds it."""
+        spoken_of: set[str] = set()
         for norm in case.norms:
             # Frozen, a layer infers whatever it is told.
             if not norm.layer.trainable:
@@ -112,6 +113,7 @@ class BakedTrainingFlag(Rule):
             infer = [layer for layer, node, _ in calls if _is_told_to_infer(layer, node, norm)]
             if train:
                 layer, node, graph = train[0]
+                spoken_of.add(layer.name)
                 yield self.finding(
                     norm.name,
                     cause="The graph calls it with `training=True`: `fit` and `predict` of Keras 3 "
@@ -122,7 +124,9 @@ class BakedTrainingFlag(Rule):
                     flag_on=layer.name,
                     norms_that_inherit_it=_inheriting(node, graph),
                 )
-            elif flag_from := _handed_on(case, norm):
+            elif (flag_from := _handed_on(case, norm)) and (
+                flag_from.rpartition("/")[2] not in spoken_of
+            ):
                 yield self.finding(
                     norm.name,
                     cause=f"{flag_from} is called with training=True, as Monte Carlo dropout is, "
@@ -152,12 +156,13 @@ def _handed_on(case: Case, norm: "Norm") -> str:
         return _flags_in(case.model).get(id(norm.layer), "")
     effects, found = case.measured.effects, case.measured.norms.get(norm.name)
     is_reached = norm.name in effects.called_by_batch or (found is not None and found.by_batch)
-    # What tells itself to train has code that says so, of which BN202 speaks.
     return effects.flag_from if is_reached and effects.flag_from != norm.name else ""
 
 
 def _flags_in(model: Any) -> dict[int, str]:
     """Return by id the batch norm layers to which `model(x)` hands a flag that is another's."""
+    import keras
+
     from batchnorm_mechanics._keras import functional_of, takes_training
     from batchnorm_mechanics.doctor.norms import KINDS
 
@@ -166,7 +171,7 @@ def _flags_in(model: Any) -> dict[int, str]:
     def visit(graph: Any, flag: Any, source: str) -> tuple[Any, str]:
         for node in nodes_in(graph):
             layer = node.operation
-            if not _takes_training(layer):
+            if not isinstance(layer, keras.Layer) or not takes_training(layer):
                 continue
             if _flag(node) is not None:
                 flag, source = _flag(node), layer.name
@@ -176,9 +181,6 @@ def _flags_in(model: Any) -> dict[int, str]:
             if inner is not None:
                 flag, source = visit(inner, flag, source)
         return flag, source
-
-    def _takes_training(layer: Any) -> bool:
-        return hasattr(layer, "losses") and takes_training(layer)
 
     graph = functional_of(model)
     if graph is not None:

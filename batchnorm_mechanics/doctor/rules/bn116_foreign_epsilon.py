@@ -77,7 +77,7 @@ class ForeignEpsilon(Rule):
                     channels=norm.variance < _MATTERS * now,
                     cause=f"Its epsilon is {now:g}, larger than its variances or near them; with "
                     f"{epsilon:g}, the layers behind it get what their statistics are of.",
-                    remedy=f"Build the layer with epsilon={epsilon:g}, as the weights were trained.",
+                    remedy=f"Build the layer with epsilon={epsilon:g}, as it was trained.",
                     epsilon=now,
                     epsilon_that_fits=epsilon,
                     gap_behind_it=max(gap.layer for _, gap in later),

@@ -41,10 +41,10 @@ class UnexplainedGap(Rule):
         yield self.finding(
             makers[0].name if makers else "",
             severity=effects.severity,
-            cause="Training mode and inference give other outputs, by more than chance, and no rule "
-            + (f"says why; most of it comes from {names}." if names else "says why."),
-            remedy="Look at this layer in both modes with `bnm.trace`. `bnm repair` re-estimates its "
-            "statistics and keeps that if the outputs come nearer; what is left, please report.",
+            cause="Training mode and inference give other outputs, by more than chance, and no "
+            + (f"rule says why; most of it comes from {names}." if names else "rule says why."),
+            remedy="Look at this layer in both modes with `bnm.trace`. `bnm repair` re-estimates "
+            "its statistics and keeps that if the outputs come nearer; what is left, please report.",
             calls=names,
             by_chance=effects.chance or 0.0,
             **effects.on_output,

@@ -30,8 +30,8 @@ _MOVED_ON = (
     "`bnm repair --sequential`, with more data.",
 )
 _NOISE = (
-    "The statistics are those of training, in which {behind} before the layer is at work, and what it "
-    "gets in inference varies otherwise.",
+    "The statistics are those of training, in which {behind} before the layer is at work, and what "
+    "it gets in inference varies otherwise.",
     "Have no dropout before batch norm: put it behind the last one. For this model, `bnm repair` "
     "re-estimates the statistics as inference has them.",
 )

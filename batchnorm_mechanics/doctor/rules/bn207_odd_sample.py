@@ -35,8 +35,8 @@ class OddSample(Rule):
                 norm.name,
                 severity=measured.effects.severity,
                 cause=(
-                    f"Of {measured.batches} batches, number {numbers} alone makes more than half of "
-                    "the variance of what the layer gets"
+                    f"Of {measured.batches} batches, {numbers} (from 0) has more than half of the "
+                    "variance of what the layer gets"
                     + ("." if row is None else f"; sample {row} (from 0) is what it comes from.")
                 ),
                 remedy="Look at that sample and take it out of the data, of training too. `bnm "
@@ -50,7 +50,7 @@ class OddSample(Rule):
 
 
 def _times(norm: "Norm", variance: np.ndarray) -> float:
-    """Return how much larger the moving variance is than that of the rest, in the middle channel."""
+    """Return how much larger the moving variance is than the rest's, in the middle channel."""
     epsilon = norm.layer.epsilon
     with np.errstate(all="ignore"):
         return float(np.median((norm.variance + epsilon) / (variance + epsilon)))
