@@ -14,6 +14,11 @@ _DONE = (
     "exactly for inference"
 )
 _LEAST_GROWTH = 1.1
+# The distance of training mode from inference, without labels: what a few samples err by.
+_FARTHER, _NEARLY_NOTHING = 1.02, 0.01
+_WORSE = (
+    "it made the model worse on these data, {} {:.4g} before and {:.4g} after, and was taken back"
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
     Accuracy decides, and the loss where there is none. A drop counts if chance does not explain it:
     of n samples of which a tenth changes sides at random, the accuracy moves by sqrt(0.1 / n), and
     three times that, or one point if that is more, is the limit. A loss counts if it grows by a
-    tenth. Where statistics, gamma or beta were not finite, nothing can get worse.
+    tenth. Without labels, the distance between the outputs of training mode and inference counts.
+    Where statistics, gamma or beta were not finite, nothing can get worse.
 
     Args:
         before: the diagnosis before.
@@ -136,16 +142,45 @@ def worsening(before: Diagnosis, after: Diagnosis) -> str | None:
     if spoilt or math.isnan(before.measures.get("gap", 0.0)):
         return None
     for name, harm in (("accuracy", _has_dropped), ("loss", _has_grown)):
-        if name not in before.measures or name not in after.measures:
-            continue
-        old, new = before.measures[name], after.measures[name]
-        if not harm(old, new, before.samples):
-            return None
-        return (
-            f"it made the model worse on these data, {name} {old:.4g} before and {new:.4g} after, "
-            "and was taken back"
-        )
+        if name in before.measures and name in after.measures:
+            old, new = before.measures[name], after.measures[name]
+            return _WORSE.format(name, old, new) if harm(old, new, before.samples) else None
+    old, new = (one.measures.get("output_change") for one in (before, after))
+    if old is not None and new is not None and new > _FARTHER * old + _NEARLY_NOTHING:
+        return _WORSE.format("distance of both modes", old, new)
     return None
+
+
+def no_better(before: Diagnosis, after: Diagnosis) -> str | None:
+    """Say that a repair made a model no better, by labels or else by the distance of both modes.
+
+    Example:
+        >>> def measured(**measures):
+        ...     return Diagnosis("net", ("bn",), (), samples=1000, measures=measures)
+        >>> no_better(measured(output_change=0.9), measured(output_change=0.1)) is None
+        True
+    """
+    for name, sign, least in (("loss", -1, 1e-6), ("accuracy", 1, 0), ("output_change", -1, 0.02)):
+        if name in before.measures and name in after.measures:
+            old, new = before.measures[name], after.measures[name]
+            # A hundredth of a loss, or of a distance that a few samples tell, is nothing to act on.
+            if sign * (new - old) > max(0.01 * abs(old), least):
+                return None
+            return f"it makes the model no better, {name} {old:.4g} before and {new:.4g} after"
+    return "nothing says that it makes the model better"
+
+
+def apart(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
+    """Return steps in groups that can be taken one without the other: by the findings they mend."""
+    groups: list[tuple[set[str], list[Step]]] = []
+    for step in steps:
+        keys = set(step.findings)
+        joined = [group for group in groups if group[0] & keys or group[1][0].layer == step.layer]
+        for group in joined:
+            groups.remove(group)
+            keys |= group[0]
+        groups.append((keys, [one for group in joined for one in group[1]] + [step]))
+    return [tuple(of_one) for _, of_one in groups]
 
 
 def _has_dropped(old: float, new: float, samples: int) -> bool:

@@ -368,9 +368,9 @@ def estimate(
             finite = np.isfinite(said.mean) & np.isfinite(said.variance)
             if not finite.all():
                 raise InputError(
-                    f"{how.caller}: `data` must give finite statistics. Received: {(~finite).sum()} of "
-                    f"{len(finite)} channels not finite at the input of {name}, in batch "
-                    f"{number + 1}, whose samples are finite. A layer before it makes NaN or "
+                    f"{how.caller}: `data` must give finite statistics. "
+                    f"Received: {(~finite).sum()} of {len(finite)} channels not finite at the "
+                    f"input of {name}, in batch {number + 1}, whose samples are finite. A layer before it makes NaN or "
                     "overflows: `bnm doctor` says which."
                 )
         for name, calls in ran.by_layer.items():

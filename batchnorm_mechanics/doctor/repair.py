@@ -9,20 +9,20 @@ from typing import Any
 
 from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, joined, undo_all
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
-from batchnorm_mechanics.doctor.decisions import Decided, decide, worsening
+from batchnorm_mechanics.doctor.decisions import Decided, apart, decide, no_better, worsening
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
+from batchnorm_mechanics.doctor.findings import Diagnosis
 from batchnorm_mechanics.doctor.model_copies import rebuilt, why_no_copy
 from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.past import Mark, mark_of, put_mark
 from batchnorm_mechanics.doctor.recalibrate import How, Method, check_model, estimate_anew
 from batchnorm_mechanics.doctor.rule import RE_ESTIMATE, Action, Circumstances, Stage, Step
-from batchnorm_mechanics.doctor.rules import matching
+from batchnorm_mechanics.doctor.rules import RULES, matching
 from batchnorm_mechanics.doctor.wiring import graph_of
 from batchnorm_mechanics.layers.compiled import renew_compiled_functions
 
-# Repairing a cause may bare what it hid; more than twice was never needed.
-_MOST_ROUNDS = 3
+# Repairing a cause may bare what it hid; each round repairs what the last one did not know.
+_MOST_ROUNDS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,23 +175,34 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     now, taken = before, []
     try:
         for _ in range(1 if dry_run else _MOST_ROUNDS):
-            decided = work.decide(now.findings, asked)
+            decided = work.decide(now, asked)
             refused |= decided.refused
             if not decided.steps:
                 break
-            taken += decided.steps
             if dry_run:
-                continue
-            point = work.point()
-            work.do(decided)
-            then = diagnose(work.model, batches)
-            worse = worsening(now, then)
-            if worse is not None:
-                work.go_back(point)
-                taken = taken[: -len(decided.steps)]
-                refused |= {key: worse for step in decided.steps for key in step.findings}
+                taken += decided.steps
                 break
+            then, worse = work.tried(decided.steps, now)
+            done = decided.steps
+            if worse is not None and len(parts := apart(decided.steps)) > 1:
+                # What one of them spoils may hide what another one mends.
+                then, done = now, ()
+                for steps in parts:
+                    after, worse = work.tried(steps, then)
+                    if worse is None:
+                        then, done = after, (*done, *steps)
+                    else:
+                        refused |= {key: worse for step in steps for key in step.findings}
+            elif worse is not None:
+                refused |= {key: worse for step in done for key in step.findings}
+                done = ()
+            if not done:
+                break
+            taken += done
             now = then
+        if asked is None and any(step.how is RE_ESTIMATE for step in taken) and not dry_run:
+            now, more = work.with_all_estimated(now, taken)
+            taken += more
     except BaseException:
         undo_all(work.changes)
         renew_compiled_functions(model)
@@ -235,15 +246,53 @@ class _Work:
             put_mark(self.model, mark)
         renew_compiled_functions(self.model)
 
-    def decide(self, findings: Sequence[Finding], asked: frozenset[str] | None) -> Decided:
+    def tried(self, steps: Sequence[Step], before: Diagnosis) -> tuple[Diagnosis, str | None]:
+        """Take steps; take them back if they made the model worse.
+
+        Returns:
+            The diagnosis of the model as it is then, and why they were taken back, or None.
+        """
+        point = self.point()
+        self.do(steps)
+        after = diagnose(self.model, self.data)
+        is_guess = any(RULES[key[:5]].keeps_effects for step in steps for key in step.findings)
+        worse = worsening(before, after) or (no_better(before, after) if is_guess else None)
+        if worse is None:
+            return after, None
+        self.go_back(point)
+        self.done |= {(step.action, step.layer, step.channels) for step in steps}
+        return before, worse
+
+    def with_all_estimated(
+        self, now: Diagnosis, taken: Sequence[Step]
+    ) -> tuple[Diagnosis, list[Step]]:
+        """Estimate all layers that train anew, and keep that if it is better still.
+
+        Statistics that were off by less than a finding may add up.
+        """
+        whole = {step.layer for step in taken if step.how is RE_ESTIMATE and not step.channels}
+        keys = tuple(dict.fromkeys(key for step in taken for key in step.findings))
+        steps = [
+            Step(RE_ESTIMATE, norm.name, (), keys)
+            for norm in norms_in(self.model)
+            if norm.layer.trainable
+        ]
+        if self.how.sequential or not {step.layer for step in steps} <= whole:
+            after, worse = self.tried(steps, now)
+            if worse is None and no_better(now, after) is None:
+                return after, steps
+        return now, []
+
+    def decide(self, diagnosis: Diagnosis, asked: frozenset[str] | None) -> Decided:
         circumstances = Circumstances(
             norms={norm.name: norm for norm in norms_in(self.model)},
             asked=asked,
             has_data=self.data is not None,
+            has_labels=not {"accuracy", "loss"}.isdisjoint(diagnosis.measures),
             obstacle=self._obstacle,
             done=frozenset(self.done),
         )
-        return decide(findings, circumstances)
+        return decide(diagnosis.findings, circumstances)
 
     def _obstacle(self, norm: Norm, action: Action) -> str | None:
         if action.stage is not Stage.GRAPH:
@@ -252,20 +301,20 @@ class _Work:
             return "the model's own code calls the layer, which only its author can change"
         return action.obstacle(self.model, norm) or self._why_no_copy(self.model)
 
-    def do(self, decided: Decided) -> None:
+    def do(self, steps: Sequence[Step]) -> None:
         """Take the steps, in their order."""
-        renamed = self._rebuild([step for step in decided.steps if step.how.edits is not None])
+        renamed = self._rebuild([step for step in steps if step.how.edits is not None])
         norms = {norm.name: norm for norm in norms_in(self.model)}
-        for step in decided.steps:
+        for step in steps:
             if step.how.new_values is not None:
                 # One after another: what is computed next may depend on what this one leaves.
                 for new in step.how.new_values(norms[step.layer]):
                     self.changes.append(changed(*new))
-        if any(step.how.stage is Stage.SETTINGS for step in decided.steps):
+        if any(step.how.stage is Stage.SETTINGS for step in steps):
             renew_compiled_functions(self.model)
-        estimated = [step for step in decided.steps if step.how is RE_ESTIMATE]
+        estimated = [step for step in steps if step.how is RE_ESTIMATE]
         self._estimate(estimated, tuple(norms.values()), renamed)
-        self.done |= {(step.action, step.layer, step.channels) for step in decided.steps}
+        self.done |= {(step.action, step.layer, step.channels) for step in steps}
 
     def _rebuild(self, steps: list[Step]) -> dict[str, tuple[str, ...]]:
         """Build the graph anew; return the names of the layers that came of those concerned."""

@@ -170,6 +170,7 @@ class Circumstances:
         norms: the batch norm layers of the model, by name in its order.
         asked: codes that were asked for; None where none was named, which means all, but no notes.
         has_data: whether there are data.
+        has_labels: whether they say how good the model is.
         obstacle: tells why an action cannot be taken at a layer, or None.
         done: names of actions already taken, each with the layer's name and channels: doing them
             again helps nothing.
@@ -180,6 +181,7 @@ class Circumstances:
     has_data: bool
     obstacle: "Callable[[Norm, Action], str | None]"
     done: Set[tuple[str, str, Channels]] = frozenset()
+    has_labels: bool = False
 
     def asks_for(self, finding: Finding) -> bool:
         """Whether the code of a finding was asked for by name."""

@@ -44,7 +44,7 @@ class UnexplainedGap(Rule):
             cause="Training mode and inference give other outputs, by more than chance, and no "
             + (f"rule says why; most of it comes from {names}." if names else "rule says why."),
             remedy="Look at this layer in both modes with `bnm.trace`. `bnm repair` re-estimates "
-            "its statistics and keeps that if the outputs come nearer; what is left, please report.",
+            "its statistics and keeps that if the outputs come nearer; please report what is left.",
             calls=names,
             by_chance=effects.chance or 0.0,
             **effects.on_output,

@@ -82,8 +82,8 @@ class DomainShift(Rule):
     def steps(
         self, finding: Finding, norm: "Norm", circumstances: Circumstances
     ) -> list[Step] | str:
-        """Estimate every layer that trains, if that is asked for."""
-        if not circumstances.asks_for(finding):
+        """Estimate all layers that train, if that is asked for or labels can judge it."""
+        if not (circumstances.asks_for(finding) or circumstances.has_labels):
             return (
                 "the statistics may be right for other data: if these are training's, say "
                 "only=BN203 (`--only BN203`); else `recalibrate(model, data, blend=0.3)` moves "
