@@ -57,12 +57,16 @@ def own_variables(layer: Any) -> list[Any]:
 
 
 def own_state(layer: Any) -> list[Any]:
-    """Return what a layer itself changes when it is called: running statistics, counters, seeds.
+    """Return what a layer itself changes when it is called: statistics, counters, seeds, states.
 
     `layer.non_trainable_variables` is public and holds frozen weights too, which do not change.
     """
+    import keras
+
     seeds = [generator.state for generator in layer._seed_generators]
-    return [*layer._non_trainable_variables, *seeds]
+    # Of a stateful recurrent layer; Keras does not count them among its variables.
+    carried = getattr(layer, "states", None) if getattr(layer, "stateful", False) else None
+    return [*layer._non_trainable_variables, *seeds, *keras.tree.flatten(carried or [])]
 
 
 def draws_at_random(layer: Any) -> bool:

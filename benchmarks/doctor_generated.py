@@ -22,7 +22,8 @@ def judged(seed, *, repairs):
     """Return by name what came of one model: None where it was not asked."""
     made, settings = drawn(seed)
     apart, chance = distance(made.model, made.x)
-    found = bnm.diagnose(made.model, made.x, batch_size=BATCH).findings
+    diagnosis = bnm.diagnose(made.model, made.x, batch_size=BATCH)
+    found = diagnosis.findings
     loud = [one for one in found if one.severity != "note"]
     # A wandering flag and dropout parts modes otherwise than by statistics.
     parts = [one for one in loud if one.code not in ("BN107", "BN202")]
@@ -41,7 +42,8 @@ def judged(seed, *, repairs):
         ]
         settings["after"] = round(after, 3)
     told = ", ".join(f"{one.code} {one.layer}" for one in loud)
-    settings |= {"apart": round(apart, 3), "chance": round(chance, 3), "found": told}
+    measured = {name: round(value, 3) for name, value in diagnosis.measures.items()}
+    settings |= {"apart": round(apart, 3), "chance": round(chance, 3), "found": told} | measured
     return results, settings | {"spoilt": made.spoilt}
 
 

@@ -305,7 +305,7 @@ class Again:
                 norm.layer.epsilon = before[norm.name]
         for name, said in ran.by_layer.items():
             pools[name].add(said)
-        return {name: one.settle().together for name, one in pools.items() if one.calls}
+        return {name: pools[name].settle().together for name in ran.by_layer}
 
     def odd_row(self) -> int:
         """Return which sample of the data makes most of the widest batch's variance."""

@@ -1,6 +1,7 @@
 """The batch norm layers of a model: where they are, what they hold, and how graphs call them."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ LINEAR = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
+# Layers that call what they hold for each step of their input's second axis.
+_LOOPS = (keras.layers.TimeDistributed, keras.layers.RNN)
 _USUAL_STARTS = {keras.initializers.Zeros: 0.0, keras.initializers.Ones: 1.0}
 
 
@@ -81,11 +84,14 @@ class Norm:
             "encoder/bn_1 (2)".
         layer: the layer itself, with weights.
         calls: how functional graphs within the model call it; none in a subclassed model.
+        per_pass: how often it is called in one forward pass, as far as graphs tell, in models that
+            are called several times and for each step of a loop too; 1 where they do not.
     """
 
     name: str
     layer: Any
     calls: tuple[Call, ...]
+    per_pass: int = 1
 
     @property
     def mean(self) -> Vector:
@@ -230,7 +236,7 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         >>> [(norm.name, norm.channels) for norm in norms_in(model)]
         [('inner/bn', 4)]
     """
-    calls = _calls_in(model)
+    calls, per_pass = _calls_in(model), _per_pass(model)
     found: dict[int, Norm] = {}
     names: set[str] = set()
     for path, layer in paths_in(model):
@@ -239,8 +245,31 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         numbered = itertools.chain([path], (f"{path} ({number})" for number in itertools.count(2)))
         name = next(one for one in numbered if one not in names)
         names.add(name)
-        found[id(layer)] = Norm(name, layer, tuple(calls.get(id(layer), ())))
+        found[id(layer)] = Norm(
+            name, layer, tuple(calls.get(id(layer), ())), per_pass.get(id(layer), 1)
+        )
     return tuple(found.values())
+
+
+def _per_pass(model: Any) -> Counter[int]:
+    """Return by id how often each batch norm layer is called in one forward pass."""
+    counts: Counter[int] = Counter()
+
+    def visit(layer: Any, times: int, shape: Any) -> None:
+        graph = functional_of(layer) if isinstance(layer, keras.Layer) else None
+        if isinstance(layer, KINDS):
+            counts[id(layer)] += times
+        elif graph is not None:
+            for node in nodes_in(graph):
+                if not node.is_input:
+                    visit(node.operation, times, node.input_tensors[0].shape)
+        elif isinstance(layer, keras.Layer):
+            is_loop = isinstance(layer, _LOOPS) and shape is not None and len(shape) > 1
+            for one in direct_layers(layer):
+                visit(one, times * (shape[1] or 1) if is_loop else times, None)
+
+    visit(model, 1, None)
+    return counts
 
 
 def paths_in(model: Any) -> Iterator[tuple[str, Any]]:

@@ -178,7 +178,8 @@ class Effects:
         relative: how far the output in training mode (batch norm alone) is from that at inference,
             less what the choice of the batch does to it; None where that cannot be known, as of
             an output that is random beyond Keras's own seeds.
-        changed: the part of the samples whose largest output is another one, likewise.
+        changed: the part of the samples whose largest output is another one, likewise, less what
+            so few of them err by.
         chance: what the choice of the batch does to the output in training mode.
         makers: the calls that make most of the difference, each with the part of it that is left
             when all calls up to it normalize by the batch; none where it is a note.
@@ -318,7 +319,9 @@ def _gap(
             (one[0].argmax(-1) != other[0].argmax(-1)).mean()
             for one, other in (*pairs, (once, again))
         )
-        changed = float(max(0.0, (first + second) / 2 - by_chance))
+        # What so many samples err by is no change.
+        error = 2 * np.sqrt(max(by_chance, 1 / rows) / rows)
+        changed = float(max(0.0, (first + second) / 2 - by_chance - error))
     found = replace(start, relative=relative, changed=changed, chance=float(chance))
     if found.severity == "note":
         return found

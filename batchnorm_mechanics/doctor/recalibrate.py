@@ -370,8 +370,8 @@ def estimate(
                 raise InputError(
                     f"{how.caller}: `data` must give finite statistics. "
                     f"Received: {(~finite).sum()} of {len(finite)} channels not finite at the "
-                    f"input of {name}, in batch {number + 1}, whose samples are finite. A layer before it makes NaN or "
-                    "overflows: `bnm doctor` says which."
+                    f"input of {name}, in batch {number + 1}, whose samples are finite. A layer "
+                    "before it makes NaN or overflows: `bnm doctor` says which."
                 )
         for name, calls in ran.by_layer.items():
             if name not in pools:

@@ -200,7 +200,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
                 break
             taken += done
             now = then
-        if asked is None and any(step.how is RE_ESTIMATE for step in taken) and not dry_run:
+        if asked is None and not dry_run:
             now, more = work.with_all_estimated(now, taken)
             taken += more
     except BaseException:
@@ -268,10 +268,14 @@ class _Work:
     ) -> tuple[Diagnosis, list[Step]]:
         """Estimate all layers that train anew, and keep that if it is better still.
 
-        Statistics that were off by less than a finding may add up.
+        Statistics that were off by less than a finding may add up. Where none was estimated, labels
+        have to tell, and something be there to mend.
         """
         whole = {step.layer for step in taken if step.how is RE_ESTIMATE and not step.channels}
-        keys = tuple(dict.fromkeys(key for step in taken for key in step.findings))
+        notes = [one.key for one in now.findings if RULES[one.code].parts_modes]
+        if not (whole or (notes and _has_labels(now))):
+            return now, []
+        keys = tuple(dict.fromkeys([key for step in taken for key in step.findings] + notes))
         steps = [
             Step(RE_ESTIMATE, norm.name, (), keys)
             for norm in norms_in(self.model)
@@ -288,7 +292,7 @@ class _Work:
             norms={norm.name: norm for norm in norms_in(self.model)},
             asked=asked,
             has_data=self.data is not None,
-            has_labels=not {"accuracy", "loss"}.isdisjoint(diagnosis.measures),
+            has_labels=_has_labels(diagnosis),
             obstacle=self._obstacle,
             done=frozenset(self.done),
         )
@@ -348,3 +352,7 @@ class _Work:
         self.notes += [f"{name} was left: {reason}" for name, reason in change.left.items()]
         self.notes += change.notes
         self.done |= {(RE_ESTIMATE.name, name, of_layer) for name, of_layer in channels.items()}
+
+
+def _has_labels(diagnosis: Diagnosis) -> bool:
+    return not {"accuracy", "loss"}.isdisjoint(diagnosis.measures)

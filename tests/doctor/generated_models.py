@@ -71,18 +71,7 @@ def made(kind, seed, *, spoil=False, unlike=False, drop="", flagged=False):
             x = block(x)
         return keras.Model(inputs, x, name="encoder")
 
-    def data(*shape):
-        x = rng.normal(size=(ROWS, *shape)) * rng.uniform(0.5, 2, shape) + rng.normal(size=shape)
-        return x.astype("float32")
-
-    x, inputs = data(WIDTH), [layers.Input((WIDTH,), name="a")]
-    if kind in ("twice", "siamese"):
-        inputs.append(layers.Input((WIDTH,), name="b"))
-        x = [x, 4 * x + 8 if unlike else rng.permutation(x)]
-    if kind.startswith("steps"):
-        by_step = np.arange(STEPS, dtype="float32")[:, None] if unlike else 0.0
-        inputs = [layers.Input((STEPS, WIDTH), name="a")]
-        x = (np.stack([rng.permutation(x) for _ in range(STEPS)], 1) + 4 * by_step) * (1 + by_step)
+    inputs, x = data(kind, rng, unlike=unlike)
     if kind == "twice":
         dense, norm = layers.Dense(8), layers.BatchNormalization(name="shared")
         outputs = layers.Concatenate()([close(dense(one), norm) for one in inputs])
@@ -107,6 +96,21 @@ def made(kind, seed, *, spoil=False, unlike=False, drop="", flagged=False):
     return Made(model, x, name, unlike and several, drop == "before", flagged and drop == "before")
 
 
+def data(kind, rng, *, unlike):
+    """Return inputs of a graph, and data for them."""
+    shape = (ROWS, WIDTH)
+    x = rng.normal(size=shape) * rng.uniform(0.5, 2, WIDTH) + rng.normal(size=WIDTH)
+    x = x.astype("float32")
+    if kind in ("twice", "siamese"):
+        inputs = [layers.Input((WIDTH,), name=name) for name in "ab"]
+        return inputs, [x, 4 * x + 8 if unlike else rng.permutation(x)]
+    if kind.startswith("steps"):
+        by_step = np.arange(STEPS, dtype="float32")[:, None] if unlike else 0.0
+        x = np.stack([rng.permutation(x) for _ in range(STEPS)], 1)
+        return [layers.Input((STEPS, WIDTH), name="a")], (x + 4 * by_step) * (1 + by_step)
+    return [layers.Input((WIDTH,), name="a")], x
+
+
 def norms(model):
     """Return the batch norm layers of a model."""
     flat = model._flatten_layers()
@@ -127,7 +131,7 @@ def settle(model, x):
     for norm in norms(model):
         norm.momentum = 0.99
         # As if nothing had been there before the first batch.
-        norm.moving_variance.assign(np.maximum(norm.moving_variance, 1e-6))
+        norm.moving_variance.assign(np.maximum(norm.moving_variance.numpy(), 1e-6))
 
 
 def spoilt(model, rng):
@@ -135,11 +139,11 @@ def spoilt(model, rng):
     norm = rng.choice(norms(model))
     size = rng.uniform(1.5, 3)
     if rng.random() < 0.5:
-        deviation = np.sqrt(np.array(norm.moving_variance))
+        deviation = np.sqrt(norm.moving_variance.numpy())
         signs = rng.choice([-1, 1], deviation.shape)
-        norm.moving_mean.assign(np.array(norm.moving_mean) + signs * size * deviation)
+        norm.moving_mean.assign(norm.moving_mean.numpy() + signs * size * deviation)
     else:
-        norm.moving_variance.assign(np.array(norm.moving_variance) * (3 * size) ** 2)
+        norm.moving_variance.assign(norm.moving_variance.numpy() * (3 * size) ** 2)
     return norm.name
 
 
@@ -159,7 +163,7 @@ def distance(model, x):
     for seed in range(2):
         order = np.random.default_rng(seed).permutation(ROWS)
         parts = np.split(order, ROWS // BATCH)
-        run = np.concatenate([np.array(model(of_rows(x, rows), training=True)) for rows in parts])
+        run = np.concatenate([model(of_rows(x, rows), training=True).numpy() for rows in parts])
         model.set_weights(weights)
         runs.append(run[np.argsort(order)])
     for one, rate in before:

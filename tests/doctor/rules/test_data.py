@@ -266,8 +266,12 @@ def test_a_baked_flag_that_a_plain_call_obeys_is_a_warning():
     assert "model(x)" in batch.cause
 
 
-def test_an_output_that_is_random_says_nothing_of_the_batch():
-    assert found(check(baked(dropout=0.5), numbers()), "BN202") == {}
+def test_an_output_that_is_random_is_compared_with_the_same_dropout():
+    batch = found(check(baked(dropout=0.5), numbers()), "BN202")["bn"]
+    assert batch.severity == "warning"
+    alone = baked(dropout=0.5)
+    alone.get_layer("bn").trainable = False
+    assert found(check(alone, numbers()), "BN202") == {}
 
 
 def test_a_mixture_that_is_not_of_batch_norm_is_not_blamed_on_it():
