@@ -415,6 +415,8 @@ def _called(
             stack.enter_context(intercepted(layer, told_by(path)))
         stack.enter_context(listening(norms, answer))
         together = _heads(model(few))
+        if not by_batch:
+            return found(None)
         first = [head[:1] for head in together]
         difference = _relative(
             _heads(model(tf.nest.map_structure(lambda part: part[:1], few))), first, together

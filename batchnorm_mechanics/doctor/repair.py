@@ -23,6 +23,8 @@ from batchnorm_mechanics.layers.compiled import renew_compiled_functions
 
 # Repairing a cause may bare what it hid; each round repairs what the last one did not know.
 _MOST_ROUNDS = 10
+# Half of what is worth a warning, of a layer's gap and of the outputs' distance.
+_STILL_OFF = 0.125
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,11 +271,15 @@ class _Work:
         """Estimate all layers that train anew, and keep that if it is better still.
 
         Statistics that were off by less than a finding may add up. Where none was estimated, labels
-        have to tell, and something be there to mend.
+        have to tell, and something be there to mend. Layers are touched that no finding names, so
+        nothing is done where all is nearly right.
         """
         whole = {step.layer for step in taken if step.how is RE_ESTIMATE and not step.channels}
         notes = [one.key for one in now.findings if RULES[one.code].parts_modes]
         if not (whole or (notes and _has_labels(now))):
+            return now, []
+        off = max(now.measures.get(name, 0.0) for name in ("gap", "output_change"))
+        if not (self.how.sequential or off >= _STILL_OFF):
             return now, []
         keys = tuple(dict.fromkeys([key for step in taken for key in step.findings] + notes))
         steps = [

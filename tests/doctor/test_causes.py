@@ -112,7 +112,7 @@ def test_a_root_that_a_rule_named_itself_stays():
 
 
 def test_a_model_that_was_never_trained_has_no_gap_worth_more_than_a_note():
-    (_, gap) = ordered([made("BN201", own_gap=2.0), made("BN103", severity="note")], LAYERS)
+    (_, gap) = ordered([made("BN201", own_gap=2.0), made("BN103", "", severity="note")], LAYERS)
     assert (gap.code, gap.severity) == ("BN201", "note")
     (_, gap) = ordered([made("BN201", own_gap=2.0), made("BN103")], LAYERS)
     assert gap.severity == "error"

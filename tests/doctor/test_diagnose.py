@@ -103,7 +103,8 @@ def test_a_loss_object_and_labels_in_a_column_are_understood():
     plain = diagnose(model, x, labels=y).measures
     column = diagnose(model, x, labels=y[:, None].astype("float32")).measures
     assert column == plain
-    assert set(plain) == {"gap", "loss", "accuracy"}
+    both = {"loss", "accuracy", "loss_by_batch", "accuracy_by_batch"}
+    assert set(plain) == {"gap", "output_change", "predictions_changed"} | both
 
 
 def test_labels_of_a_dataset_count_and_an_uncompiled_model_has_accuracy_alone():
@@ -111,7 +112,10 @@ def test_labels_of_a_dataset_count_and_an_uncompiled_model_has_accuracy_alone():
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
     model = classifier(compiled=False)
     measures = diagnose(model, data).measures
-    assert set(measures) == {"gap", "accuracy"}
+    assert {name for name in measures if "loss" in name or "accuracy" in name} == {
+        "accuracy",
+        "accuracy_by_batch",
+    }
     assert measures["accuracy"] == np.mean(model.predict(x, verbose=0).argmax(-1) == y)
 
 
@@ -119,7 +123,10 @@ def test_a_regression_has_a_loss_and_no_accuracy():
     x, _ = samples()
     y = np.random.default_rng(1).normal(size=(70, 3)).astype("float32")
     measures = diagnose(classifier(loss="mse"), x, labels=y).measures
-    assert set(measures) == {"gap", "loss"}
+    assert {name for name in measures if "loss" in name or "accuracy" in name} == {
+        "loss",
+        "loss_by_batch",
+    }
 
 
 def test_labels_of_several_outputs_give_the_loss_of_evaluate():
@@ -338,14 +345,14 @@ def test_a_diagnosis_that_is_not_all_numbers_is_json():
 
 
 @pytest.mark.parametrize(("rows", "batches"), [(32, "one batch is"), (64, "2 batches are")])
-def test_where_too_few_batches_came_to_tell_it_is_said_and_nothing_is_found(rows, batches):
+def test_where_too_few_batches_came_to_tell_it_is_said_with_what_it_does(rows, batches):
     layer = layers.BatchNormalization(name="bn")
     model = keras.Sequential([layers.Input((3,)), layer])
     layer.moving_mean.assign([1.0, 0.0, 0.0])
     layer.moving_variance.assign([2.0, 1.0, 1.0])
     x = np.random.default_rng(0).normal(size=(rows, 3)).astype("float32")
     diagnosis = diagnose(model, x)
-    assert not diagnosis.findings
+    assert [one.key for one in diagnosis.findings] == ["BN200 bn"]
     assert dict(diagnosis.unseen) == {
         "bn": f"its statistics may be off, and {batches} too few to tell"
     }

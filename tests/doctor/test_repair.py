@@ -862,7 +862,7 @@ def test_what_was_good_before_is_kept_when_a_later_round_is_taken_back(monkeypat
         ),
     )
     done = repair(model, data, batch_size=50)
-    assert len(rounds) == 2
+    assert len(rounds) == 3, "and both together"
     assert actions(done) == [("re-estimate", "first")]
     np.testing.assert_allclose(of(model, "first").mean, right, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(second.numpy(), wrong)
@@ -1005,15 +1005,20 @@ def test_repair_brings_the_accuracy_on_mnist_back(trained, mnist, kind):
 
 
 @pytest.mark.slow
-def test_statistics_of_another_domain_are_moved_only_where_that_is_asked_for(trained, mnist):
+def test_statistics_of_another_domain_are_moved_where_that_is_asked_for_or_labels_tell(
+    trained, mnist
+):
     model, weights, (x, y) = trained
     test = mnist["x_test"].reshape(-1, 784) / np.float32(255), mnist["y_test"]
     model.set_weights(weights)
     healthy = model.evaluate(*test, batch_size=500, verbose=0)[1]
     recalibrate(model, 1 - x)
     moved = state(model)
-    done = repair(model, x, labels=y, batch_size=64)
+    done = repair(model, x, batch_size=64)
     assert "`--only BN203`" in done.refused["BN203 first"]
     assert same(state(model), moved)
-    repair(model, x, labels=y, batch_size=64, only=["BN203"])
+    repair(model, x, batch_size=64, only=["BN203"]).undo()
+    assert same(state(model), moved)
+    done = repair(model, x, labels=y, batch_size=64)
+    assert any("BN203 first" in step.findings for step in done.steps)
     assert model.evaluate(*test, batch_size=500, verbose=0)[1] > healthy - 0.003

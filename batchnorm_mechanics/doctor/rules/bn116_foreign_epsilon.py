@@ -40,6 +40,8 @@ class ForeignEpsilon(Rule):
     needs_data = True
     parts_modes = True
     explains_everywhere = ("BN201",)
+    # That all variances are next to epsilon is why another one matters.
+    hides = ("BN104",)
 
     def check(self, case: Case) -> Iterator[Finding]:
         """Try the usual values where variances are small and a later layer is off."""

@@ -34,8 +34,11 @@ class UnexplainedGap(Rule):
         makers = [call for call, _ in effects.makers]
         first = min((place.get(call.name, 0) for call in makers), default=len(place))
         for one in found:
-            speaks = one.severity != "note" and RULES[one.code].parts_modes
-            if speaks and (not one.layer or place.get(one.layer, 0) <= first):
+            if (
+                one.severity != "note"
+                and _can_say_why(RULES[one.code])
+                and (not one.layer or place.get(one.layer, 0) <= first)
+            ):
                 return
         names = ", ".join(_in_words(call.name, call.number) for call in makers)
         yield self.finding(
@@ -49,6 +52,15 @@ class UnexplainedGap(Rule):
             by_chance=effects.chance or 0.0,
             **effects.on_output,
         )
+
+
+def _can_say_why(rule: Rule) -> bool:
+    """Whether findings of a rule may be why training mode and inference differ."""
+    return rule.parts_modes or "BN201" in (
+        *rule.explains,
+        *rule.may_explain,
+        *rule.explains_everywhere,
+    )
 
 
 def _in_words(name: str, number: int) -> str:
