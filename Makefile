@@ -89,7 +89,7 @@ bench: $(DEV) ## time ours beside Keras and the peers that are installed, for py
 
 test: $(DEV) ## run the tests but for the slow ones
 	@sh tests/ensure_chromium.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(DEV) ## run the slow tests
 	@sh tests/ensure_chromium.sh
@@ -99,7 +99,7 @@ test-other: $(DEV) ## run the tests that kernels matter to with oneDNN off where
 	@set -eu; \
 	other=$$($(BIN)/python -c 'from batchnorm_mechanics import _tensorflow as t; t.import_tensorflow_quietly(); print(int(not t.one_dnn_is_on()))'); \
 	echo "Again with TF_ENABLE_ONEDNN_OPTS=$$other"; \
-	TF_ENABLE_ONEDNN_OPTS=$$other $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(KERNEL_TESTS) $(ARGS)
+	TF_ENABLE_ONEDNN_OPTS=$$other $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(KERNEL_TESTS) $(ARGS)
 
 test-pythons: ## run a part of the tests on Python 3.12 and 3.13, where they are found
 	@set -eu; for python in python3.12 python3.13; do \

@@ -59,6 +59,7 @@ class Runner:
             print(f"\n{name}: left out: {error}", file=sys.stderr)
             self._failed = True
             # pyperf counts only what succeeded, and its processes would begin with this one again.
+            # It has no public way to leave a benchmark out, and no public name for its count.
             self._runner._worker_task += 1
 
     def finish(self):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from batchnorm_mechanics._workers import Call
 from batchnorm_mechanics.cli import main
 
 BNM = [sys.executable, "-m", "batchnorm_mechanics"]
@@ -51,6 +52,20 @@ def bnm_here(*arguments, cwd):
             except SystemExit as end:
                 code = end.code or 0
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+def workers_here(courses, *, count):
+    """Follow workers' courses as `side_by_side` does, in this process: workers take seconds."""
+    del count
+    for course in courses:
+        host, item = course.host(), next(course.steps)
+        with contextlib.suppress(StopIteration):
+            while True:
+                if isinstance(item, Call):
+                    item = course.steps.send(item.function(host, *item.args))
+                else:
+                    yield item
+                    item = next(course.steps)
 
 
 def python_here(code, *, cwd):

@@ -20,6 +20,14 @@ sys.path.append(str(Path(__file__).parent))
 from browser import chromium, open_page  # noqa: F401 - fixtures
 
 
+def pytest_configure(config):
+    """Have whole files handed out in their order: what a file makes once is made in one process.
+
+    By default those with the most tests come first, and those that take long last, one by one.
+    """
+    config.option.loadscopereorder = False
+
+
 def pytest_report_header():
     """Say which of TensorFlow's kernels this run is about."""
     from batchnorm_mechanics._tensorflow import import_tensorflow_quietly, one_dnn_is_on

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import BNM, Ended, bnm, bnm_here
+from commands import BNM, Ended, bnm, bnm_here, workers_here
 from processes import group_is_alive, start
 
 from batchnorm_mechanics._version import __version__
-from batchnorm_mechanics.studies.registry import STUDIES
+from batchnorm_mechanics.studies import reproduce, runs
+from batchnorm_mechanics.studies.dataset import load
+from batchnorm_mechanics.studies.registry import STUDIES, quick
 
 
 def test_the_version_is_printed():
@@ -177,7 +180,11 @@ def test_the_same_command_again_goes_on_from_what_is_kept_to_the_report(interrup
     assert (folder / "out" / "report.html").stat().st_size > 100_000
 
 
-def test_a_full_disk_is_one_clear_message(disk_of, tmp_path):
+def test_a_full_disk_is_one_clear_message(disk_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "side_by_side", workers_here)
+    # TensorFlow's threads cannot be chosen any more in this process.
+    monkeypatch.setattr(runs._Trainer, "__init__", with_data_alone)
+    monkeypatch.setattr(reproduce, "quick", with_one_layer)
     # A run overfills it.
     small_disk = disk_of(600)
     arguments = ["reversed-100-short", "--quick", "--data", npz(tmp_path / "mine.npz")]
@@ -188,6 +195,18 @@ def test_a_full_disk_is_one_clear_message(disk_of, tmp_path):
         "`out` must be on a disk with room. Received: "
         f"out={str(small_disk / 'out')!r}, which is full. Finished runs are kept"
     ) in done.err
+
+
+def with_data_alone(trainer, source, _threads):
+    trainer._digits, trainer._prepared, trainer._networks = load(source, minimum_rows=1), {}, {}
+
+
+def with_one_layer(study):
+    """XLA takes seconds for each."""
+    short = quick(study)
+    return replace(
+        short, settings=replace(short.settings, hidden_units=(100,), baked_training=(False,))
+    )
 
 
 def test_a_worker_that_is_killed_ends_the_command_with_a_message(tmp_path):

@@ -1,6 +1,5 @@
-"""`bnm conform` as a user meets it: real processes and signals once each, else in this process."""
+"""`bnm conform` as a user meets it: in this process but for the one that is interrupted."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -8,10 +7,9 @@ import sys
 import time
 
 import pytest
-from commands import BNM, bnm, bnm_here, strict_json
+from commands import BNM, bnm_here, strict_json, workers_here
 from processes import group_is_alive, start
 
-from batchnorm_mechanics._workers import Call
 from batchnorm_mechanics.conformance import workers
 
 # A user's own file: a function that is right, one that does not think of empty batches, one that is
@@ -65,19 +63,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Have the workers' calls made here: workers have tests of their own, and take seconds each."""
-
-    def side_by_side(courses, *, count):
-        for course in courses:
-            host, item = course.host(), next(course.steps)
-            with contextlib.suppress(StopIteration):
-                while True:
-                    if isinstance(item, Call):
-                        item = course.steps.send(item.function(host, *item.args))
-                    else:
-                        yield item
-                        item = next(course.steps)
-
-    monkeypatch.setattr(workers, "side_by_side", side_by_side)
+    monkeypatch.setattr(workers, "side_by_side", workers_here)
     # A worker gives its libraries their settings in its environment.
     monkeypatch.setattr(os, "environ", {**os.environ})
 
@@ -160,9 +146,10 @@ def test_an_edge_case_is_shown_and_ends_with_1_only_if_it_is_to_be_judged(folder
         assert f"    {reason}" in done.out
 
 
-def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(folder, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    done = bnm("conform", "mine.py:right", "--cases", "one step", "--verbose", cwd=folder)
+def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(
+    folder, in_this_process
+):
+    done = bnm_here("conform", "mine.py:right", "--cases", "one step", "--verbose", cwd=folder)
     assert done.code == 0, done.err
     assert max(map(len, done.out.splitlines())) <= 80
     assert "  biased moving variance, as Keras; PyTorch's is unbiased" in done.out
@@ -177,7 +164,8 @@ def test_ctrl_c_prints_what_was_found_and_leaves_no_process(folder):
         [*BNM, "conform", "mine.py:slow", "--cases", "one step"],
         cwd=folder,
     )
-    # The conventions are looked for in rank 4 too; that probe hangs first.
+    # The conventions are looked for in rank 4 too; that probe hangs first. No message of
+    # TensorFlow's comes before it.
     assert process.stderr.readline() == "hanging\n"
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=30)

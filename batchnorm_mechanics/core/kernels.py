@@ -194,10 +194,7 @@ def normalize_batch(
     axes = normalize_axes(axes, x.shape.rank, caller="normalize_batch")
     epsilon = check_epsilon(epsilon, caller="normalize_batch")
     check_samples(x, axes, caller="normalize_batch")
-    weights = None
-    if mask is not None:
-        weights = as_weights(mask, x, caller="normalize_batch")
-        x = without_what_is_masked_out(x, weights)
+    weights = None if mask is None else as_weights(mask, x, caller="normalize_batch")
     kernel = _checked(kernel, x, axes, weights)
     if kernel == "autodiff":
         y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon, mask=weights)
@@ -207,6 +204,9 @@ def normalize_batch(
     if kernel == "fused":
         return batch_by_fused_kernel(x, gamma, beta, epsilon)
     if kernel == "rows":
+        if weights is not None:
+            # The others go by `forward`, which does so itself.
+            x = without_what_is_masked_out(x, weights)
         return batch_by_rows(x, gamma, beta, epsilon, weights)
     return _analytic(x, gamma, beta, axes, epsilon, weights)
 
@@ -316,7 +316,11 @@ def _analytic(
         def gradient(
             dy: tf.Tensor, *_of_moments: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            return backward(dy, cache)
+            d_x, d_gamma, d_beta = backward(dy, cache)
+            if weights is not None:
+                # `forward` took 0 in place of what was no number, which has no gradient then.
+                d_x = tf.where(weights | tf.math.is_finite(x), d_x, tf.zeros_like(d_x))
+            return d_x, d_gamma, d_beta
 
         return (y, cache.mean, cache.variance, cache.count), gradient
 

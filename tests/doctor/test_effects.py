@@ -83,6 +83,14 @@ def test_an_output_with_noise_of_keras_is_compared_with_the_same_noise(size):
         np.testing.assert_array_equal(value, old)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "unit"), [("float32", 2**-24), ("mixed_float16", 2**-11), ("mixed_bfloat16", 2**-8)]
+)
+def test_rounding_is_that_of_the_coarsest_type_in_which_a_layer_computes(dtype, unit):
+    model = ending_in(layers.Dense(4, dtype=dtype))
+    assert probe(model, numbers(1, 3)).effects.rounding == pytest.approx(3 * np.sqrt(unit))
+
+
 def test_noise_below_rounding_is_no_obstacle():
     effects = probe(ending_in(Noise(1e-6)), numbers(100, 3)).effects
     assert effects.alone < effects.rounding

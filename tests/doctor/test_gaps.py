@@ -13,13 +13,14 @@ from batchnorm_mechanics.doctor.norms import norms_in
 CHANNELS = 24
 
 
-def gap(x, *, mean=0.0, variance=1.0, momentum=0.99, batch_size=32):
+def gap(x, *, mean=0.0, variance=1.0, momentum=0.99, gamma=1.0, batch_size=32):
     """Return the gap of one layer with these statistics, on data x."""
     x = np.asarray(x, "float32")
     layer = keras.layers.BatchNormalization(momentum=momentum, name="bn")
     model = keras.Sequential([keras.layers.Input(x.shape[1:]), layer])
     # For a few batches tracing takes longer.
     model.run_eagerly = True
+    layer.gamma.assign(np.broadcast_to(gamma, x.shape[-1:]))
     layer.moving_mean.assign(np.full(x.shape[-1], mean))
     layer.moving_variance.assign(np.full(x.shape[-1], variance))
     norms = norms_in(model)
@@ -115,3 +116,13 @@ def test_the_scatter_of_batches_is_taken_as_it_is():
     )
     assert gap(alike, momentum=0.5).moved.all()
     assert not gap(unlike, momentum=0.5).moved.any()
+
+
+def test_a_gap_is_felt_by_gammas_share_and_never_as_more_than_it_is():
+    gamma = np.array([10.0, 0.5, 0.0, -1.0, *[1.0] * (CHANNELS - 4)])
+    found = gap(healthy(320, 0), mean=1.0, gamma=gamma)
+    share = np.abs(gamma) / np.sqrt(np.mean(gamma**2))
+    assert share[0] > 4
+    assert share[1:].max() < 1
+    np.testing.assert_allclose(found.felt[0], found.channels[0])
+    np.testing.assert_allclose(found.felt[1:], (share * found.channels)[1:])
