@@ -12,6 +12,7 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
+from batchnorm_mechanics.doctor.findings import Result
 from batchnorm_mechanics.doctor.fitting import check_names, missing_kernel
 from batchnorm_mechanics.doctor.fold_compare import (
     explained_by,
@@ -33,8 +34,8 @@ _BATCHES = 32
 _FAILURES = (ValueError, tf.errors.OpError)
 
 
-@dataclass(frozen=True, eq=False)
-class Folded:
+@dataclass(frozen=True, eq=False, repr=False)
+class Folded(Result):
     """A model without the batch norms that could be merged, and what came of it.
 
     Attributes:
@@ -94,26 +95,12 @@ class Folded:
             "notes": list(self.notes),
         }
 
-    def __str__(self) -> str:
-        merged = f"{self.count} of {self.count + len(self.left)} batch norm layers merged"
-        speed = (
-            ""
-            if self.speed is None
-            else f"\nPrediction is {self.speed:.2f} times as fast, {self.batch_size} at a time"
-        )
-        rounding = (
-            ""
-            if self.rounding is None
-            else f"; the original's move by {self.rounding:.2g} with a unit in the last place of "
-            "its weights"
-        )
-        return (
-            f"{self.model.name}: {merged}{speed}\n"
-            f"Outputs differ by {self.difference:.2g} at most, relative to the largest "
-            f"({'within' if self.agrees else 'beyond'} {self.tolerance:.2g}{rounding})"
-            + "".join(f"\nLeft: {name}, because {reason}" for name, reason in self.left.items())
-            + "".join(f"\nNote: {note}" for note in self.notes)
-        )
+    @property
+    def summary(self) -> str:
+        """How many layers were merged, in one line."""
+        many = self.count + len(self.left)
+        merged = f"{self.count} of {many} batch norm layers merged"
+        return f"{self.model.name}: {merged if many else 'no batch norm layer'}"
 
 
 def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) -> Folded:

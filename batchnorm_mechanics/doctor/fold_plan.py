@@ -137,17 +137,13 @@ class _Planner:
         for node, reached in nodes.items():
             within = graph_of(node.operation)
             if within is not None:
-                self._enter(node, within)
+                reason = _why_closed(node, within, self.calls[id(node.operation)])
+                if reason is None:
+                    self.wiring.enter(node, within)
+                else:
+                    self.closed.append(_Closed(node, within, reason))
             elif is_identity(node, training=reached.training):
                 self.wiring.bridge(node)
-
-    def _enter(self, node: Any, graph: Any) -> None:
-        """Look into a model within the model, or keep why it is closed."""
-        reason = _why_closed(node, graph, self.calls[id(node.operation)])
-        if reason is None:
-            self.wiring.enter(node, graph)
-        else:
-            self.closed.append(_Closed(node, graph, reason))
 
     def plan(self) -> FoldPlan:
         left: dict[str, str] = {}
