@@ -4,6 +4,9 @@ from pathlib import Path
 
 import jinja2
 
+# In the notebook's own colours. What is wider than the page scrolls.
+_LINES = '<pre style="overflow-x: auto; white-space: pre">{{ text }}</pre>'
+
 
 def templates(folder: Path) -> jinja2.Environment:
     """Return the environment that renders a folder's templates.
@@ -20,8 +23,24 @@ def templates(folder: Path) -> jinja2.Environment:
         >>> templates(folder).get_template("a.html.jinja").render(name="<b>")
         '<p>&lt;b&gt;</p>'
     """
+    return _environment(jinja2.FileSystemLoader(folder))
+
+
+def preformatted(text: str) -> str:
+    """Return text for a notebook's output, in the lines that it has.
+
+    Example:
+        >>> preformatted("<b>")
+        '<pre style="overflow-x: auto; white-space: pre">&lt;b&gt;</pre>'
+    """
+    return (
+        _environment(jinja2.DictLoader({"lines": _LINES})).get_template("lines").render(text=text)
+    )
+
+
+def _environment(loader: jinja2.BaseLoader | None) -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

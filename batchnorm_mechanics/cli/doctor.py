@@ -32,6 +32,7 @@ def doctor(  # noqa: PLR0913 - each is an option
     ignore: Annotated[
         list[str] | None, typer.Option(metavar="CODES", help="Not these rules, likewise.")
     ] = None,
+    notes: options.Notes = False,
     as_json: options.AsJson = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the diagnosis as a page too.")
@@ -113,7 +114,12 @@ def doctor(  # noqa: PLR0913 - each is an option
         found = {"file": model, "is_sick": diagnosis.is_sick, **diagnosis.as_json()}
         options.print_json({**found, "next": list(steps)})
     else:
-        _print(diagnosis, file=model, steps=steps, html=html)
+        from batchnorm_mechanics._io.terminal import Terminal
+        from batchnorm_mechanics.doctor.showing import print_diagnosis
+
+        steps += () if html is None else (f"Page: {html}",)
+        console = Terminal(highlight=False)
+        print_diagnosis(diagnosis, console, file=model, next_steps=steps, notes=notes)
     if diagnosis.is_sick:
         raise typer.Exit(FAILED)
 
@@ -158,14 +164,6 @@ def _next_steps(
         adapt = [*command, "--only", first, "--out", "ADAPTED.keras"]
         steps.append(f"{on_what_condition}: {shlex.join(adapt)}")
     return tuple(steps)
-
-
-def _print(diagnosis: "Diagnosis", *, file: str, steps: tuple[str, ...], html: Path | None) -> None:
-    from batchnorm_mechanics._io.terminal import Terminal
-    from batchnorm_mechanics.doctor.showing import print_diagnosis
-
-    written = () if html is None else (f"Page: {html}",)
-    print_diagnosis(diagnosis, Terminal(highlight=False), file=file, next_steps=(*steps, *written))
 
 
 def _write_page(

@@ -24,8 +24,9 @@ def fold(  # noqa: PLR0913 - each is an option
     """Merge batch norm into the layers around it, and write a model that predicts faster.
 
     The outputs of both models are compared on random data, and on yours if you give some; nothing
-    is written if they differ by more than rounding. Layers that must stay are named, with the
-    reason. The new model is for prediction, not for further training.
+    is written if they differ by more than rounding. Where this machine cannot run the model, the
+    new one is written without that, and the command says so. Layers that must stay are named, with
+    the reason. The new model is for prediction, not for further training.
 
     \b
     bnm fold model.keras --out folded.keras
@@ -43,16 +44,17 @@ def fold(  # noqa: PLR0913 - each is an option
     read = options.load_data(loaded, data, labels=None, batch_size=batch_size, caller="fold")
     with options.working(f"Folding {model}", caller="fold", data=data):
         folded = carry_out(loaded, read, batch_size=batch_size)
-    if not math.isfinite(folded.difference):
+    difference = folded.difference
+    if difference is not None and not math.isfinite(difference):
         raise FailureError(
             f"fold: the outputs of {str(model)!r} cannot be compared with those of the folded "
             "model, since some of them, or of its weights, are NaN or infinite. "
             f"Nothing was written. `bnm doctor {model}` may say why."
         )
-    if not folded.agrees:
+    if difference is not None and not folded.agrees:
         raise FailureError(
             f"fold: the outputs of {str(model)!r} and of the folded model differ by "
-            f"{folded.difference:.2g}, more than the {folded.tolerance:.2g} that rounding "
+            f"{difference:.2g}, more than the {folded.tolerance:.2g} that rounding "
             "explains. Nothing was written."
         )
     written = out if folded.count else None

@@ -58,6 +58,9 @@ MaxSize = Annotated[
         show_default="10 times the file, and 100 MiB",
     ),
 ]
+Notes = Annotated[
+    bool, typer.Option("--notes", help="Tell of each note, and not of all in one line.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 

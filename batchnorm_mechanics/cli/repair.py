@@ -45,6 +45,7 @@ def repair(  # noqa: PLR0913 - each is an option
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
     ] = False,
+    notes: options.Notes = False,
     as_json: options.AsJson = False,
     trust: options.Trust = False,
     custom: options.Custom = None,
@@ -99,6 +100,6 @@ def repair(  # noqa: PLR0913 - each is an option
         from batchnorm_mechanics._io.terminal import Terminal
         from batchnorm_mechanics.doctor.showing import print_repair
 
-        print_repair(done, Terminal(highlight=False), file=str(model), out=written)
+        print_repair(done, Terminal(highlight=False), file=str(model), out=written, notes=notes)
     if left.is_sick:
         raise typer.Exit(FAILED)

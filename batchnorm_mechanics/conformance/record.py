@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 from batchnorm_mechanics._io.json import plain
+from batchnorm_mechanics._io.terminal import Shown
 
 Status = Literal["pass", "fail", "measured", "skipped"]
 
@@ -138,8 +139,8 @@ class View(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """Everything about one subject.
 
     Attributes:
@@ -162,6 +163,12 @@ class Report:
     def passed(self) -> bool:
         """Whether no case failed."""
         return not any(case.status == "fail" for case in self.cases)
+
+    @property
+    def summary(self) -> str:
+        """How many cases failed, in one line."""
+        failed = sum(case.status == "fail" for case in self.cases)
+        return f"{self.name}, {failed} of {len(self.cases)} cases failed"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as `bnm conform --json` has it, with nothing in it that JSON lacks.

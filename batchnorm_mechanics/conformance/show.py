@@ -8,7 +8,6 @@ momentum 0.1 for the new value and 1e-5; flax the biased one, 0.99 for the old v
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
-from io import StringIO
 from typing import Any
 
 from rich import box
@@ -17,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchnorm_mechanics._io.terminal import Terminal
+from batchnorm_mechanics._io import terminal
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report, Status
 
 _WIDTH = 80
@@ -127,10 +126,7 @@ def print_summary(reports: Sequence[Report], console: Console) -> None:
 
 def plain_text(report: Report) -> str:
     """Return a report as text, as `print` shows it."""
-    console = Terminal(file=StringIO(), width=_WIDTH, color_system=None, highlight=False)
-    with console.capture() as capture:
-        print_report(report, console)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return terminal.plain_text(lambda console: print_report(report, console), _WIDTH)
 
 
 def _notes(reports: Sequence[Report]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
+from batchnorm_mechanics._io.terminal import Shown
 
 Values = Mapping[str, Any]
 
@@ -97,8 +98,8 @@ def _assign(layer: Any, values: Values) -> None:
             setattr(layer, name, value)
 
 
-@dataclass(frozen=True, eq=False)
-class Change:
+@dataclass(frozen=True, eq=False, repr=False)
+class Change(Shown):
     """What `recalibrate` or `repair` changed in a model.
 
     Attributes:

@@ -1,11 +1,13 @@
 """What a diagnosis consists of: frozen records, no arithmetic."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from batchnorm_mechanics._io.json import plain
+from batchnorm_mechanics._io.terminal import Shown
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -47,8 +49,37 @@ class Finding:
         return plain(vars(self))
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+class View(Protocol):
+    """How results are shown. A record knows no more of it; `doctor` gives it one."""
+
+    def plain_text(self, result: Any, /, **options: Any) -> str:
+        """Return a result as its command prints it."""
+        ...
+
+
+class Result(Shown):
+    """A result that prints as its command prints it.
+
+    Attributes:
+        view: how all results are shown.
+    """
+
+    view: ClassVar[View]
+
+    def text(self, *, notes: bool = False) -> str:
+        """Return it as `print` shows it.
+
+        Args:
+            notes: whether to tell of each finding that is a note, and not of all in one line.
+        """
+        return self.view.plain_text(self, notes=notes)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Result):
     """All findings about a model.
 
     Attributes:
@@ -72,6 +103,15 @@ class Diagnosis:
     def is_sick(self) -> bool:
         """Whether there is an error or a warning."""
         return any(finding.severity != "note" for finding in self.findings)
+
+    @property
+    def summary(self) -> str:
+        """How much was found, in one line."""
+        found = Counter(finding.severity for finding in self.findings)
+        many = [
+            f"{found[each]} {each}{'s' * (found[each] > 1)}" for each in SEVERITIES if found[each]
+        ]
+        return f"{self.model}, {', '.join(many) or 'nothing found'}"
 
     def of(self, code: str) -> tuple[Finding, ...]:
         """Return the findings with this code."""

@@ -23,6 +23,8 @@ _FAILURES = (ValueError, tf.errors.InvalidArgumentError, tf.errors.Unimplemented
 # TensorFlow's own kernels for the CPU take images in channels_last alone, and each says it in words
 # of its own: "currently only supports the NHWC tensor format", "only supports NHWC".
 _ONLY_CHANNELS_LAST = re.compile(r"only supports (the )?NHWC")
+# Of transposed convolutions.
+_NO_DILATION = re.compile(r"CPU implementations do not yet support dilation")
 
 
 class Fitting:
@@ -228,16 +230,24 @@ def missing_kernel(error: Exception, caller: str) -> InputError | None:
         >>> missing_kernel(ValueError("shapes do not fit"), "diagnose") is None
         True
     """
-    if not _ONLY_CHANNELS_LAST.search(str(error)):
+    if _NO_DILATION.search(str(error)):
+        lacks = (
+            "a dilated transposed convolution, which TensorFlow computes on no processor of this "
+            "kind. Use a GPU."
+        )
+    elif not _ONLY_CHANNELS_LAST.search(str(error)):
         return None
-    way_out = (
-        "Use a GPU, or build the model in channels_last."
-        if one_dnn_is_on()
-        else "Set TF_ENABLE_ONEDNN_OPTS=1 before Python starts: oneDNN's kernels compute it. "
-        "Or use a GPU."
-    )
+    else:
+        way_out = (
+            "Use a GPU, or build the model in channels_last."
+            if one_dnn_is_on()
+            else "Set TF_ENABLE_ONEDNN_OPTS=1 before Python starts: oneDNN's kernels compute it. "
+            "Or use a GPU."
+        )
+        lacks = (
+            "data_format='channels_first', which the kernels that TensorFlow has chosen for this "
+            f"processor do not compute. {way_out}"
+        )
     return InputError(
-        f"{caller}: `model` must be one that this machine can run. Received: a model with "
-        "data_format='channels_first', which the kernels that TensorFlow has chosen for this "
-        f"processor do not compute. {way_out}"
+        f"{caller}: `model` must be one that this machine can run. Received: a model with {lacks}"
     )

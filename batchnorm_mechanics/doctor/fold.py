@@ -12,6 +12,7 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
+from batchnorm_mechanics.doctor.findings import Result
 from batchnorm_mechanics.doctor.fitting import check_names, missing_kernel
 from batchnorm_mechanics.doctor.fold_compare import (
     explained_by,
@@ -24,14 +25,17 @@ from batchnorm_mechanics.doctor.fold_compare import (
 from batchnorm_mechanics.doctor.fold_kinds import KINDS, Weights
 from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
 from batchnorm_mechanics.doctor.model_copies import Copied, Edits, copied
+from batchnorm_mechanics.doctor.model_files import first_line
 from batchnorm_mechanics.doctor.wiring import graph_of
 
 # Batches of given data on which outputs are compared.
 _BATCHES = 32
+# What Keras and TensorFlow raise where a model cannot run.
+_FAILURES = (ValueError, tf.errors.OpError)
 
 
-@dataclass(frozen=True, eq=False)
-class Folded:
+@dataclass(frozen=True, eq=False, repr=False)
+class Folded(Result):
     """A model without the batch norms that could be merged, and what came of it.
 
     Attributes:
@@ -39,35 +43,40 @@ class Folded:
         count: how many batch norm layers were merged.
         left: by path of each other batch norm layer, why it stays.
         difference: the largest difference of an output from the original's, relative to the largest
-            value of that output; the larger of those on random and on given data. Infinite where
+            value of that output; the larger of those on random and on given data. None where
+            `unverified` says why the two could not be run. Infinite where
             there is nothing to compare with: a weight or an output of the original is NaN. NaN that
             it makes of random data alone, as a logarithm does, does not count if data are given.
         tolerance: what rounding explains of it: 1e-4, or 16 units in the last place of the coarsest
             dtype that the model computes in, if that is more. Where `rounding` was measured, 4
             times that, but no more than 0.05, if this is more still.
         samples: how many samples of given data were compared; random ones come on top.
-        speed: how many times as fast the new model predicts one batch; None if nothing was merged.
+        speed: how many times as fast the new model predicts one batch; None if nothing was merged,
+            or nothing could be run.
         batch_size: of that batch.
         notes: what the new model could not take along of the old one, in sentences.
         rounding: how far the outputs of the original itself move when its weights are moved by one
             unit in the last place; None where the difference needs no such explanation.
+        unverified: why the two models were not compared, in a sentence; None where they were. What
+            is merged is exact all the same, by the arithmetic of the layers.
     """
 
     model: Any
     count: int
     left: Mapping[str, str]
-    difference: float
+    difference: float | None
     tolerance: float
     samples: int
     speed: float | None
     batch_size: int
     notes: tuple[str, ...] = ()
     rounding: float | None = None
+    unverified: str | None = None
 
     @property
-    def agrees(self) -> bool:
-        """Whether the difference is one that rounding explains."""
-        return self.difference <= self.tolerance
+    def agrees(self) -> bool | None:
+        """Whether the difference is one that rounding explains; None where it is not known."""
+        return None if self.difference is None else self.difference <= self.tolerance
 
     def as_json(self) -> dict[str, Any]:
         """Return all but the model, as `bnm fold --json` prints it."""
@@ -79,32 +88,19 @@ class Folded:
             "tolerance": self.tolerance,
             "rounding": plain(self.rounding),
             "agrees": self.agrees,
+            "unverified": self.unverified,
             "samples": self.samples,
             "speed": self.speed,
             "batch_size": self.batch_size,
             "notes": list(self.notes),
         }
 
-    def __str__(self) -> str:
-        merged = f"{self.count} of {self.count + len(self.left)} batch norm layers merged"
-        speed = (
-            ""
-            if self.speed is None
-            else f"\nPrediction is {self.speed:.2f} times as fast, {self.batch_size} at a time"
-        )
-        rounding = (
-            ""
-            if self.rounding is None
-            else f"; the original's move by {self.rounding:.2g} with a unit in the last place of "
-            "its weights"
-        )
-        return (
-            f"{self.model.name}: {merged}{speed}\n"
-            f"Outputs differ by {self.difference:.2g} at most, relative to the largest "
-            f"({'within' if self.agrees else 'beyond'} {self.tolerance:.2g}{rounding})"
-            + "".join(f"\nLeft: {name}, because {reason}" for name, reason in self.left.items())
-            + "".join(f"\nNote: {note}" for note in self.notes)
-        )
+    @property
+    def summary(self) -> str:
+        """How many layers were merged, in one line."""
+        many = self.count + len(self.left)
+        merged = f"{self.count} of {many} batch norm layers merged"
+        return f"{self.model.name}: {merged if many else 'no batch norm layer'}"
 
 
 def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) -> Folded:
@@ -126,14 +122,15 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
 
     Returns:
         `Folded`: the new model, how many layers it has less, why others stay, how far its outputs
-        are from the original's and how much faster it is. Layers keep their names and settings. A
+        are from the original's and how much faster it is; `unverified` where this machine, or what
+        data there are, cannot run the model. Layers keep their names and settings. A
         layer that took a batch norm in has a bias, and no regularizer or constraint: those were
         meant for its old weights. The model is for prediction; trained on, it has no batch
         statistics.
 
     Raises:
-        InputError: `model` is subclassed or has no weights yet, a layer cannot be copied, this
-            machine cannot run the model, or the data are empty or do not fit it.
+        InputError: `model` is subclassed or has no weights yet, a layer cannot be copied, or the
+            data are empty or do not fit it.
 
     Numerics:
         Weights are merged in float64 and rounded once, to the dtype of the layer's variables. The
@@ -173,28 +170,34 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
     # As many as are given: another size would be another trace of both models.
     rows = batch_size if first is None else len(keras.tree.flatten(first)[0])
     made = random_inputs(model, rows, like=first)
+    difference, worst, unverified = None, made, None
     try:
         difference = largest_difference(model, new, made)
-    except (ValueError, tf.errors.OpError) as error:
-        refusal = _refusal(error, model, made, has_data=first is not None)
-        if refusal is None:
-            raise
-        raise refusal from error
-    samples, worst = 0, made
-    if given is not None:
-        for inputs in first_batches(given, _BATCHES):
+    except _FAILURES as error:
+        unverified = _why_not_run(error, model, made, has_data=given is not None)
+    samples = 0
+    for inputs in () if given is None else first_batches(given, _BATCHES):
+        try:
             found = largest_difference(model, new, inputs)
-            if found is None:
-                found = float("inf")
-            if difference is None or found > difference:
-                difference, worst = found, inputs
-            samples += len(keras.tree.flatten(inputs)[0])
-    if difference is None or plan.undefined:
+        except _FAILURES as error:
+            if unverified is not None:
+                break
+            raise InputError(
+                "fold: `data` must be what the model can run on. Received: data on which it failed "
+                f"({first_line(error)}). Prepare them as in training."
+            ) from error
+        unverified = None
+        if found is None:
+            found = float("inf")
+        if difference is None or found > difference:
+            difference, worst = found, inputs
+        samples += len(keras.tree.flatten(inputs)[0])
+    if unverified is None and (difference is None or plan.undefined):
         # Not left to the outputs: kernels that make NaN 0 in a ReLU would hide in both models what
         # others show, and the decision would hang on the processor.
         difference = float("inf")
     tolerance, rounding = max(map(tolerance_of, _dtypes(model))), None
-    if tolerance < difference < float("inf"):
+    if difference is not None and tolerance < difference < float("inf"):
         rounding = rounding_of(model, worst)
         tolerance = max(tolerance, explained_by(rounding))
     timed = made if first is None else first
@@ -205,10 +208,11 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
         difference=difference,
         tolerance=tolerance,
         samples=samples,
-        speed=times_as_fast(model, new, timed) if plan.folded else None,
+        speed=times_as_fast(model, new, timed) if plan.folded and not unverified else None,
         batch_size=rows,
         notes=copy.lost,
         rounding=rounding,
+        unverified=unverified,
     )
 
 
@@ -276,19 +280,28 @@ def _check(model: Any) -> None:
     check_names(model, "fold")
 
 
-def _refusal(error: Exception, model: Any, made: Any, *, has_data: bool) -> InputError | None:
-    """Return what to say of a model that fails on random data; None where they are no reason."""
+def _why_not_run(error: Exception, model: Any, made: Any, *, has_data: bool) -> str:
+    """Return why a model that fails on random data cannot be run.
+
+    Raises:
+        InputError: it may run on others, and there are none.
+    """
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        raise error
     if (missing := missing_kernel(error, "fold")) is not None:
-        return missing
+        return f"this machine cannot run {str(missing).partition('Received: ')[2]}"
     if not has_data and (open_sizes := _open_sizes(model)):
         sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
         reason = str(error).partition("\n")[0]
-        return InputError(
+        raise InputError(
             f"fold: `data` must be given for a model whose inputs have open sizes, "
             f"{open_sizes}, and that fails on random data of sizes {sizes}. "
             f"Received: data=None, and {reason}. Give a batch that the model predicts."
-        )
-    return None
+        ) from error
+    return (
+        f"the model fails here on random data ({first_line(error)}). "
+        "Give data that it runs on, or compare the two where it runs."
+    )
 
 
 def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:

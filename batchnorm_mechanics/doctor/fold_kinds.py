@@ -263,15 +263,29 @@ def channels_of(layer: Any) -> int:
     return layer.filters
 
 
-def is_linear(layer: Any) -> bool:
-    """Say whether such a layer has no activation."""
-    return layer.activation in {None, keras.activations.linear}
+def activation_of(layer: Any) -> str | None:
+    """Return the name of such a layer's activation; None where it changes nothing.
+
+    Example:
+        >>> [activation_of(keras.layers.Dense(2, activation=by)) for by in ("linear", "tanh")]
+        [None, 'tanh']
+        >>> activation_of(keras.layers.Dense(2, activation=keras.layers.ReLU(6.0)))
+        'ReLU'
+    """
+    found = layer.activation
+    # A layer may stand where a function is meant.
+    while type(found) is keras.layers.Activation:
+        found = found.activation
+    if found is None or found is keras.activations.linear or type(found) is keras.layers.Identity:
+        return None
+    # Neither such a layer nor an object of one's own has the name of a function.
+    return getattr(found, "__name__", type(found).__name__)
 
 
 def obstacle(layer: Any) -> str | None:
     """Return why the weights of such a layer are not simply its kernel and bias, or None."""
     if getattr(layer, "quantization_mode", None):
-        return "is quantized"
+        return f"is quantized ({layer.quantization_mode}): fold before you quantize"
     if getattr(layer, "lora_enabled", False):
         return "has LoRA weights"
     return None

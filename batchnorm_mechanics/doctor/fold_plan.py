@@ -15,9 +15,9 @@ from batchnorm_mechanics.doctor.fold_kinds import (
     Affine,
     Array,
     Weights,
+    activation_of,
     affine_of,
     channel_axis,
-    is_linear,
     kind_of,
     obstacle,
     offset_obstacle,
@@ -27,6 +27,7 @@ from batchnorm_mechanics.doctor.wiring import (
     Wiring,
     baked_training,
     calls_in,
+    graph_of,
     graphs_reached,
     method_of_its_own,
 )
@@ -103,18 +104,46 @@ def plan_of(model: Any) -> FoldPlan:
     return _Planner(model).plan()
 
 
+class _Closed(NamedTuple):
+    """A call of a model within the model which no batch norm goes into or out of."""
+
+    node: Any
+    graph: Any
+    reason: str
+
+
+def _why_closed(node: Any, graph: Any, calls: int) -> str | None:
+    """Return why what is beside a model within the model cannot take in what is in it, or None."""
+    if calls > 1:
+        return f"is called {calls} times"
+    if len(node.input_tensors) != 1 or len(graph.inputs) != 1:
+        return "has several inputs"
+    (given,), (taken,) = node.input_tensors, graph.inputs
+    if given.dtype != taken.dtype or len(given.shape) != len(taken.shape):
+        return "takes its input in another type or shape"
+    return None
+
+
 class _Planner:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.norms = norms_in(model)
         self.reached = {id(reached.graph): reached for reached in graphs_reached(model)}
         self.calls = calls_in(model)
-        self.wirings = {key: Wiring(reached.graph) for key, reached in self.reached.items()}
+        self.wiring = Wiring(*(reached.graph for reached in self.reached.values()))
+        self.closed: list[_Closed] = []
         self.weights: dict[int, Weights] = {}
-        for key, reached in self.reached.items():
-            for node in nodes_in(reached.graph):
-                if is_identity(node, training=reached.training):
-                    self.wirings[key].bridge(node)
+        nodes = {node: one for one in self.reached.values() for node in nodes_in(one.graph)}
+        for node, reached in nodes.items():
+            within = graph_of(node.operation)
+            if within is not None:
+                reason = _why_closed(node, within, self.calls[id(node.operation)])
+                if reason is None:
+                    self.wiring.enter(node, within)
+                else:
+                    self.closed.append(_Closed(node, within, reason))
+            elif is_identity(node, training=reached.training):
+                self.wiring.bridge(node)
 
     def plan(self) -> FoldPlan:
         left: dict[str, str] = {}
@@ -182,25 +211,23 @@ class _Planner:
 
     def _fold(self, norm: Norm) -> str | None:
         """Put a norm into a layer beside it, or return why neither takes it."""
-        call = norm.calls[0]
-        wiring = self.wirings[id(call.graph)]
-        before = self._into_previous(norm, wiring)
+        before = self._into_previous(norm)
         if before is not None:
-            after = self._into_next(norm, wiring)
+            after = self._into_next(norm)
             if after is not None:
                 return f"before it: {before}; after it: {after}"
-        wiring.bridge(call.node)
+        self.wiring.bridge(norm.calls[0].node)
         return None
 
-    def _into_previous(self, norm: Norm, wiring: Wiring) -> str | None:
-        tensor = wiring.origin(norm.calls[0].node.input_tensors[0])
-        layer = wiring.source(tensor)
+    def _into_previous(self, norm: Norm) -> str | None:
+        tensor = self.wiring.origin(norm.calls[0].node.input_tensors[0])
+        layer = self.wiring.source(tensor)
         if layer is None:
-            return "nothing but the input"
-        users = wiring.users(tensor)
+            return self._outside(tensor)
+        users = self.wiring.users(tensor)
         reason = self._reason_against(norm, layer, _placed(norm))
-        if reason is None and not is_linear(layer):
-            reason = f"has the activation {layer.activation.__name__}"
+        if reason is None and (activation := activation_of(layer)) is not None:
+            reason = f"has the activation {activation}"
         if reason is None and (users.is_output or len(users.nodes) > 1):
             reason = "has an output that is used elsewhere too"
         if reason is None:
@@ -208,12 +235,29 @@ class _Planner:
             reason = self._take(layer, kind.after(self._weights_of(layer), _affine(norm)))
         return None if reason is None else f"{layer.name} {reason}"
 
-    def _into_next(self, norm: Norm, wiring: Wiring) -> str | None:
+    def _outside(self, tensor: Any) -> str:
+        """Say what is before an input, and why it cannot be reached."""
+        closed = [one for one in self.closed if any(tensor is entry for entry in one.graph.inputs)]
+        if not closed:
+            return "nothing but the input"
+        sources = (self.wiring.source(given) for one in closed for given in one.node.input_tensors)
+        names = dict.fromkeys("the input" if one is None else one.name for one in sources)
+        within = f"{closed[0].node.operation.name}, which {closed[0].reason}"
+        return f"{', '.join(names)}, outside of {within}"
+
+    def _into_next(self, norm: Norm) -> str | None:
         placed, whose = _placed(norm), "its"
-        users = wiring.users(norm.calls[0].node.output_tensors[0])
+        tensor = norm.calls[0].node.output_tensors[0]
         while True:
+            users = self.wiring.users(tensor)
             if users.is_output:
-                return f"{whose} output is one of the model's"
+                ends = (
+                    f"of {one.node.operation.name}, which {one.reason}"
+                    for one in self.closed
+                    if any(tensor is self.wiring.origin(end) for end in one.graph.outputs)
+                )
+                where = next(ends, "of the model's")
+                return f"{whose} output is one {where}"
             if len(users.nodes) != 1:
                 return f"{whose} output is used {len(users.nodes)} times"
             (node,) = users.nodes
@@ -221,8 +265,7 @@ class _Planner:
             moved = moved_past(node, placed)
             if moved is None:
                 break
-            placed, whose = moved, f"{layer.name}'s"
-            users = wiring.users(node.output_tensors[0])
+            placed, whose, tensor = moved, f"{layer.name}'s", node.output_tensors[0]
         reason = (
             self._reason_against(norm, layer, placed)
             or offset_obstacle(layer, placed.affine)

@@ -69,7 +69,8 @@ def fill(layer: Any, copy: Any, *, with_weights: bool = True, caller: str) -> No
     Args:
         layer: no functional or sequential model.
         copy: made by `copy_of`, and built.
-        with_weights: whether its weights are to be those of the layer, too.
+        with_weights: whether its own weights are to be those of the layer, too; those of the layers
+            that it holds always are.
         caller: the function to name in an error.
 
     Raises:
@@ -95,8 +96,10 @@ def fill(layer: Any, copy: Any, *, with_weights: bool = True, caller: str) -> No
     for old, new in zip(layers, copies, strict=True):
         new.trainable = old.trainable
         _copy_what_no_configuration_holds(old, new)
-    if with_weights:
-        for old, new in zip(layer.variables, copy.variables, strict=True):
+    # An activation can be a layer with weights.
+    filled = [(layer, copy)] if with_weights else zip(layers[1:], copies[1:], strict=True)
+    for source, target in filled:
+        for old, new in zip(_variables(source), _variables(target), strict=True):
             new.assign(old)
             # The flag of a layer is that of all its weights, but single ones can have their own.
             new.trainable = old.trainable
@@ -185,8 +188,17 @@ def _copy_what_no_configuration_holds(layer: Any, copy: Any) -> None:
 def _parts(layer: Any) -> tuple[list[type], list[tuple[int, ...]]]:
     return (
         [type(part) for part in layers_in(layer)],
-        [tuple(variable.shape) for variable in layer.variables],
+        [tuple(variable.shape) for variable in _variables(layer)],
     )
+
+
+def _variables(layer: Any) -> list[Any]:
+    """Return a layer's variables in an order that its copy has too.
+
+    Quantized before it is built, a layer makes those of its scales before the others.
+    """
+    is_quantized = any(getattr(part, "quantization_mode", None) for part in layers_in(layer))
+    return sorted(layer.variables, key=lambda one: one.name if is_quantized else "")
 
 
 def _copy_state(layer: Any, copy: Any) -> None:

@@ -11,7 +11,7 @@ from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, joi
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.decisions import Decided, apart, decide, no_better, worsening
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.findings import Diagnosis
+from batchnorm_mechanics.doctor.findings import Diagnosis, Result
 from batchnorm_mechanics.doctor.model_copies import rebuilt, why_no_copy
 from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.past import Mark, mark_of, put_mark
@@ -27,8 +27,8 @@ _MOST_ROUNDS = 10
 _STILL_OFF = 0.125
 
 
-@dataclass(frozen=True, eq=False)
-class Repair:
+@dataclass(frozen=True, eq=False, repr=False)
+class Repair(Result):
     """What was repaired in a model.
 
     Attributes:
@@ -82,31 +82,11 @@ class Repair:
             "change": self.change.as_json(),
         }
 
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.steps)} steps "
-            + ("would be taken" if self.after is None else "were taken")
-            + (", on a new model" if self.model is not self.original else "")
-            + (":" if self.steps else "."),
-            *(f"  {step}" for step in self.steps),
-        ]
-        if self.refused:
-            lines += ["Not repaired:", *(f"  {key}: {why}" for key, why in self.refused.items())]
-        lines += [f"Note: {note}" for note in self.notes]
-        if self.after is not None:
-            for name, old in self.before.measures.items():
-                new = self.after.measures.get(name)
-                lines.append(
-                    f"{name}: {old:.4g} before, "
-                    + ("unknown" if new is None else f"{new:.4g} after")
-                )
-            worse = [found for found in self.after.findings if found.severity != "note"]
-            lines.append(
-                "Nothing is left to repair."
-                if not worse
-                else "Still found: " + ", ".join(found.key for found in worse)
-            )
-        return "\n".join(lines)
+    @property
+    def summary(self) -> str:
+        """What was done, in one line."""
+        done = "planned" if self.after is None else "taken"
+        return f"{self.original.name}, {len(self.steps)} steps {done}, {len(self.refused)} refused"
 
 
 def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two of its own

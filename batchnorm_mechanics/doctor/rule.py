@@ -87,10 +87,18 @@ class Case:
         """Return how bad it is that training should have left wrong statistics, and evidence.
 
         Nothing in a file says that statistics were estimated anew since: where they suit the data,
-        it is a note.
+        it is a note. Where they do not, it is no louder than what they do to the output.
         """
         gap = self.gaps.get(norm.name)
-        return (severity, {}) if gap is None or not gap.suits else ("note", {"gap": gap.layer})
+        if gap is None or self.measured is None:
+            return severity, {}
+        if gap.suits:
+            return "note", {"gap": gap.layer}
+        effects = self.measured.effects
+        if effects.relative is None:
+            return severity, {}
+        milder = max(severity, effects.severity, key=SEVERITIES.index)
+        return milder, {} if milder == severity else dict(effects.on_output)
 
 
 class Stage(IntEnum):

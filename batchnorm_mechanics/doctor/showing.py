@@ -2,9 +2,9 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Imported only when something is printed.
 from rich.console import Console
@@ -12,10 +12,11 @@ from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.text import Text
 
+from batchnorm_mechanics._io import terminal
 from batchnorm_mechanics.doctor import wording
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis
 from batchnorm_mechanics.doctor.rules import RULES, Rule, rule_of
-from batchnorm_mechanics.doctor.wording import grouped
+from batchnorm_mechanics.doctor.wording import Group, grouped
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.demo import Demo
@@ -32,37 +33,41 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _NARROW, _INDENT = 60, 2
 
 
+def plain_text(result: Any, *, notes: bool) -> str:
+    """Return a result as its command prints it, but for what is about files.
+
+    Args:
+        result: a `Diagnosis`, `Repair` or `Folded`.
+        notes: whether to tell of each note.
+    """
+    # By name: each of them takes seconds to import.
+    show = {"Diagnosis": print_diagnosis, "Repair": print_repair, "Folded": print_fold}
+    of_one = show[type(result).__name__]
+    return terminal.plain_text(lambda console: of_one(result, console, notes=notes))
+
+
 def print_diagnosis(
-    diagnosis: Diagnosis, console: Console, *, file: str, next_steps: Sequence[str] = ()
+    diagnosis: Diagnosis,
+    console: Console,
+    *,
+    file: str | None = None,
+    next_steps: Sequence[str] = (),
+    notes: bool = False,
 ) -> None:
     """Print a diagnosis so that its first line below the title says what to know.
 
     Args:
         diagnosis: what to print.
         console: where to; without a terminal behind it, the text is plain.
-        file: name of what was examined.
+        file: name of what was examined; None for that of the model.
         next_steps: sentences for the end, such as the command that repairs.
+        notes: whether to tell of each note, and not of all in one line.
     """
     lines = _Lines(console)
     groups = grouped(diagnosis)
-    lines.title(wording.title(diagnosis, file))
+    lines.title(wording.title(diagnosis, file or diagnosis.model))
     lines.words(wording.verdict(diagnosis, groups), "bold" if diagnosis.is_sick else "bold green")
-    for group in groups:
-        head = Text(f"\n{group.severity:<{_LEFT}}", _STYLES[group.severity])
-        lines.line(head.append(f"{group.code} {group.first.name}", "bold"))
-        first = group.first
-        lines.row("Where", wording.layers(group.findings))
-        lines.row("Why", first.cause)
-        if first.evidence:
-            # Of the layer that is named first; the others are alike.
-            of = "" if len(group.findings) == 1 else f"{first.layer}: "
-            lines.row("Seen", of + wording.evidence(first.evidence))
-        lines.row("Do", first.remedy)
-        if first.root is not None:
-            # Not listed itself: the reader asked for other rules.
-            lines.row("From", first.root)
-        for number, line in enumerate(wording.explained(group.explained)):
-            lines.row("" if number else "So", line)
+    lines.groups(groups, notes=notes, how=_asked(file))
     for line in wording.unseen(diagnosis):
         lines.line()
         lines.row("Unseen", line)
@@ -74,6 +79,11 @@ def print_diagnosis(
             lines.line(step)
         else:
             lines.words(step)
+
+
+def _asked(file: str | None) -> str:
+    """Return how a reader of what is shown of a file, or in Python, has all notes listed."""
+    return "`text(notes=True)`" if file is None else "--notes"
 
 
 class _Lines:
@@ -107,6 +117,41 @@ class _Lines:
             line.stylize(style)
         self.line(line)
 
+    def groups(self, groups: Iterable[Group], *, notes: bool, how: str) -> None:
+        """Print groups of findings, those that are mere notes in one line unless asked for.
+
+        Args:
+            groups: of a diagnosis.
+            notes: whether they are asked for.
+            how: how they would be.
+        """
+        folded = []
+        for group in groups:
+            if group.is_note and not notes:
+                folded.append(group)
+            else:
+                self._group(group)
+        if folded:
+            self.line()
+            self.row("Notes", f"{wording.notes(folded)}; {how} lists them", _STYLES["note"])
+
+    def _group(self, group: Group) -> None:
+        first = group.first
+        head = Text(f"\n{group.severity:<{_LEFT}}", _STYLES[group.severity])
+        self.line(head.append(f"{group.code} {first.name}", "bold"))
+        self.row("Where", wording.layers(group.findings))
+        self.row("Why", first.cause)
+        if first.evidence:
+            # Of the layer that is named first; the others are alike.
+            of = "" if len(group.findings) == 1 else f"{first.layer}: "
+            self.row("Seen", of + wording.evidence(first.evidence))
+        self.row("Do", first.remedy)
+        if first.root is not None:
+            # Not listed itself: the reader asked for other rules.
+            self.row("From", first.root)
+        for number, line in enumerate(wording.explained(group.explained)):
+            self.row("" if number else "So", line)
+
 
 def _wrapped(words: str, width: int) -> list[str]:
     """Return lines; a layer's path that is longer than one is cut behind a slash or a low line."""
@@ -122,18 +167,26 @@ def _wrapped(words: str, width: int) -> list[str]:
     return lines
 
 
-def print_repair(repair: "Repair", console: Console, *, file: str, out: Path | None = None) -> None:
+def print_repair(
+    repair: "Repair",
+    console: Console,
+    *,
+    file: str | None = None,
+    out: Path | None = None,
+    notes: bool = False,
+) -> None:
     """Print what was done, what was not and why, and what came of it.
 
     Args:
         repair: what to print.
         console: where to.
-        file: name of what was repaired.
+        file: name of what was repaired; None for a model without a file.
         out: where the repaired model was written, if it was.
+        notes: whether to tell of the notes that the diagnosis ends with, too.
     """
     lines = _Lines(console)
     done = "Planned" if repair.after is None else "Done"
-    lines.title(wording.title(repair.before, file))
+    lines.title(wording.title(repair.before, file or repair.before.model))
     lines.row("Before", wording.verdict(repair.before, grouped(repair.before)))
     if not repair.steps:
         lines.row(done, "nothing")
@@ -152,32 +205,54 @@ def print_repair(repair: "Repair", console: Console, *, file: str, out: Path | N
             after = repair.after.measures.get(name)
             shown = "unknown" if after is None else f"{after:.4g}"
             lines.row("", f"{wording.measure(name)} {value:.4g} before, {shown} after")
-    planned = repair.after is None and repair.steps
-    reason = "" if planned else ": there was nothing that could be repaired"
-    lines.line(f"No file was written{reason}." if out is None else f"Written: {out}")
+    mere = [one for one in grouped(repair.after or repair.before) if one.is_note]
+    lines.groups(mere, notes=notes, how=_asked(file))
+    if file is not None:
+        planned = repair.after is None and repair.steps
+        reason = "" if planned else ": there was nothing that could be repaired"
+        lines.line(f"No file was written{reason}." if out is None else f"Written: {out}")
 
 
-def print_fold(folded: "Folded", console: Console, *, file: str, out: Path | None) -> None:
+def print_fold(
+    folded: "Folded",
+    console: Console,
+    *,
+    file: str | None = None,
+    out: Path | None = None,
+    notes: bool = False,
+) -> None:
     """Print how many layers were merged, how much faster it is, and why others stay.
 
     Args:
         folded: what to print.
         console: where to.
-        file: name of what was folded.
+        file: name of what was folded; None for a model without a file.
         out: where the folded model was written, if it was.
+        notes: as of the other results.
     """
     lines = _Lines(console)
     many = folded.count + len(folded.left)
     merged = f"{folded.count} of {many} batch norm layers merged"
-    lines.words(f"{file}: {merged if many else 'no batch norm layer'}", "bold")
+    name = folded.model.name if file is None else file
+    lines.words(f"{name}: {merged if many else 'no batch norm layer'}", "bold")
     if folded.speed is not None:
         faster = f"{folded.speed:.2f} times as fast, {folded.batch_size} samples at a time"
         lines.row("Speed", faster)
+    if folded.count and folded.difference is None:
+        lines.row("Outputs", f"not compared: {folded.unverified}", "bold yellow")
+    elif folded.count:
         given = f" and {folded.samples:,} samples of the data" if folded.samples else ""
+        of_itself = (
+            ""
+            if folded.rounding is None
+            else f": the original's move by {folded.rounding:.2g} with a unit in the last place of "
+            "its weights"
+        )
         lines.row(
             "Outputs",
-            f"within {folded.difference:.2g} of the original's, relative to the largest, on "
-            f"{folded.batch_size} random samples{given}; rounding explains {folded.tolerance:.2g}",
+            f"{'within' if folded.agrees else 'off by'} {folded.difference:.2g} of the original's, "
+            f"relative to the largest, on {folded.batch_size} random samples{given}; rounding "
+            f"explains {folded.tolerance:.2g}{of_itself}",
         )
     for why, names in wording.together((why, name) for name, why in folded.left.items()):
         lines.row("Left", f"{wording.named(names)}, because {why}")
@@ -185,7 +260,7 @@ def print_fold(folded: "Folded", console: Console, *, file: str, out: Path | Non
         lines.row("Note", note)
     if out is not None:
         lines.line(f"Written: {out}")
-    else:
+    elif file is not None:
         lines.words("No file was written: nothing could be merged.")
 
 

@@ -23,47 +23,59 @@ class Users(NamedTuple):
 
 
 class Wiring:
-    """A functional graph, in which calls can be bridged: their input stands for their output."""
+    """Functional graphs, in which one tensor can be made to stand for another."""
 
-    def __init__(self, graph: Any) -> None:
-        """Note who uses what in a functional graph."""
-        self._inputs = {id(tensor) for tensor in graph.inputs}
-        self._outputs = {id(tensor) for tensor in graph.outputs}
+    def __init__(self, *graphs: Any) -> None:
+        """Note who uses what in functional graphs."""
+        self._inputs = {id(tensor) for graph in graphs for tensor in graph.inputs}
+        self._outputs = {id(tensor) for graph in graphs for tensor in graph.outputs}
         self._users: dict[int, list[Any]] = {}
-        self._bridged: dict[int, Any] = {}
-        for node in nodes_in(graph):
+        self._before: dict[int, Any] = {}
+        self._after: dict[int, list[Any]] = {}
+        for node in dict.fromkeys(node for graph in graphs for node in nodes_in(graph)):
             # A call such as add([x, x]) uses a tensor twice.
             for tensor in node.input_tensors:
                 self._users.setdefault(id(tensor), []).append(node)
 
     def bridge(self, node: Any) -> None:
-        """Look through a call of one input and one output from now on."""
-        (output,) = node.output_tensors
-        self._bridged[id(output)] = node.input_tensors[0]
+        """Look through a call of one input, and maybe its mask, and one output from now on."""
+        (tensor, *_), (output,) = node.input_tensors, node.output_tensors
+        self._users[id(tensor)].remove(node)
+        self._join(tensor, output)
+
+    def enter(self, node: Any, graph: Any) -> None:
+        """Look from now on at the calls of a graph of one input in place of the one call of it."""
+        (tensor,), (entry,) = node.input_tensors, graph.inputs
+        self._users[id(tensor)].remove(node)
+        self._inputs.remove(id(entry))
+        self._join(tensor, entry)
+        for inner, outer in zip(graph.outputs, node.output_tensors, strict=True):
+            self._outputs.discard(id(inner))
+            self._join(inner, outer)
+
+    def _join(self, before: Any, after: Any) -> None:
+        self._before[id(after)] = before
+        self._after.setdefault(id(before), []).append(after)
 
     def origin(self, tensor: Any) -> Any:
-        """Return the tensor that one stands for: the input of the bridged calls behind it."""
-        while id(tensor) in self._bridged:
-            tensor = self._bridged[id(tensor)]
+        """Return the tensor that one stands for: the first of those that are the same."""
+        while id(tensor) in self._before:
+            tensor = self._before[id(tensor)]
         return tensor
 
     def source(self, tensor: Any) -> Any | None:
-        """Return the layer or operation that makes a tensor; None where it is the graph's input."""
+        """Return the layer or operation that makes a tensor; None where it is a graph's input."""
         tensor = self.origin(tensor)
         return None if id(tensor) in self._inputs else origin_of(tensor).operation
 
     def users(self, tensor: Any) -> Users:
-        """Return who uses a tensor, through bridged calls."""
-        nodes: list[Any] = []
+        """Return who uses a tensor, and what stands for it further on."""
+        nodes = [*self._users.get(id(tensor), ())]
         is_output = id(tensor) in self._outputs
-        for node in self._users.get(id(tensor), ()):
-            outputs = node.output_tensors
-            if len(outputs) == 1 and id(outputs[0]) in self._bridged:
-                further = self.users(outputs[0])
-                nodes += further.nodes
-                is_output |= further.is_output
-            else:
-                nodes.append(node)
+        for same in self._after.get(id(tensor), ()):
+            further = self.users(same)
+            nodes += further.nodes
+            is_output |= further.is_output
         return Users(tuple(nodes), is_output)
 
 

@@ -68,6 +68,11 @@ class Group:
         """Of all findings in it."""
         return self.first.severity
 
+    @property
+    def is_note(self) -> bool:
+        """Whether there is nothing louder in it, what it explains included."""
+        return all(one.severity == "note" for one in (*self.findings, *self.explained))
+
 
 def grouped(diagnosis: Diagnosis) -> tuple[Group, ...]:
     """Return the findings in groups, in the order in which the diagnosis names their first ones.
@@ -151,14 +156,23 @@ def verdict(diagnosis: Diagnosis, groups: Sequence[Group]) -> str:
     )
     if not diagnosis.is_sick:
         return f"Nothing is wrong; {found}."
-    causes = [
-        group
-        for group in groups
-        if any(one.severity != "note" for one in (*group.findings, *group.explained))
-    ]
+    causes = [group for group in groups if not group.is_note]
     first = f"{causes[0].code} {causes[0].first.name}"
     several = "" if len(causes) == 1 else f"{len(causes)} causes, the first "
     return f"{found}: {several}{first}."
+
+
+def notes(groups: Iterable[Group]) -> str:
+    """Return in one line what groups of notes are about.
+
+    Example:
+        >>> one = Finding("BN109", "redundant-bias", "note", "bn", (), {}, "cause", "remedy")
+        >>> notes([Group((one,) * 16, ()), Group((one,), ())])
+        '16 layers with redundant-bias (BN109), 1 layer with redundant-bias (BN109)'
+    """
+    return ", ".join(
+        f"{_count(len(one.findings), 'layer')} with {one.first.name} ({one.code})" for one in groups
+    )
 
 
 def named(names: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """A trace as a terminal, a notebook and a browser show it."""
 
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from batchnorm_mechanics._io import terminal
 from batchnorm_mechanics._io.html import templates
-from batchnorm_mechanics._io.terminal import Terminal
 from batchnorm_mechanics.tracing.record import Backward, Beside, Check, Comparison, Step, Trace
 
 _WIDTH = 80
@@ -40,9 +39,7 @@ def print_trace(trace: Trace, console: Console) -> None:
 
 def plain_text(trace: Trace) -> str:
     """Return what `print_trace` prints, without colours, in 80 columns."""
-    out = io.StringIO()
-    print_trace(trace, Terminal(file=out, width=_WIDTH, color_system=None, legacy_windows=False))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return terminal.plain_text(lambda console: print_trace(trace, console), _WIDTH)
 
 
 def _parts(trace: Trace, width: int) -> Iterator[ConsoleRenderable]:

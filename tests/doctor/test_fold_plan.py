@@ -45,6 +45,34 @@ def test_an_activation_in_the_layer_before():
     )
 
 
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (L.ReLU(6.0, dtype="float64"), "ReLU"),
+        (L.LeakyReLU(dtype="float64"), "LeakyReLU"),
+        (L.Activation("tanh", dtype="float64"), "tanh"),
+        (lambda x: 2 * x, "<lambda>"),
+    ],
+)
+def test_an_activation_that_is_no_function_of_keras_in_the_layer_before(activation, name):
+    assert f"before it: d has the activation {name}; " in reason_of(
+        stack((4,), dense(activation=activation, name="d"), bn())
+    )
+
+
+@pytest.mark.parametrize("kind", [L.Identity, lambda **of: L.Activation("linear", **of)])
+def test_a_layer_that_does_nothing_in_place_of_an_activation_is_looked_through(kind):
+    folds_wholly(stack((4,), dense(activation=kind(dtype="float64")), bn()))
+
+
+def test_an_activation_with_weights_of_its_own_keeps_them():
+    activation = L.PReLU(dtype="float64")
+    activation.build((None, 3))
+    model = stack((4,), bn(), dense(3, activation=activation))
+    activation.alpha.assign([0.5, -0.5, 2.0])
+    folds_wholly(model)
+
+
 def test_activations_on_both_sides():
     before, after = (L.Activation("tanh", name=name, dtype="float64") for name in "rs")
     assert reason_of(stack((4,), before, bn(), after)) == (
@@ -253,7 +281,19 @@ def test_a_quantized_layer_before():
     layer = L.Dense(4, name="d")
     model = settled(keras.Sequential([L.Input((4,)), layer, L.BatchNormalization(name="bn")]))
     layer.quantize("int8")
-    assert "before it: d is quantized" in folded(model)[1]["bn"]
+    assert "before it: d is quantized (int8): fold before you quantize" in folded(model)[1]["bn"]
+
+
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_what_is_not_quantized_in_a_quantized_model_is_folded(mode):
+    last = L.Dense(4, name="last")
+    layers = [L.Conv2D(3, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), last]
+    model = settled(keras.Sequential([L.Input((5, 5, 2)), *layers]))
+    last.quantize(mode)
+    new, left = folded(model)
+    assert (norms_left(new), left) == ([], {})
+    assert new.get_layer("last").quantization_mode == mode
+    assert distance(model, new) < 1e-5
 
 
 def test_a_layer_before_with_lora_weights():
@@ -382,10 +422,91 @@ def test_integers_are_left_to_the_norm():
     assert folded(model)[1] == {"bn": INPUT + "d would get integers"}
 
 
-def test_a_norm_alone_in_a_model_within():
-    inner = keras.Sequential([source(), bn(name="bn")], name="inner")
-    model = stack((4,), dense(), inner)
-    assert folded(model)[1] == {"inner/bn": INPUT + "its output is one of the model's"}
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_a_norm_alone_in_a_model_within_goes_into_the_layer_before_that(kind):
+    x = source()
+    inner = (
+        keras.Sequential([x, bn(name="bn")], name="inner")
+        if kind == "sequential"
+        else keras.Model(x, bn(name="bn")(x), name="inner")
+    )
+    folds_wholly(stack((4,), dense(), inner))
+
+
+def test_a_norm_that_begins_a_model_within_goes_into_the_layer_before_that():
+    inner = stack((4,), bn(), L.ReLU(dtype="float64"), dense(3))
+    folds_wholly(stack((4,), dense(), L.Dropout(0.5, dtype="float64"), inner))
+
+
+def test_a_norm_that_ends_a_model_within_goes_into_the_layer_behind_that():
+    inner = stack((4, 4, 3), L.ReLU(dtype="float64"), bn())
+    folds_wholly(stack((4, 4, 3), inner, L.Flatten(dtype="float64"), dense()))
+
+
+def test_a_norm_goes_through_several_models_within():
+    innermost = stack((4,), bn(), L.ReLU(dtype="float64"))
+    inner = stack((4,), innermost, dense())
+    folds_wholly(stack((4,), dense(), inner))
+
+
+def test_a_norm_that_begins_a_model_which_is_called_twice():
+    inner = stack((4,), bn(name="bn"), L.ReLU(name="r", dtype="float64"))
+    x = source()
+    calls = [inner(dense(name=name)(x)) for name in "de"]
+    inner.name = "inner"
+    assert reason_of(graph(x, L.Add(dtype="float64")(calls))) == (
+        "before it: d, e, outside of inner, which is called 2 times; "
+        "after it: r (ReLU) is no layer that takes it in"
+    )
+
+
+def test_a_norm_that_ends_a_model_which_is_called_twice():
+    inner = stack((4,), L.ReLU(name="r", dtype="float64"), bn(name="bn"))
+    inner.name = "inner"
+    x = source()
+    calls = [dense(name=name)(inner(x)) for name in "de"]
+    assert reason_of(graph(x, L.Add(dtype="float64")(calls))) == (
+        "before it: r (ReLU) is no layer that takes it in; "
+        "after it: its output is one of inner, which is called 2 times"
+    )
+
+
+def test_a_norm_in_a_model_of_several_inputs():
+    a, b = source(), source()
+    inner = keras.Model(
+        [a, b], L.Add(dtype="float64", name="a")([bn(name="bn")(a), b]), name="inner"
+    )
+    x = source()
+    model = graph(x, inner([dense(name="d")(x), x]))
+    assert reason_of(model).startswith(
+        "before it: d, the input, outside of inner, which has several inputs; "
+    )
+
+
+def test_what_a_model_within_gets_is_used_elsewhere_too():
+    inner = stack((4,), bn(name="bn"), L.ReLU(name="r", dtype="float64"))
+    x = source()
+    h = dense(name="d")(x)
+    assert reason_of(graph(x, L.Add(dtype="float64")([inner(h), h]))) == (
+        "before it: d has an output that is used elsewhere too; "
+        "after it: r (ReLU) is no layer that takes it in"
+    )
+
+
+def test_what_enters_a_model_within_is_used_there_twice():
+    a = source()
+    inner = keras.Model(a, L.Add(dtype="float64", name="a")([bn(name="bn")(a), a]))
+    assert "d has an output that is used elsewhere" in reason_of(
+        stack((4,), dense(name="d"), inner)
+    )
+
+
+def test_an_output_of_a_model_within_that_is_one_of_the_whole_too():
+    a = source()
+    h = dense(name="d")(a)
+    inner = keras.Model(a, [bn(name="bn")(h), h])
+    x = source()
+    assert "d has an output that is used elsewhere" in reason_of(graph(x, inner(x)))
 
 
 def test_what_is_left_comes_in_the_order_of_the_model():

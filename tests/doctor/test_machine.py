@@ -1,5 +1,7 @@
 """What is said of a model that TensorFlow cannot run on this fitting."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -77,13 +79,87 @@ def test_another_failure_is_not_blamed_on_the_machine():
         ("diagnose", bnm.diagnose),
         ("recalibrate", bnm.recalibrate),
         ("diagnose", bnm.repair),
-        ("fold", bnm.fold),
     ],
 )
 def test_the_doctor_says_that_the_machine_cannot_run_a_model(caller, call):
     with pytest.raises(InputError) as caught:
         call(functional(), np.ones((8, 3), "float32"))
     assert str(caught.value).startswith(f"{caller}: {CONSEQUENCE}")
+
+
+def test_a_fold_that_the_machine_cannot_run_is_made_and_said_to_be_unverified():
+    for data in (None, np.ones((8, 3), "float32")):
+        result = bnm.fold(functional(), data)
+        assert (result.count, result.difference, result.agrees) == (1, None, None)
+        assert (result.speed, result.samples) == (None, 0)
+        assert result.unverified.startswith(
+            "this machine cannot run a model with data_format='channels_first', which "
+        )
+        assert result.as_json()["unverified"] == result.unverified
+        assert f"not compared: {result.unverified}" in " ".join(str(result).split())
+
+
+class FailsOnNoise(L.Layer):
+    """Takes small numbers alone, as random ones are not."""
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def call(self, inputs):
+        tf.debugging.assert_less(tf.abs(inputs), 1e-6)
+        return inputs
+
+
+def picky():
+    return keras.Sequential([L.Input((3,)), FailsOnNoise(), L.Dense(3), L.BatchNormalization()])
+
+
+def test_a_fold_of_a_model_that_fails_on_random_data_is_compared_on_given_data_alone():
+    result = bnm.fold(picky(), np.full((8, 3), 1e-7, "float32"))
+    assert result.unverified is None
+    assert result.agrees
+    assert result.samples == 8
+
+
+def test_a_fold_of_a_model_that_fails_on_all_data_is_unverified():
+    for data in (None, np.ones((8, 3), "float32")):
+        result = bnm.fold(picky(), data)
+        assert result.count == 1
+        assert result.unverified.startswith("the model fails here on random data (Invalid")
+
+
+def test_data_that_the_model_fails_on_are_refused_where_it_runs_on_others(monkeypatch):
+    from batchnorm_mechanics.doctor import fold as module
+
+    def random(model, rows, *, like):
+        return np.full((rows, 3), 1e-7, "float32")
+
+    monkeypatch.setattr(module, "random_inputs", random)
+    with pytest.raises(InputError, match="fold: `data` must be what the model can run on"):
+        bnm.fold(picky(), np.ones((8, 3), "float32"))
+
+
+def test_the_command_writes_what_it_could_not_compare(tmp_path, monkeypatch, capsys):
+    from batchnorm_mechanics.cli.fold import fold as command
+
+    file, out = tmp_path / "model.keras", tmp_path / "folded.keras"
+    keras.Sequential([L.Input((3,)), L.Dense(3), L.BatchNormalization()]).save(file)
+    monkeypatch.setattr(
+        "batchnorm_mechanics.cli.model_options.load_model", lambda *_, **settings: functional()
+    )
+    command(file, out=out)
+    assert out.exists()
+    assert "Outputs  not compared: this machine cannot run" in capsys.readouterr().out
+    command(file, out=out, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["difference"], found["agrees"], found["out"]) == (None, None, str(out))
+    assert found["unverified"].startswith("this machine cannot run")
+
+
+def test_a_dilated_transposed_convolution_is_the_machine_s_matter():
+    words = "Current CPU implementations do not yet support dilation rates larger than 1."
+    found = fitting.missing_kernel(tf.errors.InvalidArgumentError(None, None, words), "fold")
+    assert "a model with a dilated transposed convolution, which" in str(found)
 
 
 def test_a_model_that_is_yet_to_be_built_is_no_exception():

@@ -66,6 +66,72 @@ def test_roots_in_a_circle_end():
     assert sum(len(group.findings) + len(group.explained) for group in grouped(found)) == 2
 
 
+# --- Notes ----
+
+
+def test_notes_are_one_line_unless_asked_for():
+    many = [finding("BN109", f"bn_{number}") for number in range(16)]
+    found = diagnosis(*many, finding("BN106", "bn_1", severity="note"))
+    line = (
+        "Notes    16 layers with redundant-bias (BN109), 1 layer with unconverged-average\n"
+        "         (BN106); --notes lists them\n"
+    )
+    assert text(found).endswith(f"\n\n{line}")
+    assert "the cause of BN109" not in text(found)
+    listed = text(found, notes=True)
+    assert line not in listed
+    assert "the cause of BN109 in bn_0." in listed
+
+
+def test_a_note_that_explains_something_louder_is_told():
+    found = diagnosis(
+        finding("BN104", "bn_1", severity="note"), finding("BN201", "bn_2", root="BN104 bn_1")
+    )
+    assert "the cause of BN104 in bn_1." in text(found)
+    assert "--notes" not in text(found)
+
+
+def test_a_repair_tells_of_notes_in_one_line_too():
+    note = diagnosis(finding("BN109"))
+    shown = printed(print_repair, repair(after=note), file="model.keras")
+    assert "Notes    1 layer with redundant-bias (BN109); --notes lists them\n" in shown
+    assert "the cause of BN109" in printed(
+        print_repair, repair(after=note), file="model.keras", notes=True
+    )
+
+
+# --- In Python ----
+
+
+@pytest.fixture
+def columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.usefixtures("columns")
+def test_a_diagnosis_prints_as_its_command_does():
+    assert str(SICK) == "\n".join(
+        line.rstrip()
+        for line in printed(print_diagnosis, SICK, file="net")
+        .replace("--notes", "`text(notes=True)`")
+        .splitlines()
+    )
+    assert "the cause of BN109 in bn_1." in SICK.text(notes=True)
+
+
+@pytest.mark.usefixtures("columns")
+def test_a_diagnosis_is_one_line_at_a_prompt():
+    assert repr(SICK) == "<Diagnosis: net, 3 errors, 2 warnings, 1 note>"
+    assert repr(diagnosis()) == "<Diagnosis: net, nothing found>"
+
+
+def test_a_notebook_shows_a_diagnosis_as_text_that_is_no_code():
+    html = diagnosis(finding("BN101", "<script>a</script>"))._repr_html_()
+    assert "&lt;script&gt;a&lt;/script&gt;" in html
+    assert "<script" not in html
+    assert html.startswith("<pre")
+
+
 # --- A diagnosis --------------------------------------------------------------------------------
 
 
@@ -268,6 +334,9 @@ def folded(**changes):
         "speed": 1.5,
         "batch_size": 32,
         "notes": ("a and b [1] have weights of their own now.",),
+        "rounding": None,
+        "unverified": None,
+        "agrees": True,
     }
     return types.SimpleNamespace(**parts | changes)
 
@@ -282,6 +351,15 @@ def test_a_fold_tells_how_much_faster_and_how_near_and_what_stays():
         "Left     bn_3, bn_4, because it is shared",
         "Note     a and b [1] have weights of their own now.",
         "Written: f.keras",
+    ]
+
+
+def test_a_fold_that_nobody_could_compare_says_so_and_why():
+    changes = {"difference": None, "speed": None, "unverified": "it cannot run here."}
+    shown = printed(print_fold, folded(**changes), file="m.keras", out=Path("f.keras"))
+    assert shown.splitlines()[:2] == [
+        "m.keras: 2 of 4 batch norm layers merged",
+        "Outputs  not compared: it cannot run here.",
     ]
 
 

@@ -286,6 +286,22 @@ def test_a_channel_that_never_varied_is_at_the_weight_of_its_start_and_refutes_n
     assert only(found(model, "BN106")).channels == (1,)
 
 
+@pytest.mark.parametrize(("weighs", "severity"), [(False, "note"), (True, "warning")])
+def test_a_start_that_does_nothing_to_the_output_is_a_note(weighs, severity):
+    """It makes five sixths of the variance of a channel that the next layer may or may not use."""
+    model = keras.Sequential(
+        [layers.Input((3,)), layers.BatchNormalization(name="bn"), layers.Dense(1, name="out")]
+    )
+    deviations = np.array([0.1, 8.0, 8.0])
+    trained(model, steps=300, mean=0.0, variance=deviations**2)
+    model.get_layer("out").kernel.assign([[float(weighs)], [1.0], [-1.0]])
+    x = np.random.default_rng(0).normal(0, deviations, (2000, 3)).astype("float32")
+    (one,) = found_by(["BN106"], case_of(model, x))
+    assert (one.severity, one.channels) == (severity, (0,))
+    assert ("output_change" in one.evidence) == (not weighs)
+    assert only(found(model, "BN106")).severity == "warning"
+
+
 def test_statistics_that_are_exact_after_one_batch_are_not_unconverged():
     model = model_with(bnm.BatchNormalization, statistics=bnm.DebiasedMovingAverage())
     model.get_layer("first").moving_variance.assign(np.full(6, 1e-3))
