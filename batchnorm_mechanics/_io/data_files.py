@@ -240,7 +240,7 @@ class _Source:
             return self._array(piece_of(self.path), self.path.name)
         paths = self._shards((".npy",))
         if not paths:
-            raise self._refusal("The folder holds none of them.")
+            raise self._refusal("The folder holds no .npy file, and none of the others.")
         pieces: list[Piece] = []
         for shard in paths:
             try:

@@ -105,8 +105,8 @@ def doctor(  # noqa: PLR0913 - each is an option
         found = {"file": model, "is_sick": diagnosis.is_sick, **diagnosis.as_json()}
         options.print_json({**found, "next": list(steps), **options.read_as_json(read)})
     else:
-        options.print_read(read)
         _print(diagnosis, file=model, steps=steps, html=html)
+        options.print_read(read)
     if diagnosis.is_sick:
         raise typer.Exit(FAILED)
 

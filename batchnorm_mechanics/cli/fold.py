@@ -64,5 +64,5 @@ def fold(
     from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.doctor.showing import print_fold
 
-    options.print_read(read)
     print_fold(folded, Terminal(highlight=False), file=str(model), out=written)
+    options.print_read(read)

@@ -268,6 +268,7 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
 
     from batchnorm_mechanics._exceptions import first_line
     from batchnorm_mechanics._io.terminal import Terminal
+    from batchnorm_mechanics._tensorflow import missing_kernel
 
     # On standard error: standard output holds the results alone.
     console = Terminal(stderr=True)
@@ -284,6 +285,8 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
             f"data={str(data)!r}, on which it ran out. Give a smaller --batch-size."
         ) from error
     except tf.errors.OpError as error:
+        if (missing := missing_kernel(error, caller)) is not None:
+            raise missing from error
         raise InputError(
             f"{caller}: `data` must be what the model can run on. Received: data={str(data)!r}, "
             f"on which it failed ({first_line(error)}). Prepare them as in training."

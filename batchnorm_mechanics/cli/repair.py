@@ -99,7 +99,7 @@ def repair(  # noqa: PLR0913 - each is an option
         from batchnorm_mechanics._io.terminal import Terminal
         from batchnorm_mechanics.doctor.showing import print_repair
 
-        options.print_read(read)
         print_repair(done, Terminal(highlight=False), file=str(model), out=written)
+        options.print_read(read)
     if left.is_sick:
         raise typer.Exit(FAILED)

@@ -11,8 +11,9 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError, first_line
 from batchnorm_mechanics._io.seen import Seen, shape_text
 from batchnorm_mechanics._keras import functional_of, layers_in
+from batchnorm_mechanics._tensorflow import missing_kernel
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import missing_kernel, sizes_match
+from batchnorm_mechanics.doctor.fitting import sizes_match
 
 _SCALING = ("Rescaling", "Normalization")
 
@@ -134,13 +135,14 @@ class Checked(Data):
             self._check_one(tensor, parts.get(tensor.name, next(iter(parts.values()))))
 
     def _check_one(self, tensor: Any, part: Any) -> None:
-        wanted, got = tuple(tensor.shape), tuple(part.shape)
+        rows = self.rows
+        wanted, got = tuple(tensor.shape), (rows or part.shape[0], *part.shape[1:])
         if not sizes_match(wanted[1:], got[1:]):
             raise self.refusal(
                 f"hold samples of shape {shape_text(wanted)}, as the model takes them",
                 f" with samples of shape {shape_text(got)}. {_advice(wanted, got)}",
             )
-        size, rows = self.batch_size, self.rows
+        size = self.batch_size
         if wanted[0] is not None and rows is not None and (wanted[0] != size or rows % size):
             raise self.refusal(
                 f"come in batches of {wanted[0]}, which the model fixes",

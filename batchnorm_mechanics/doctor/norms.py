@@ -1,7 +1,5 @@
 """The batch norm layers of a model: where they are, what they hold, and how graphs call them."""
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchnorm_mechanics._keras import (
-    direct_layers,
     functional_of,
+    layers_by_path,
     layers_in,
     nodes_in,
     origin_of,
@@ -231,32 +229,12 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         [('inner/bn', 4)]
     """
     calls = _calls_in(model)
-    found: dict[int, Norm] = {}
-    names: set[str] = set()
-    for path, layer in _walk(model, ""):
-        if not isinstance(layer, KINDS) or layer.moving_mean is None or id(layer) in found:
-            continue
-        numbered = itertools.chain([path], (f"{path} ({number})" for number in itertools.count(2)))
-        name = next(one for one in numbered if one not in names)
-        names.add(name)
-        found[id(layer)] = Norm(name, layer, tuple(calls.get(id(layer), ())))
-    return tuple(found.values())
-
-
-def _walk(layer: Any, prefix: str, seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """Yield the paths of all layers below one, those that it holds more than once too."""
-    if id(layer) in seen:
-        return
-    if not prefix and isinstance(layer, KINDS):
-        yield layer.name, layer
-    # A sequential model holds, besides its layers, the functional one that Keras makes of them.
-    children = layer.layers if isinstance(layer, keras.Sequential) else direct_layers(layer)
-    for child in children:
-        if not isinstance(child, keras.Layer):
-            continue
-        path = f"{prefix}{child.name}"
-        yield path, child
-        yield from _walk(child, f"{path}/", seen | {id(layer)})
+    found = layers_by_path(
+        model, lambda layer: isinstance(layer, KINDS) and layer.moving_mean is not None
+    )
+    return tuple(
+        Norm(path, layer, tuple(calls.get(id(layer), ()))) for path, layer in found.items()
+    )
 
 
 def graphs_in(model: Any) -> tuple[Any, ...]:
