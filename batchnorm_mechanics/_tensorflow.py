@@ -22,7 +22,11 @@ from batchnorm_mechanics._exceptions import InputError
 
 # TensorFlow's own kernels for the CPU take images in channels_last alone, and each says it in words
 # of its own: "currently only supports the NHWC tensor format", "only supports NHWC".
-_ONLY_CHANNELS_LAST = re.compile(r"only supports (the )?NHWC")
+_WITHOUT_KERNEL = {
+    r"only supports (the )?NHWC": "data_format='channels_first'",
+    # And no transposed convolution with gaps.
+    "do not yet support dilation rates": "a dilated transposed convolution",
+}
 
 
 def import_tensorflow_quietly() -> None:
@@ -149,7 +153,9 @@ def missing_kernel(error: Exception, caller: str) -> InputError | None:
         >>> missing_kernel(ValueError("shapes do not fit"), "diagnose") is None
         True
     """
-    if not _ONLY_CHANNELS_LAST.search(str(error)):
+    words = str(error)
+    has = next((has for pattern, has in _WITHOUT_KERNEL.items() if re.search(pattern, words)), None)
+    if has is None:
         return None
     way_out = (
         "Use a GPU, or build the model in channels_last."
@@ -158,7 +164,7 @@ def missing_kernel(error: Exception, caller: str) -> InputError | None:
         "Or use a GPU."
     )
     return InputError(
-        f"{caller}: `model` must be one that this machine can run. Received: a model with "
-        "data_format='channels_first', which the kernels that TensorFlow has chosen for this "
-        f"processor do not compute. {way_out}"
+        f"{caller}: `model` must be one that this machine can run. Received: a model with {has}, "
+        "which the kernels that TensorFlow has chosen for this processor do not compute. "
+        f"{way_out}"
     )

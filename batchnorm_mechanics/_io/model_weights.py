@@ -100,8 +100,9 @@ def _variables(file: Any) -> dict[str, Shapes]:
             found[name] = tuple(tuple(part[number].shape) for number in numbers)
 
     file.visititems(visit)
-    # An optimizer's own are not the model's.
-    return {name: shapes for name, shapes in found.items() if not name.startswith("optimizer/")}
+    # Of training, and not the model's.
+    beside = ("optimizer/", "metrics/")
+    return {name: shapes for name, shapes in found.items() if not name.startswith(beside)}
 
 
 def _names(group: Any, attribute: str) -> list[str] | None:
@@ -162,7 +163,7 @@ def _from_checkpoint(model: Any, path: Path) -> None:
                 for key in sorted(held)
             ),
             *(
-                (f"the weight {weight.path!r}", (), (tuple(weight.shape),))
+                (f"the weight {_without_model(weight)!r}", (), (tuple(weight.shape),))
                 for weight in model.weights
                 # Seeds of dropout are in no checkpoint, and make no difference.
                 if id(weight) in missing and "seed" not in weight.path
@@ -174,11 +175,14 @@ def _from_checkpoint(model: Any, path: Path) -> None:
 
 
 def _called(key: str, weight: Any) -> str:
-    return (
-        f"the file's {key.removesuffix(_VALUE)!r}"
-        if weight is None
-        else f"the weight {weight.path!r}"
-    )
+    if weight is None:
+        return f"the file's {key.removesuffix(_VALUE)!r}"
+    return f"the weight {_without_model(weight)!r}"
+
+
+def _without_model(weight: Any) -> str:
+    """Return a weight's path within the model, whose own name comes first in it."""
+    return weight.path.partition("/")[2] or weight.path
 
 
 def _at(model: Any, path: list[str]) -> Any | None:

@@ -125,12 +125,24 @@ def modernized(config: Any) -> Any:
         return config
     config["class_name"] = kind = _NEW_NAMES.get(kind, kind)
     inner = config.get("config")
-    if kind == "Sequential" and isinstance(inner, list):
-        config["config"] = {"layers": inner}
+    if kind == "Sequential":
+        config["config"] = _sequence(inner)
     elif kind == "Functional" and isinstance(inner, Mapping):
         config["config"] = _graph(inner)
-    elif isinstance(inner, Mapping) and kind != "Sequential":
+    elif isinstance(inner, Mapping):
         config["config"] = _arguments(kind, dict(inner))
+    return config
+
+
+def _sequence(config: Any) -> Any:
+    """Return a sequential model with its input as a layer, and its layers in a dictionary."""
+    config = {"name": "sequential", "layers": config} if isinstance(config, list) else config
+    match config:
+        case {"layers": [{"config": {"input_shape": shape, **first}, **more}, *others]}:
+            # The first layer had the shape of a batch.
+            given = {"batch_shape": shape, "dtype": first.get("dtype"), "name": "input"}
+            given = {"class_name": "InputLayer", "config": given}
+            return {**config, "layers": [given, {**more, "config": first}, *others]}
     return config
 
 

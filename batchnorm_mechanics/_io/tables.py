@@ -55,6 +55,19 @@ def from_parquet(paths: Sequence[Path], samples: int | None, caller: str) -> dic
 
 def _column(column: Any) -> Any:
     """Return a column as an array or a list of bytes, or None where it holds neither."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        parts = [np.asarray(chunk.flatten()) for chunk in column.chunks]
+        lengths = {None if row is None else len(row) for row in column}
+        flat = np.concatenate(parts) if len(lengths) == 1 and None not in lengths else np.empty(0)
+        if flat.size and flat.dtype.kind in "fiub":
+            # In their own type, which Python's numbers would lose.
+            return flat.reshape(len(column), -1)
+    elif not pa.types.is_nested(kind) and not pa.types.is_binary(kind):
+        array = column.to_numpy()
+        return array if array.dtype.kind in "fiub" else None
     values = column.to_pylist()
     if values and isinstance(values[0], dict) and isinstance(values[0].get("bytes"), bytes):
         # So Hugging Face's data sets keep an image, beside the name of its file.
