@@ -4,7 +4,8 @@ Nothing else in the package takes a name with a leading underscore from a Keras 
 of Keras that changes one fails one test of `tests/test_keras.py`, which says what no longer works.
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 
@@ -46,6 +47,51 @@ def layers_in(model: Any, *, itself: bool = True) -> list[Any]:
 def direct_layers(layer: Any) -> list[Any]:
     """Return what a model or layer tracks as its own layers, in its order, repeated ones too."""
     return layer._layers
+
+
+def layers_by_path(model: Any, wanted: Callable[[Any], bool]) -> dict[str, Any]:
+    """Return layers of a model, however deep, by the paths at which it holds them, each once.
+
+    Args:
+        model: a model or layer.
+        wanted: whether a layer is one of them.
+
+    Returns:
+        Layers by paths such as "encoder/bn_1", in the order in which the model tracks them; of
+        several with one path, the second is "encoder/bn_1 (2)".
+
+    Example:
+        >>> import keras
+        >>> inner = keras.Sequential([keras.layers.ReLU(name="relu")], name="inner")
+        >>> model = keras.Sequential([inner, keras.layers.ReLU(name="relu")], name="outer")
+        >>> list(layers_by_path(model, lambda layer: layer.name == "relu"))
+        ['inner/relu', 'relu']
+    """
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+    paths = [(model.name, model)] if wanted(model) else []
+    for path, layer in itertools.chain(paths, _walk(model, "", frozenset())):
+        if not wanted(layer) or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        numbered = itertools.chain([path], (f"{path} ({number})" for number in itertools.count(2)))
+        found[next(one for one in numbered if one not in found)] = layer
+    return found
+
+
+def _walk(layer: Any, prefix: str, seen: frozenset[int]) -> Iterator[tuple[str, Any]]:
+    """Yield the paths of all layers below one, those that it holds more than once too."""
+    import keras
+
+    if id(layer) in seen:
+        return
+    # A sequential model holds, besides its layers, the functional one that Keras makes of them.
+    children = layer.layers if isinstance(layer, keras.Sequential) else direct_layers(layer)
+    for child in children:
+        if isinstance(child, keras.Layer):
+            path = f"{prefix}{child.name}"
+            yield path, child
+            yield from _walk(child, f"{path}/", seen | {id(layer)})
 
 
 def own_variables(layer: Any) -> list[Any]:

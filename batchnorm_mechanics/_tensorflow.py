@@ -9,6 +9,7 @@ import functools
 import importlib
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,16 @@ from types import ModuleType
 from typing import Any
 
 import wrapt
+
+from batchnorm_mechanics._exceptions import InputError
+
+# TensorFlow's own kernels for the CPU take images in channels_last alone, and each says it in words
+# of its own: "currently only supports the NHWC tensor format", "only supports NHWC".
+_WITHOUT_KERNEL = {
+    r"only supports (the )?NHWC": "data_format='channels_first'",
+    # And no transposed convolution with gaps.
+    "do not yet support dilation rates": "a dilated transposed convolution",
+}
 
 
 def import_tensorflow_quietly() -> None:
@@ -125,4 +136,35 @@ def compiled_by_xla() -> bool:
 
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
         tf.compat.v1.get_default_graph()
+    )
+
+
+def missing_kernel(error: Exception, caller: str) -> InputError | None:
+    """Return what to say of an error that is the machine's fault, and not that of the data.
+
+    Args:
+        error: raised where a model ran.
+        caller: the function to name.
+
+    Returns:
+        None where the error is another.
+
+    Example:
+        >>> missing_kernel(ValueError("shapes do not fit"), "diagnose") is None
+        True
+    """
+    words = str(error)
+    has = next((has for pattern, has in _WITHOUT_KERNEL.items() if re.search(pattern, words)), None)
+    if has is None:
+        return None
+    way_out = (
+        "Use a GPU, or build the model in channels_last."
+        if one_dnn_is_on()
+        else "Set TF_ENABLE_ONEDNN_OPTS=1 before Python starts: oneDNN's kernels compute it. "
+        "Or use a GPU."
+    )
+    return InputError(
+        f"{caller}: `model` must be one that this machine can run. Received: a model with {has}, "
+        "which the kernels that TensorFlow has chosen for this processor do not compute. "
+        f"{way_out}"
     )

@@ -90,3 +90,53 @@ def test_help_teaches_with_examples_line_by_line_and_without_tensorflow():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "  bnm trace --backward --compare            gradients, and other" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def modelled(tmp_path_factory):
+    import keras
+
+    folder = tmp_path_factory.mktemp("modelled")
+    layers = keras.layers
+    normed = [layers.Dense(16), layers.BatchNormalization(name="bn1")]
+    encoder = keras.Sequential([layers.Input((4,)), *normed], name="enc")
+    inputs = layers.Input((3, 4))
+    outputs = layers.TimeDistributed(encoder, name="td")(inputs)
+    keras.Model(inputs, layers.BatchNormalization(name="bn2")(outputs)).save(folder / "m.keras")
+    np.save(folder / "x.npy", np.arange(480, dtype=np.float32).reshape(40, 3, 4))
+    return folder
+
+
+def test_a_layer_of_a_model_is_traced_by_the_path_that_the_doctor_prints(modelled):
+    given = ("trace", "m.keras", "--layer", "td/enc/bn1", "--data", "x.npy")
+    done = bnm_here(*given, "--training", "--backward", cwd=modelled)
+    assert done.code == 0, done.err
+    assert "Keras layer 'bn1' in the model" in done.out
+    assert "Training mode" in done.out
+    assert "tf.GradientTape beside our gradients" in done.out
+    assert done.out.endswith("Data: x.npy: 32 samples, (3, 4) float32 from 0 to 383; no labels\n")
+    assert "Inference mode" in bnm_here(*given, "--inference", cwd=modelled).out
+
+
+def test_a_large_array_is_shown_by_channel_and_its_values_if_asked(modelled):
+    given = ("trace", "m.keras", "--layer", "bn2", "--data", "x.npy")
+    short, long = (bnm_here(*given, *more, cwd=modelled).out for more in ((), ("--verbose",)))
+    assert "channel      least       mean    largest" in short
+    assert "channel      least" not in long
+    assert len(short.splitlines()) < len(long.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["m.keras"], "`data` must be given with a model"),
+        (["--layer", "bn2"], "`layer` must go with a model"),
+        (["m.keras", "--data", "x.npy", "--gamma", "2"], "`gamma` must be left out with a model"),
+        (["m.keras", "--data", "x.npy", "--layer", "no"], "which fits 0. It has 'bn2', 'bn1'."),
+    ],
+)
+def test_what_does_not_go_with_a_model_is_one_line(modelled, arguments, expected):
+    done = bnm_here("trace", *arguments, cwd=modelled)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.err.splitlines()) == 1
+    assert expected in done.err

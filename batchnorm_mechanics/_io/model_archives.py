@@ -12,9 +12,10 @@ import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 CONFIG = "config.json"
+METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
 # Weights in half precision are built in float32, a compiled model has slots of its optimizer, and
 # what is constant compresses well.
@@ -23,6 +24,13 @@ _BESIDE = 100 * 2**20
 _MOST_MEMBERS = 100_000
 _LONGEST_CONFIG = 64 * 2**20
 _ENCRYPTED = 0x1
+
+
+def is_old(version: Any) -> bool:
+    """Return whether it is the version of a Keras before 3; Keras 1 wrote none into its files."""
+    text = version.decode(errors="replace") if isinstance(version, bytes) else str(version or "1")
+    major = text.partition(".")[0]
+    return major.isdigit() and int(major) < 3
 
 
 class UnsoundError(Exception):
@@ -43,7 +51,21 @@ def allowance(path: Path, most: int | None = None) -> int:
     return _TIMES * path.stat().st_size + _BESIDE if most is None else most
 
 
-def read_keras(path: Path, most: int) -> Any:
+class Stored(NamedTuple):
+    """What a model's file says of itself.
+
+    Attributes:
+        model: the configuration of the model, None where there are weights alone.
+        training: that with which it was compiled, or None.
+        is_old: whether a Keras before 3 wrote it, by the version in it.
+    """
+
+    model: Any
+    training: Any
+    is_old: bool
+
+
+def read_keras(path: Path, most: int) -> Stored:
     """Look through a `.keras` archive and the weights in it, and return its configuration.
 
     Args:
@@ -71,10 +93,15 @@ def read_keras(path: Path, most: int) -> Any:
         if WEIGHTS in names:
             with archive.open(WEIGHTS) as stored, io.BytesIO(stored.read()) as weights:
                 _check_hdf5(weights, most)
-        return _parsed(archive.read(CONFIG))
+        config = _parsed(archive.read(CONFIG))
+        metadata = _parsed(archive.read(METADATA)) if METADATA in names else None
+    training = config.pop("compile_config", None) if isinstance(config, dict) else None
+    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    # All versions of Keras that write this format name themselves.
+    return Stored(config, training, version is not None and is_old(version))
 
 
-def read_hdf5(path: Path, most: int) -> tuple[Any, Any]:
+def read_hdf5(path: Path, most: int) -> Stored:
     """Look through an HDF5 file and return the configurations of its model and of its training.
 
     Args:
@@ -94,7 +121,8 @@ def read_hdf5(path: Path, most: int) -> tuple[Any, Any]:
                 None if text is None else _parsed(text)
                 for text in map(file.attrs.get, ("model_config", "training_config"))
             )
-    return model, training
+            version = file.attrs.get("keras_version")
+    return Stored(model, training, is_old(version))
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:

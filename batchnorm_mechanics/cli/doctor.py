@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _DEMO = "demo"
 
 
+@options.takes_options
 def doctor(  # noqa: PLR0913 - each is an option
     model: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="A .keras or .h5 file; or the word demo."),
     ] = None,
     *,
-    data: options.DataFile = None,
-    labels: options.Labels = None,
-    batch_size: options.BatchSize = options.DEFAULT_BATCH_SIZE,
+    given: options.DataOptions,
+    compared: options.LabelOptions,
     select: Annotated[
         list[str] | None,
         typer.Option(metavar="CODES", help="Only these rules: BN101,BN2. Repeatable."),
@@ -37,9 +37,7 @@ def doctor(  # noqa: PLR0913 - each is an option
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the diagnosis as a page too.")
     ] = None,
-    trust: options.Trust = False,
-    custom: options.Custom = None,
-    max_size: options.MaxSize = None,
+    reading: options.ModelOptions,
     explain: Annotated[
         str | None, typer.Option(metavar="CODE", help="Tell the whole story of a rule, and exit.")
     ] = None,
@@ -73,12 +71,12 @@ def doctor(  # noqa: PLR0913 - each is an option
             "`bnm doctor demo` shows what it does, `bnm doctor --help` how."
         )
     if html is not None:
-        options.check_page(html, None if model == _DEMO else model, data, caller="doctor")
+        options.check_page(html, None if model == _DEMO else model, given.data, caller="doctor")
     if model == _DEMO:
-        if data is not None or labels is not None:
+        if given.data is not None or compared.labels is not None:
             raise InputError(
-                f"doctor: `data` must go with a model. Received: data={str(data)!r} with the demo, "
-                "which has its own. Leave it out."
+                "doctor: `data` must go with a model. Received: "
+                f"data={str(given.data)!r} with the demo, which has its own. Leave it out."
             )
         _demo(out, html, as_json=as_json)
         return
@@ -91,28 +89,22 @@ def doctor(  # noqa: PLR0913 - each is an option
 
     # Before anything slow.
     chosen(options.codes(select), options.codes(ignore))
-    loaded = options.load_model(
-        Path(model), trust=trust, custom=custom, most=max_size, caller="doctor"
-    )
+    loaded = reading.load(Path(model), caller="doctor", loss=compared.loss)
     from batchnorm_mechanics.doctor.diagnose import diagnose
 
-    read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="doctor")
-    with options.working(f"Examining {model}", caller="doctor", data=data):
+    read = given.load(loaded, caller="doctor", labels=compared.labels)
+    with options.working(f"Examining {model}", caller="doctor", data=given.data):
         diagnosis = diagnose(
             loaded, read, select=options.codes(select), ignore=options.codes(ignore)
         )
-    command = ["bnm", "repair", model, "--data", "DATA" if data is None else str(data)]
-    command += [] if labels is None else ["--labels", labels]
-    command += [] if batch_size == options.DEFAULT_BATCH_SIZE else ["--batch-size", str(batch_size)]
-    command += ["--trust"] if trust else []
-    command += [] if max_size is None else ["--max-size", str(max_size)]
-    command += [word for one in custom or () for word in ("--custom", one)]
+    command = ["bnm", "repair", model, *([] if given.data else ["--data", "DATA"])]
+    command += [word for one in (given, compared, reading) for word in options.words(one)]
     steps = _next_steps(diagnosis, loaded, read, command=command)
     if html is not None:
         _write_page(diagnosis, html, file=model, steps=steps)
     if as_json:
         found = {"file": model, "is_sick": diagnosis.is_sick, **diagnosis.as_json()}
-        options.print_json({**found, "next": list(steps)})
+        options.print_json({**found, "next": list(steps), **options.read_as_json(read)})
     else:
         from batchnorm_mechanics._io.terminal import Terminal
         from batchnorm_mechanics.doctor.showing import print_diagnosis
@@ -120,6 +112,7 @@ def doctor(  # noqa: PLR0913 - each is an option
         steps += () if html is None else (f"Page: {html}",)
         console = Terminal(highlight=False)
         print_diagnosis(diagnosis, console, file=model, next_steps=steps, notes=notes)
+        options.print_read(read)
     if diagnosis.is_sick:
         raise typer.Exit(FAILED)
 

@@ -10,16 +10,14 @@ from batchnorm_mechanics._exceptions import FailureError
 from batchnorm_mechanics.cli import model_options as options
 
 
-def fold(  # noqa: PLR0913 - each is an option
+@options.takes_options
+def fold(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .h5 file.")],
     *,
     out: Annotated[Path, typer.Option(metavar="FOLDED.keras", help="Where the folded model goes.")],
-    data: options.DataFile = None,
-    batch_size: options.BatchSize = options.DEFAULT_BATCH_SIZE,
+    given: options.DataOptions,
     as_json: options.AsJson = False,
-    trust: options.Trust = False,
-    custom: options.Custom = None,
-    max_size: options.MaxSize = None,
+    reading: options.ModelOptions,
 ) -> None:
     """Merge batch norm into the layers around it, and write a model that predicts faster.
 
@@ -35,15 +33,16 @@ def fold(  # noqa: PLR0913 - each is an option
     Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input or if
     interrupted.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    from batchnorm_mechanics.doctor.model_files import check_out, save_model
+    from batchnorm_mechanics._io.model_output import check_out
+    from batchnorm_mechanics.doctor.model_files import save_model
 
     check_out(out, model, caller="fold")
-    loaded = options.load_model(model, trust=trust, custom=custom, most=max_size, caller="fold")
+    loaded = reading.load(model, caller="fold")
     from batchnorm_mechanics.doctor.fold import fold as carry_out
 
-    read = options.load_data(loaded, data, labels=None, batch_size=batch_size, caller="fold")
-    with options.working(f"Folding {model}", caller="fold", data=data):
-        folded = carry_out(loaded, read, batch_size=batch_size)
+    read = given.load(loaded, caller="fold")
+    with options.working(f"Folding {model}", caller="fold", data=given.data):
+        folded = carry_out(loaded, read, batch_size=given.batch_size)
     difference = folded.difference
     if difference is not None and not math.isfinite(difference):
         raise FailureError(
@@ -61,11 +60,11 @@ def fold(  # noqa: PLR0913 - each is an option
     if written is not None:
         save_model(folded.model, written, caller="fold")
     if as_json:
-        options.print_json(
-            {"file": str(model), "out": written and str(written), **folded.as_json()}
-        )
+        found = {"file": str(model), "out": written and str(written), **folded.as_json()}
+        options.print_json({**found, **options.read_as_json(read)})
         return
     from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.doctor.showing import print_fold
 
     print_fold(folded, Terminal(highlight=False), file=str(model), out=written)
+    options.print_read(read)

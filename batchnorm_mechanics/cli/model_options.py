@@ -1,10 +1,13 @@
 """What the commands that take a model and data have in common: options, loading, output."""
 
 import contextlib
+import functools
+import inspect
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,49 +22,191 @@ if TYPE_CHECKING:
 # That of `doctor.data`, which takes TensorFlow to import.
 DEFAULT_BATCH_SIZE = 32
 
-DataFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="FILE",
-        help=".npz with x, and y for labels; .npy; or a folder of .npy files.",
-    ),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        "--labels",
-        metavar="NAME",
-        help="Array of labels in the .npz; for .npy, a file or folder of them.",
-        show_default="y",
-    ),
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Best that of training.")]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Run code that the model file holds or names.")
-]
-Custom = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--custom",
-        metavar="MODULE:NAME",
-        help="A class or function that the model needs; also path/to/file.py:Name. Repeatable.",
-    ),
-]
-MaxSize = Annotated[
-    int | None,
-    typer.Option(
-        "--max-size",
-        metavar="BYTES",
-        min=1,
-        help="What a model's file may unpack to, and its weights take.",
-        show_default="10 times the file, and 100 MiB",
-    ),
-]
 Notes = Annotated[
     bool, typer.Option("--notes", help="Tell of each note, and not of all in one line.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model's file is read."""
+
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run code that the model file holds or names.")
+    ] = False
+    custom: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--custom",
+            metavar="MODULE:NAME",
+            help="A class or function that the model needs; also path/to/file.py:Name. Repeatable.",
+        ),
+    ] = None
+    build: Annotated[
+        str | None,
+        typer.Option(
+            "--build",
+            metavar="FILE.py:FUNCTION",
+            help="What makes the model, where MODEL holds weights alone: .h5, or a checkpoint.",
+        ),
+    ] = None
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size",
+            metavar="BYTES",
+            min=1,
+            help="What a model's file may unpack to, and its weights take.",
+            show_default="10 times the file, and 100 MiB",
+        ),
+    ] = None
+
+    def load(self, path: Path, *, caller: str, loss: str | None = None) -> Any:
+        """Load a model; code from its file, or that it names, runs only if it is trusted."""
+        from batchnorm_mechanics._io.terminal import harmless
+        from batchnorm_mechanics.doctor.model_files import load_model
+
+        with insisting(), warnings.catch_warnings(record=True) as told:
+            # Each time, not once for each line of code that warns.
+            warnings.simplefilter("always")
+            model = load_model(
+                path,
+                trust=self.trust,
+                custom=self.custom or (),
+                build=self.build,
+                loss=loss,
+                most=self.max_size,
+                caller=caller,
+            )
+        for warning in told:
+            if issubclass(warning.category, UserWarning):
+                print(harmless(f"bnm {caller}: {warning.message}"), file=sys.stderr)
+        return model
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data are read, and how."""
+
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help=".npz with x, and y for labels; .npy; .parquet; .tfrecord; a folder of such or of "
+            "images; or path/to/file.py:function.",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Best that of training.")
+    ] = DEFAULT_BATCH_SIZE
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Take so many at most, the first ones.")
+    ] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale", metavar="FACTOR", help="Multiply the data: 1/255; or 1/127.5,-1 to add too."
+        ),
+    ] = None
+
+    def load(self, model: Any, *, caller: str, labels: str | None = None) -> "Checked | None":
+        """Open data and see that they fit the model; None where there are none."""
+        from batchnorm_mechanics.doctor.data import load_data
+        from batchnorm_mechanics.doctor.data_fit import check_data_fits
+
+        if self.data is None:
+            if labels is not None:
+                raise InputError(
+                    f"{caller}: `labels` must go with data. Received: labels={labels!r} without "
+                    "--data. Name the file of the data too."
+                )
+            return None
+        with insisting():
+            data = load_data(
+                self.data,
+                labels_name=labels,
+                batch_size=self.batch_size,
+                samples=self.samples,
+                scale=self.scale,
+                takes={one.name: one.shape[1:] for one in getattr(model, "inputs", None) or ()},
+                caller=caller,
+            )
+            return check_data_fits(model, data, name=str(self.data), caller=caller)
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What the data are compared with."""
+
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="NAME",
+            help="Array or column of labels in the file; for .npy, a file or folder of them.",
+            show_default="y",
+        ),
+    ] = None
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="NAME",
+            help="A loss of Keras's, or path/to/file.py:name.",
+            show_default="the model's own",
+        ),
+    ] = None
+
+
+def words(options: Any) -> list[str]:
+    """Return the words of a command line that give options which are not the default."""
+    found: list[str] = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value == field.default:
+            continue
+        name = f"--{field.name.replace('_', '-')}"
+        if value is True:
+            found.append(name)
+        else:
+            values = value if isinstance(value, list) else [value]
+            found += [word for one in values for word in (name, str(one))]
+    return found
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that its arguments of these classes have as fields."""
+    given = inspect.signature(command)
+    groups = {
+        name: one.annotation
+        for name, one in given.parameters.items()
+        if one.annotation in {ModelOptions, DataOptions, LabelOptions}
+    }
+    parameters: list[inspect.Parameter] = []
+    for name, one in given.parameters.items():
+        if name not in groups:
+            parameters.append(one)
+            continue
+        parameters += [
+            inspect.Parameter(
+                field.name, one.KEYWORD_ONLY, default=field.default, annotation=field.type
+            )
+            for field in fields(groups[name])
+        ]
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        made = {
+            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(*arguments, **made, **options)
+
+    run.__signature__ = given.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def codes(given: list[str] | None) -> tuple[str, ...]:
@@ -70,42 +215,6 @@ def codes(given: list[str] | None) -> tuple[str, ...]:
     # An option without any is refused further on, like a code that no rule has: here none means
     # all, which is not what an empty variable of a script was to say.
     return found or ("",) if given else ()
-
-
-def load_model(
-    path: Path, *, trust: bool, custom: list[str] | None, most: int | None, caller: str
-) -> Any:
-    """Load a model; code from its file, or that it names, runs only if it is trusted."""
-    from batchnorm_mechanics._io.terminal import harmless
-    from batchnorm_mechanics.doctor.model_files import load_model as load
-
-    with insisting(), warnings.catch_warnings(record=True) as told:
-        # Each time, not once for each line of code that warns.
-        warnings.simplefilter("always")
-        model = load(path, trust=trust, custom=custom or (), most=most, caller=caller)
-    for warning in told:
-        if issubclass(warning.category, UserWarning):
-            print(harmless(f"bnm {caller}: {warning.message}"), file=sys.stderr)
-    return model
-
-
-def load_data(
-    model: Any, path: Path | None, *, labels: str | None, batch_size: int, caller: str
-) -> "Checked | None":
-    """Open data and see that they fit the model; None where there are none."""
-    from batchnorm_mechanics.doctor.data import load_data as load
-    from batchnorm_mechanics.doctor.data_fit import check_data_fits
-
-    if path is None:
-        if labels is not None:
-            raise InputError(
-                f"{caller}: `labels` must go with data. Received: labels={labels!r} without "
-                "--data. Name the file of the data too."
-            )
-        return None
-    with insisting():
-        data = load(path, labels_name=labels, batch_size=batch_size, caller=caller)
-        return check_data_fits(model, data, name=str(path), caller=caller)
 
 
 def check_page(page: Path, *inputs: str | Path | None, caller: str) -> None:
@@ -160,8 +269,9 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
     """
     import tensorflow as tf
 
+    from batchnorm_mechanics._exceptions import first_line
     from batchnorm_mechanics._io.terminal import Terminal
-    from batchnorm_mechanics.doctor.model_files import first_line
+    from batchnorm_mechanics._tensorflow import missing_kernel
 
     # On standard error: standard output holds the results alone.
     console = Terminal(stderr=True)
@@ -178,10 +288,25 @@ def working(what: str, *, caller: str, data: Path | None) -> Iterator[None]:
             f"data={str(data)!r}, on which it ran out. Give a smaller --batch-size."
         ) from error
     except tf.errors.OpError as error:
+        if (missing := missing_kernel(error, caller)) is not None:
+            raise missing from error
         raise InputError(
             f"{caller}: `data` must be what the model can run on. Received: data={str(data)!r}, "
             f"on which it failed ({first_line(error)}). Prepare them as in training."
         ) from error
+
+
+def print_read(data: "Checked | None") -> None:
+    """Print in one line what was read: half of all trouble is there."""
+    if data is not None and data.seen.rows:
+        from batchnorm_mechanics._io.terminal import harmless
+
+        print(harmless(data.line))
+
+
+def read_as_json(data: "Checked | None") -> dict[str, Any]:
+    """Return the same line for a JSON object."""
+    return {"data": data.line} if data is not None and data.seen.rows else {}
 
 
 def print_json(document: dict[str, Any]) -> None:

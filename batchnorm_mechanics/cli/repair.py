@@ -18,16 +18,16 @@ class Method(StrEnum):
     AVERAGE = "average"
 
 
+@options.takes_options
 def repair(  # noqa: PLR0913 - each is an option
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .h5 file.")],
     *,
-    data: options.DataFile = None,
+    given: options.DataOptions,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FIXED.keras", help="Where the repaired model goes."),
     ] = None,
-    labels: options.Labels = None,
-    batch_size: options.BatchSize = options.DEFAULT_BATCH_SIZE,
+    compared: options.LabelOptions,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,9 +47,7 @@ def repair(  # noqa: PLR0913 - each is an option
     ] = False,
     notes: options.Notes = False,
     as_json: options.AsJson = False,
-    trust: options.Trust = False,
-    custom: options.Custom = None,
-    max_size: options.MaxSize = None,
+    reading: options.ModelOptions,
 ) -> None:
     """Repair what `bnm doctor` finds in a model, and nothing else, into a new file.
 
@@ -73,15 +71,16 @@ def repair(  # noqa: PLR0913 - each is an option
             "repair: `out` must name the file for the repaired model. Received: nothing. "
             "Give --out FIXED.keras, or --dry-run to write nothing."
         )
-    from batchnorm_mechanics.doctor.model_files import check_out, save_model
+    from batchnorm_mechanics._io.model_output import check_out
+    from batchnorm_mechanics.doctor.model_files import save_model
 
     if out is not None:
         check_out(out, model, caller="repair")
-    loaded = options.load_model(model, trust=trust, custom=custom, most=max_size, caller="repair")
+    loaded = reading.load(model, caller="repair", loss=compared.loss)
     from batchnorm_mechanics.doctor.repair import repair as carry_out
 
-    read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="repair")
-    with options.working(f"Repairing {model}", caller="repair", data=data):
+    read = given.load(loaded, caller="repair", labels=compared.labels)
+    with options.working(f"Repairing {model}", caller="repair", data=given.data):
         done = carry_out(
             loaded,
             read,
@@ -95,11 +94,13 @@ def repair(  # noqa: PLR0913 - each is an option
         save_model(done.model, written, caller="repair")
     left = done.before if done.after is None else done.after
     if as_json:
-        options.print_json({"file": str(model), "out": written and str(written), **done.as_json()})
+        found = {"file": str(model), "out": written and str(written), **done.as_json()}
+        options.print_json({**found, **options.read_as_json(read)})
     else:
         from batchnorm_mechanics._io.terminal import Terminal
         from batchnorm_mechanics.doctor.showing import print_repair
 
         print_repair(done, Terminal(highlight=False), file=str(model), out=written, notes=notes)
+        options.print_read(read)
     if left.is_sick:
         raise typer.Exit(FAILED)

@@ -12,9 +12,10 @@ import tensorflow as tf
 from batchnorm_mechanics import core
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import layers_in, takes_training
+from batchnorm_mechanics._tensorflow import missing_kernel
 from batchnorm_mechanics.core.moments import moments as batch_moments
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import Fitting, missing_kernel
+from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.layers.intercept import intercepted
 

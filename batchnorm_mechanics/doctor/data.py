@@ -1,12 +1,8 @@
 """Data for a model, batch by batch, whatever they come as; never all of them at once."""
 
-import contextlib
 import os
-import re
-import stat
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._io.arrays import Piece, Stored, piece_of, pieces_in
-from batchnorm_mechanics.doctor.model_files import first_line
+from batchnorm_mechanics._io.data_files import read_data
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -36,8 +31,6 @@ _ADVICE = (
     (tf.SparseTensor, ". Make it dense with tf.sparse.to_dense."),
 )
 _MOST_SHAPES = 4
-# Names of arrays in a file.
-_INPUTS, _LABELS = "x", "y"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +42,13 @@ class Data:
             of arrays with one number of rows, memory-mapped ones included.
         labels: an array or structure of arrays of as many rows, or None. A dataset has its own.
         batch_size: of the arrays; a dataset has its own.
+        note: what was taken of a file, in words.
     """
 
     source: Any
     labels: Any = None
     batch_size: int = DEFAULT_BATCH_SIZE
+    note: str = ""
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yield (inputs, labels or None), a last smaller batch included."""
@@ -222,22 +217,19 @@ def _why_no_array(part: Any, forbidden: str) -> str:
 
 
 def load_data(
-    path: Path,
+    path: Path | str,
     *,
-    labels_name: str | None = None,
     batch_size: int = DEFAULT_BATCH_SIZE,
     caller: str = "doctor",
+    **options: Any,
 ) -> Data:
     """Return the data of a file or folder; rows are read when they are needed.
 
     Args:
-        path: of an `.npz` file with an array `x`, or one array for each input of the model by its
-            name; of a `.npy` file; or of a folder of `.npy` files, taken in the order of their
-            names, numbers in them as numbers. A compressed `.npz` file is read into memory.
-        labels_name: of an `.npz` file, the name of its array of labels, `y` where there is one; of
-            others, a `.npy` file or folder of such with the labels.
+        path: as `_io.data_files.read_data` takes it.
         batch_size: how many rows to take at a time.
         caller: the function to name in an error.
+        **options: further ones of `read_data`.
 
     Raises:
         InputError: there is no such file, it is damaged, empty, or holds other things than numbers.
@@ -249,148 +241,6 @@ def load_data(
         >>> [len(labels) for _, labels in load_data(path, batch_size=2)]
         [2, 2, 1]
     """
-    source = _Source(path, "data", caller)
-    with source.named():
-        if path.suffix == ".npz" and not path.is_dir():
-            inputs, labels = source.from_archive(labels_name)
-        else:
-            inputs, labels = source.from_files(), None
-    if labels is None and labels_name is not None:
-        given = _Source(Path(labels_name), "labels", caller)
-        with given.named():
-            labels = given.from_files()
-    parts = inputs if isinstance(inputs, dict) else {_INPUTS: inputs}
-    _check_rows(parts if labels is None else {**parts, "labels": labels}, path, caller)
-    return as_data(inputs, labels=labels, batch_size=batch_size, caller=caller)
-
-
-def _check_rows(parts: dict[str, Any], path: Path, caller: str) -> None:
-    rows = {name: len(part) for name, part in parts.items()}
-    if not all(rows.values()):
-        raise InputError(
-            f"{caller}: `data` must hold at least one sample. Received: data={str(path)!r}, "
-            f"whose {next(name for name, many in rows.items() if not many)} has none. "
-            "The first axis is that of the samples."
-        )
-    if len(set(rows.values())) > 1:
-        held = ", ".join(f"{name} has {many:,} rows" for name, many in rows.items())
-        raise InputError(
-            f"{caller}: `data` must hold as many rows of each array as of the others. "
-            f"Received: data={str(path)!r}, where {held}. Give arrays of the same samples."
-        )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A file or folder with data.
-
-    Attributes:
-        path: of it.
-        option: by which it was given, "data" or "labels", for the message of an error.
-        caller: the function to name there.
-    """
-
-    path: Path
-    option: str
-    caller: str
-
-    @contextlib.contextmanager
-    def named(self) -> Iterator[None]:
-        """Name it if it cannot be read."""
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:
-            # Not a list of types: one wrong bit makes zipfile and NumPy raise any of theirs.
-            strerror = getattr(error, "strerror", None)
-            why = f"It cannot be read ({strerror or first_line(error)})."
-            if isinstance(error, FileNotFoundError):
-                why = f"There is no {error.filename or self.path}; check the path."
-            elif isinstance(error, zipfile.BadZipFile):
-                why = "It is no .npz file, or it is damaged or cut off."
-            raise self._refusal(why) from error
-
-    def from_archive(self, labels_name: str | None) -> tuple[Any, Any]:
-        """Return samples, by name if there are several arrays of them, and labels or None."""
-        self._check_regular(self.path)
-        # Before anything is read: what is no archive says so in other words than a missing one.
-        with self.path.open("rb"):
-            pieces = pieces_in(self.path)
-        held = ", ".join(pieces) or "nothing"
-        if labels_name is not None and labels_name not in pieces:
-            raise InputError(
-                f"{self.caller}: `labels` must name an array in {str(self.path)!r}. "
-                f"Received: labels={labels_name!r}. It holds {held}."
-            )
-        labels = pieces.pop(labels_name or _LABELS, None)
-        inputs = {_INPUTS: pieces[_INPUTS]} if _INPUTS in pieces else pieces
-        if not inputs:
-            raise self._refusal(f"It holds {held}: name the array of samples {_INPUTS!r}.")
-        arrays = {name: self._array(piece, name) for name, piece in inputs.items()}
-        return (
-            arrays.get(_INPUTS, arrays),
-            None if labels is None else self._array(labels, labels_name or _LABELS),
-        )
-
-    def from_files(self) -> Any:
-        """Return the array of a .npy file, or of those of a folder together."""
-        if not self.path.is_dir():
-            self._check_regular(self.path)
-            if self.path.suffix != ".npy":
-                why = "Its name ends in none of these; save the array with numpy.save."
-                raise self._refusal(why)
-            return self._array(piece_of(self.path), self.path.name)
-        paths = sorted(self.path.glob("*.npy"), key=lambda shard: _numbers_as_numbers(shard.name))
-        if not paths:
-            raise self._refusal("The folder holds no .npy file.")
-        pieces: list[Piece] = []
-        for shard in paths:
-            try:
-                self._check_regular(shard)
-                pieces.append(piece_of(shard))
-            except InputError:
-                raise
-            except (OSError, ValueError) as error:
-                why = f"Its file {shard.name} cannot be read ({first_line(error)})."
-                raise self._refusal(why) from error
-            first, last = pieces[0], pieces[-1]
-            if not last.shape or (last.shape[1:], last.dtype) != (first.shape[1:], first.dtype):
-                raise self._refusal(
-                    f"{paths[0].name} is {first.dtype} of shape {first.shape}, and {shard.name} "
-                    f"{last.dtype} of shape {last.shape}; all but the first size must agree."
-                )
-        self._check_numbers(pieces[0].dtype, paths[0].name)
-        return Stored(pieces)
-
-    def _array(self, found: Piece | np.ndarray, name: str) -> Any:
-        self._check_numbers(found.dtype, name)
-        if not found.shape:
-            why = f"{name} is a single number; the first axis is that of the samples."
-            raise self._refusal(why)
-        return Stored([found]) if isinstance(found, Piece) else found
-
-    def _check_regular(self, path: Path) -> None:
-        # Opening a named pipe would wait for whoever writes to it.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise self._refusal("It is no regular file.")
-        if not path.stat().st_size:
-            raise self._refusal("It is empty.")
-
-    def _check_numbers(self, dtype: np.dtype, name: str) -> None:
-        if dtype.kind not in "fiub":
-            raise self._refusal(f"{name} has dtype {dtype}; save it as float32 or integers.")
-
-    def _refusal(self, why: str) -> InputError:
-        # Labels have a file of their own only beside samples that are no archive.
-        archive = "an .npz file, " if self.option == "data" else ""
-        return InputError(
-            f"{self.caller}: `{self.option}` must be {archive}a .npy file or a folder of .npy "
-            f"files, with numbers. Received: {self.option}={str(self.path)!r}. {why}"
-        )
-
-
-def _numbers_as_numbers(name: str) -> list[tuple[bool, int, str]]:
-    """Return a key that puts shard_10 after shard_9."""
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    inputs, labels, note = read_data(path, batch_size=batch_size, caller=caller, **options)
+    data = as_data(inputs, labels=labels, batch_size=batch_size, caller=caller)
+    return replace(data, note=note)

@@ -1,17 +1,19 @@
 """Whether data fit a model: by their shapes before the work, by their values as they are read."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._exceptions import InputError, first_line
+from batchnorm_mechanics._io.seen import Seen, shape_text
 from batchnorm_mechanics._keras import functional_of, layers_in
+from batchnorm_mechanics._tensorflow import missing_kernel
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import missing_kernel, sizes_match
-from batchnorm_mechanics.doctor.model_files import first_line
+from batchnorm_mechanics.doctor.fitting import sizes_match
 
 _SCALING = ("Rescaling", "Normalization")
 
@@ -25,12 +27,14 @@ class Checked(Data):
         limit: the largest magnitude that the model can compute with.
         classes: how many a label may be one of; None where labels are no classes.
         caller: the function to name in an error.
+        seen: what has been read so far.
     """
 
     name: str = ""
     limit: float = float(np.finfo(np.float32).max)
     classes: int | None = None
     caller: str = "doctor"
+    seen: Seen = field(default_factory=Seen)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yield (inputs, labels or None).
@@ -40,13 +44,34 @@ class Checked(Data):
         """
         row = 0
         for inputs, labels in super().__iter__():
-            parts = tf.nest.flatten(inputs)
+            parts = [np.asarray(part) for part in tf.nest.flatten(inputs)]
             for part in parts:
-                self._check_samples(part, row)
+                if part.dtype.kind in "fiub":
+                    self._check_samples(part, row)
             if labels is not None and self.classes is not None:
                 self._check_labels(labels, row, self.classes)
+            if row >= self.seen.rows:
+                self.seen.add(parts, labels)
             row += len(parts[0])
             yield inputs, labels
+
+    @cached_property
+    def first(self) -> tuple[Any, Any]:
+        """The first batch, by which data are known before the work.
+
+        Raises:
+            InputError: there is none.
+        """
+        batch = next(super().__iter__(), None)
+        if batch is None:
+            raise self.refusal("hold at least one sample", ", which gave none. Look at its source.")
+        return batch
+
+    @property
+    def line(self) -> str:
+        """What was read, in one line."""
+        note = f" ({self.note})" if self.note else ""
+        return f"Data: {self.name}{note}: {self.seen}"
 
     def refusal(self, expectation: str, received: str) -> InputError:
         """Return what to say of data that are not as expected."""
@@ -90,8 +115,12 @@ class Checked(Data):
 
     def check_shapes(self, expected: list[Any]) -> None:
         """Refuse what the inputs of a model do not take."""
-        parts = self.source if isinstance(self.source, dict) else {"x": self.source}
+        inputs, _ = self.first
         names = [tensor.name for tensor in expected]
+        if isinstance(inputs, list | tuple):
+            # Of a function; a file has names.
+            inputs = dict(zip(names, inputs, strict=False)) if len(inputs) > 1 else inputs[0]
+        parts = inputs if isinstance(inputs, dict) else {"x": inputs}
         holds = f", which holds {', '.join(parts)}. "
         if len(expected) > 1 and set(names) != set(parts):
             raise self.refusal(
@@ -106,21 +135,21 @@ class Checked(Data):
             self._check_one(tensor, parts.get(tensor.name, next(iter(parts.values()))))
 
     def _check_one(self, tensor: Any, part: Any) -> None:
-        wanted, got = tuple(tensor.shape), tuple(part.shape)
+        rows = self.rows
+        wanted, got = tuple(tensor.shape), (rows or part.shape[0], *part.shape[1:])
         if not sizes_match(wanted[1:], got[1:]):
             raise self.refusal(
-                f"hold samples of shape {_shape(wanted)}, as the model takes them",
-                f" with samples of shape {_shape(got)}. {_advice(wanted, got)}",
+                f"hold samples of shape {shape_text(wanted)}, as the model takes them",
+                f" with samples of shape {shape_text(got)}. {_advice(wanted, got)}",
             )
         size = self.batch_size
-        if wanted[0] is not None and (wanted[0] != size or got[0] % size):
+        if wanted[0] is not None and rows is not None and (wanted[0] != size or rows % size):
             raise self.refusal(
                 f"come in batches of {wanted[0]}, which the model fixes",
-                f" with {got[0]} samples and batch_size={size}. "
+                f" with {rows} samples and batch_size={size}. "
                 "Give that batch size, and a multiple of it as the number of samples.",
             )
-        first = part[0:size]
-        if tf.as_dtype(tensor.dtype).is_integer and not np.array_equal(first, np.floor(first)):
+        if tf.as_dtype(tensor.dtype).is_integer and not np.array_equal(part, np.floor(part)):
             raise self.refusal(
                 "hold integers, as the model takes them",
                 f" of dtype {part.dtype} with fractions. Give what the model was trained on.",
@@ -128,7 +157,8 @@ class Checked(Data):
 
     def try_on(self, model: Any) -> None:
         """Run a model that states no shape of inputs on two samples: nothing else can tell."""
-        inputs, _ = next(iter(Data(self.source, None, 2)))
+        inputs, _ = self.first
+        inputs = tf.nest.map_structure(lambda part: np.asarray(part)[:2], inputs)
         try:
             model.predict_on_batch(inputs)
         except Exception as error:
@@ -169,6 +199,7 @@ def check_data_fits(model: Any, data: Data, *, name: str, caller: str = "doctor"
         _without_name(model, data.source) if expected else data.source,
         data.labels,
         data.batch_size,
+        data.note,
         name=name,
         limit=float(np.finfo("float16" if "float16" in types else "float32").max),
         classes=classes,
@@ -178,8 +209,9 @@ def check_data_fits(model: Any, data: Data, *, name: str, caller: str = "doctor"
         checked.check_shapes(expected)
     else:
         checked.try_on(model)
-    if classes is not None and data.labels is not None:
-        shape = tuple(data.labels.shape)
+    _, labels = checked.first
+    if classes is not None and hasattr(labels, "shape"):
+        shape = (data.rows, *labels.shape[1:]) if data.rows else tuple(labels.shape)
         if shape[1:] not in {(), (1,), (classes,)}:
             raise checked.refusal(
                 f"have labels of shape (samples,) or (samples, {classes})",
@@ -198,12 +230,6 @@ def _without_name(model: Any, source: Any) -> Any:
     (array,) = source.values()
     struct = getattr(functional_of(model), "input", None)
     return dict.fromkeys(struct, array) if isinstance(struct, dict) else array
-
-
-def _shape(sizes: tuple[int | None, ...]) -> str:
-    """Return the shape of one sample as Python writes it, and "any" for a size that is open."""
-    shown = ", ".join("any" if size is None else str(size) for size in sizes[1:])
-    return f"({shown},)" if len(sizes) == 2 else f"({shown})"
 
 
 def _advice(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> str:
@@ -238,12 +264,13 @@ def range_hint(model: Any, data: Data) -> str | None:
         A sentence, or None: whole numbers beyond 1, of whatever dtype, where nothing in the model
         scales them. So are images of 0 to 255, which training mostly has from 0 to 1.
     """
-    if isinstance(data.source, dict):
+    inputs, _ = next(iter(data))
+    if not hasattr(inputs, "shape"):
         return None
     layers = layers_in(model, itself=False)
     if any(type(layer).__name__ in (*_SCALING, "Embedding") for layer in layers):
         return None
-    first = np.asarray(data.source[0 : data.batch_size])
+    first = np.asarray(inputs)
     whole = first.dtype.kind != "b" and np.array_equal(first, np.floor(first))
     if not whole or np.abs(first.astype(np.float64)).max() <= 1:
         return None

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import functional_of, layers_in
-from batchnorm_mechanics._tensorflow import one_dnn_is_on
+from batchnorm_mechanics._tensorflow import missing_kernel
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST = 300
@@ -20,11 +20,6 @@ _NAME = re.compile(r"[A-Za-z0-9_.\\/>-]+")
 _IN_A_GRAPH = "Graph execution error"
 # Text, for instance, cannot be cast to numbers, which is not implemented.
 _FAILURES = (ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
-# TensorFlow's own kernels for the CPU take images in channels_last alone, and each says it in words
-# of its own: "currently only supports the NHWC tensor format", "only supports NHWC".
-_ONLY_CHANNELS_LAST = re.compile(r"only supports (the )?NHWC")
-# Of transposed convolutions.
-_NO_DILATION = re.compile(r"CPU implementations do not yet support dilation")
 
 
 class Fitting:
@@ -214,40 +209,3 @@ def check_names(model: Any, caller: str) -> None:
                 f"name {layer.name!r}. Use letters, digits and the signs _ . - / alone, or "
                 "compile the model with run_eagerly=True."
             )
-
-
-def missing_kernel(error: Exception, caller: str) -> InputError | None:
-    """Return what to say of an error that is the machine's fault, and not that of the data.
-
-    Args:
-        error: raised where a model ran.
-        caller: the function to name.
-
-    Returns:
-        None where the error is another.
-
-    Example:
-        >>> missing_kernel(ValueError("shapes do not fit"), "diagnose") is None
-        True
-    """
-    if _NO_DILATION.search(str(error)):
-        lacks = (
-            "a dilated transposed convolution, which TensorFlow computes on no processor of this "
-            "kind. Use a GPU."
-        )
-    elif not _ONLY_CHANNELS_LAST.search(str(error)):
-        return None
-    else:
-        way_out = (
-            "Use a GPU, or build the model in channels_last."
-            if one_dnn_is_on()
-            else "Set TF_ENABLE_ONEDNN_OPTS=1 before Python starts: oneDNN's kernels compute it. "
-            "Or use a GPU."
-        )
-        lacks = (
-            "data_format='channels_first', which the kernels that TensorFlow has chosen for this "
-            f"processor do not compute. {way_out}"
-        )
-    return InputError(
-        f"{caller}: `model` must be one that this machine can run. Received: a model with {lacks}"
-    )

@@ -11,9 +11,10 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import functional_of, layers_in
+from batchnorm_mechanics._tensorflow import missing_kernel
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.doctor.findings import Result
-from batchnorm_mechanics.doctor.fitting import check_names, missing_kernel
+from batchnorm_mechanics.doctor.fitting import check_names
 from batchnorm_mechanics.doctor.fold_compare import (
     explained_by,
     first_batches,

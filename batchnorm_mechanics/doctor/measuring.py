@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from batchnorm_mechanics._keras import draws_at_random, layers_in, own_state
+from batchnorm_mechanics._keras import draws_at_random, layers_by_path, layers_in, own_state
 from batchnorm_mechanics.doctor.calls import Call, Runner
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.norms import Norm, paths_in
+from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.doctor.outputs import (
     Effects,
     Runs,
@@ -258,8 +258,7 @@ class Again:
 
     def noisy(self) -> dict[str, "Noisy"]:
         """Return what layers get in training mode with dropout and noise on, behind any of it."""
-        paths = {id(layer): (path, layer) for path, layer in paths_in(self._model)}
-        random = [(path, layer) for path, layer in paths.values() if draws_at_random(layer)]
+        random = layers_by_path(self._model, draws_at_random)
         if not random or not self._sample.rows:
             return {}
         before: list[str] = []
@@ -281,7 +280,7 @@ class Again:
         )
         run.on_call = lambda call: behind.setdefault(call.name, tuple(before))
         with kept(self._model), ExitStack() as stack:
-            for path, layer in random:
+            for path, layer in random.items():
                 stack.enter_context(intercepted(layer, on(path)))
             for name, said in run(self._all()).by_layer.items():
                 pools[name].add(said)

@@ -1,8 +1,6 @@
 """The batch norm layers of a model: where they are, what they hold, and how graphs call them."""
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from batchnorm_mechanics._keras import (
     direct_layers,
     functional_of,
+    layers_by_path,
     layers_in,
     nodes_in,
     origin_of,
@@ -237,18 +236,13 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         [('inner/bn', 4)]
     """
     calls, per_pass = _calls_in(model), _per_pass(model)
-    found: dict[int, Norm] = {}
-    names: set[str] = set()
-    for path, layer in paths_in(model):
-        if not isinstance(layer, KINDS) or layer.moving_mean is None or id(layer) in found:
-            continue
-        numbered = itertools.chain([path], (f"{path} ({number})" for number in itertools.count(2)))
-        name = next(one for one in numbered if one not in names)
-        names.add(name)
-        found[id(layer)] = Norm(
-            name, layer, tuple(calls.get(id(layer), ())), per_pass.get(id(layer), 1)
-        )
-    return tuple(found.values())
+    found = layers_by_path(
+        model, lambda layer: isinstance(layer, KINDS) and layer.moving_mean is not None
+    )
+    return tuple(
+        Norm(path, layer, tuple(calls.get(id(layer), ())), per_pass.get(id(layer), 1))
+        for path, layer in found.items()
+    )
 
 
 def _per_pass(model: Any) -> Counter[int]:
@@ -270,27 +264,6 @@ def _per_pass(model: Any) -> Counter[int]:
 
     visit(model, 1, None)
     return counts
-
-
-def paths_in(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the layers below a model, each with its path; one that is held twice comes twice."""
-    return _walk(model, "")
-
-
-def _walk(layer: Any, prefix: str, seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """Yield the paths of all layers below one, those that it holds more than once too."""
-    if id(layer) in seen:
-        return
-    if not prefix and isinstance(layer, KINDS):
-        yield layer.name, layer
-    # A sequential model holds, besides its layers, the functional one that Keras makes of them.
-    children = layer.layers if isinstance(layer, keras.Sequential) else direct_layers(layer)
-    for child in children:
-        if not isinstance(child, keras.Layer):
-            continue
-        path = f"{prefix}{child.name}"
-        yield path, child
-        yield from _walk(child, f"{path}/", seen | {id(layer)})
 
 
 def graphs_in(model: Any) -> tuple[Any, ...]:

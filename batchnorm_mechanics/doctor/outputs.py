@@ -13,10 +13,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import compiled_loss, layers_in, takes_training
+from batchnorm_mechanics._keras import (
+    compiled_loss,
+    layers_by_path,
+    layers_in,
+    takes_training,
+)
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Severity
-from batchnorm_mechanics.doctor.norms import Norm, paths_in
+from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.layers.intercept import intercepted
 
 Run = Callable[[Any], Any]
@@ -408,10 +413,10 @@ def _called(
 
     rows = np.arange(min(sample.rows, _BESIDE))
     few = sample.take(rows)
-    others = {id(layer): (path, layer) for path, layer in paths_in(model) if takes_training(layer)}
+    others = layers_by_path(model, lambda one: one is not model and takes_training(one))
     with ExitStack() as stack:
         # Those of the norms come last, and so are the first to be asked.
-        for path, layer in others.values():
+        for path, layer in others.items():
             stack.enter_context(intercepted(layer, told_by(path)))
         stack.enter_context(listening(norms, answer))
         together = _heads(model(few))

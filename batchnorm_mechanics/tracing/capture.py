@@ -1,7 +1,7 @@
 """Run a real layer, note the very call, leave no change behind, and hold it to our steps."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._difference import elementwise_error
-from batchnorm_mechanics._keras import layers_in
+from batchnorm_mechanics._keras import layers_by_path, layers_in
 from batchnorm_mechanics.core import Cache
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.layers.intercept import intercepted
@@ -137,11 +137,14 @@ def find_layer(model: Any, name: str | None) -> Any:
     Raises:
         ValueError: there is no such layer, or more than one.
     """
-    layers = layers_in(model, itself=False)
-    ours = [layer for layer in layers if isinstance(layer, KINDS)]
+    ours = layers_by_path(model, lambda layer: isinstance(layer, KINDS))
     if name is None:
-        found = ours
+        found = list(ours.values())
+    elif name in ours:
+        # By a path that the doctor prints, too.
+        found = [ours[name]]
     else:
+        layers = layers_in(model, itself=False)
         found = [layer for layer in layers if name in {layer.name, layer.path}]
     if len(found) == 1 and isinstance(found[0], KINDS):
         return found[0]
@@ -156,12 +159,12 @@ def find_layer(model: Any, name: str | None) -> Any:
     )
 
 
-def _choice(layers: list[Any]) -> str:
+def _choice(layers: Mapping[str, Any]) -> str:
     if not layers:
         return "The model has no BatchNormalization, Keras's or ours."
-    names = [layer.name for layer in layers]
+    names = [layer.name for layer in layers.values()]
     # Names repeat where models are nested; paths do not.
-    shown = names if len(set(names)) == len(names) else [layer.path for layer in layers]
+    shown = names if len(set(names)) == len(names) else layers
     return f"It has {', '.join(repr(one) for one in shown)}."
 
 

@@ -36,19 +36,29 @@ class Options:
         backward: whether to show the gradients.
         dy: a file with the gradient with respect to y, or None.
         compare: whether to show other implementations.
+        model: to trace a layer of, or None.
+        x: what the model is called on, arrays of one batch.
+        layer: the name or path of the layer, or None where the model has one only.
+        training: with a model, the argument that it is called with; None leaves it out.
+        mask: a file that says which samples count, or None.
     """
 
     input_file: Path | None = None
     key: str | None = None
-    axes: str = "0"
+    axes: str | None = None
     parameters: Mapping[str, str | None] = field(default_factory=dict)
-    epsilon: float = 1e-3
+    epsilon: float | None = None
     dtype: str | None = None
     inference: bool = False
     momentum: float | None = None
     backward: bool = False
     dy: Path | None = None
     compare: bool = False
+    model: Any = None
+    x: Any = None
+    layer: str | None = None
+    training: bool | None = None
+    mask: Path | None = None
 
 
 def trace_with(options: Options) -> Trace:
@@ -63,9 +73,11 @@ def trace_with(options: Options) -> Trace:
     Raises:
         InputError: something given cannot be used; the message names the option.
     """
+    if options.model is not None:
+        return _of_model(options)
     _check_options(options)
     x, x_note = _input(options)
-    axes = _read_axes(options.axes)
+    axes = _read_axes(options.axes or "0")
     written = {name: text for name, text in options.parameters.items() if text is not None}
     given = {name: _read_parameter(text, option=name) for name, text in written.items()}
     if options.input_file is None:
@@ -77,24 +89,68 @@ def trace_with(options: Options) -> Trace:
         statistics = (given.get("mean", 0.0), given.get("variance", 1.0))
     elif options.momentum is not None:
         statistics = ExponentialMovingAverage(decay=options.momentum)
+    found = _trace(
+        x,
+        training=not options.inference,
+        mask=_mask(options),
+        dy=dy,
+        compare=options.compare,
+        axes=axes,
+        gamma=given.get("gamma"),
+        beta=given.get("beta"),
+        epsilon=1e-3 if options.epsilon is None else options.epsilon,
+        statistics=statistics,
+    )
+    return found.with_notes(*filter(None, (x_note, dy_note)))
+
+
+def _trace(*given: Any, **options: Any) -> Trace:
     try:
-        found = trace(
-            x,
-            training=not options.inference,
-            dy=dy,
-            compare=options.compare,
-            axes=axes,
-            gamma=given.get("gamma"),
-            beta=given.get("beta"),
-            epsilon=options.epsilon,
-            statistics=statistics,
-        )
+        return trace(*given, **options)
     except ValueError as error:
         # What `trace` says against a value is meant for whoever gave it; all else is a fault.
-        if not str(error).startswith("trace: `"):
+        if not str(error).startswith("trace: "):
             raise
         raise InputError(str(error)) from error
-    return found.with_notes(*filter(None, (x_note, dy_note)))
+
+
+def _of_model(options: Options) -> Trace:
+    """Trace a layer of a model, which has its own parameters."""
+    own = {
+        "input": options.input_file,
+        "axes": options.axes,
+        **options.parameters,
+        "epsilon": options.epsilon,
+        "dtype": options.dtype,
+        "momentum": options.momentum,
+    }
+    for name, value in own.items():
+        if value is not None:
+            raise InputError(
+                f"trace: `{name}` must be left out with a model. Received: "
+                f"{name}={str(value) if isinstance(value, Path) else value!r}. Its layer has its "
+                "own; what the model is called on is --data."
+            )
+    asked = {
+        "training": options.training,
+        "mask": _mask(options),
+        "compare": options.compare,
+        "layer": options.layer,
+    }
+    if not options.backward:
+        _check_options(options)
+        return _trace(options.model, options.x, **asked)
+    if options.dy is None:
+        # The shape of y is known when the layer has run.
+        y = _trace(options.model, options.x, **asked)["layer_output"].value
+        dy, note = _ramp(y)
+    else:
+        dy, note = _read_array(options.dy, option="dy"), ""
+    return _trace(options.model, options.x, dy=dy, **asked).with_notes(*filter(None, (note,)))
+
+
+def _mask(options: Options) -> np.ndarray | None:
+    return None if options.mask is None else _read_array(options.mask, option="mask") != 0
 
 
 def _check_options(options: Options) -> None:
@@ -161,12 +217,7 @@ def _dy(options: Options, x: np.ndarray) -> tuple[np.ndarray | None, str]:
     if not options.backward:
         return None, ""
     if options.dy is None:
-        # Equal numbers would do nothing: their gradient goes through the mean and comes to 0.
-        ramp = np.linspace(-1, 1, x.size).reshape(x.shape)
-        return ramp.astype(x.dtype), (
-            "No dy was given: a ramp from -1 to 1 over the elements was used. Equal numbers would "
-            "give d_x = 0, since y's sum does not depend on x."
-        )
+        return _ramp(x)
     dy = _read_array(options.dy, option="dy")
     if dy.shape != x.shape:
         raise InputError(
@@ -174,6 +225,16 @@ def _dy(options: Options, x: np.ndarray) -> tuple[np.ndarray | None, str]:
             f"dy={str(options.dy)!r} of shape {dy.shape}. Pass the gradient of the loss by y."
         )
     return dy.astype(x.dtype), ""
+
+
+def _ramp(like: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return a gradient by y, and what to say of it."""
+    # Equal numbers would do nothing: their gradient goes through the mean and comes to 0.
+    ramp = np.linspace(-1, 1, like.size).reshape(like.shape)
+    return ramp.astype(like.dtype), (
+        "No dy was given: a ramp from -1 to 1 over the elements was used. Equal numbers would "
+        "give d_x = 0, since y's sum does not depend on x."
+    )
 
 
 def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarray:
@@ -221,7 +282,7 @@ def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarra
 
 def _check(array: Piece | np.ndarray, path: Path, option: str) -> None:
     received = f"Received: {option}={str(path)!r}"
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in ("fiub" if option == "mask" else "fiu"):
         raise InputError(
             f"trace: `{option}` must hold real numbers. {received} with dtype {array.dtype}. "
             "Save it as float32, float64 or integers."

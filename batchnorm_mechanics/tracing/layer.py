@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from batchnorm_mechanics._tensorflow import missing_kernel
 from batchnorm_mechanics.core.axes import TensorLike
 from batchnorm_mechanics.core.moments import statistics_dtype
 from batchnorm_mechanics.layers import BatchNormalization
@@ -69,7 +70,7 @@ def trace_layer(
     }
     with capture.put_back(whole):
         with capture.calls_of(layer) as calls:
-            whole(x, **given)
+            _run(whole, x, given)
         call = _first(calls, layer)
         about = Circumstances(layer, model, training, call, fresh)
         if model is None and not note and x.dtype != call.inputs.dtype:
@@ -78,6 +79,15 @@ def trace_layer(
                 f"{call.inputs.dtype.name}."
             )
         return _trace(about, note, dy=dy, compare=compare, calls=len(calls))
+
+
+def _run(whole: Any, x: Any, given: dict[str, Any]) -> None:
+    try:
+        whole(x, **given)
+    except (ValueError, tf.errors.OpError) as error:
+        if (missing := missing_kernel(error, "trace")) is not None:
+            raise missing from error
+        raise
 
 
 def _check_model(model: Any, x: Any) -> None:

@@ -22,38 +22,46 @@ _LEFT = 30
 _IN_HTML = 90
 # An array of more numbers is abridged; the source's larger example has so many.
 _FEW = 24
+_FEW_CHANNELS = 4
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def print_trace(trace: Trace, console: Console) -> None:
+def print_trace(trace: Trace, console: Console, *, verbose: bool = False) -> None:
     """Print a trace, in 80 columns or the console's width if that is less.
 
     Args:
         trace: what to print.
         console: where to; without a terminal behind it, the text is plain.
+        verbose: whether to show values of large arrays too, and not their channels alone.
     """
     width = min(console.width, _WIDTH)
-    for part in _parts(trace, width):
+    for part in _parts(trace, width, None if verbose else _channels(trace)):
         console.print(part, width=width)
 
 
-def plain_text(trace: Trace) -> str:
+def plain_text(trace: Trace, *, verbose: bool = False) -> str:
     """Return what `print_trace` prints, without colours, in 80 columns."""
-    return terminal.plain_text(lambda console: print_trace(trace, console), _WIDTH)
+    return terminal.plain_text(lambda console: print_trace(trace, console, verbose=verbose), _WIDTH)
 
 
-def _parts(trace: Trace, width: int) -> Iterator[ConsoleRenderable]:
+def _channels(trace: Trace) -> int | None:
+    """Return how many channels there are, None where they lie along several axes."""
+    sizes = [size for step in trace.steps if step.name == "mean" for size in step.shape if size > 1]
+    return sizes[0] if len(sizes) == 1 else None
+
+
+def _parts(trace: Trace, width: int, channels: int | None) -> Iterator[ConsoleRenderable]:
     yield Text(trace.title, "bold")
     yield from _sentences(trace.why)
-    yield _steps(trace.steps, width)
+    yield _steps(trace.steps, width, channels)
     if trace.statistics:
         yield _heading("Running statistics, before and after this batch")
-        yield _steps(trace.statistics, width)
+        yield _steps(trace.statistics, width, channels)
     if trace.checks:
         yield _heading("The layer against these steps")
         yield _checks(trace.checks)
     if trace.backward:
-        yield from _backward(trace.backward, width)
+        yield from _backward(trace.backward, width, channels)
     if trace.comparison:
         yield from _comparison(trace.comparison)
     if trace.notes:
@@ -74,7 +82,7 @@ def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
 
 
-def _steps(steps: Iterable[Step], width: int) -> ConsoleRenderable:
+def _steps(steps: Iterable[Step], width: int, channels: int | None) -> ConsoleRenderable:
     table = _table()
     table.add_column("Step", width=_LEFT)
     table.add_column("Value", width=width - _LEFT - 2)
@@ -90,7 +98,11 @@ def _steps(steps: Iterable[Step], width: int) -> ConsoleRenderable:
         if step.source:
             left.append(Text(step.source, "dim"))
         right = [
-            Text(shown(step.value, width - _LEFT - 5), no_wrap=True, overflow="crop"),
+            Text(
+                by_channel(step.value, channels) or shown(step.value, width - _LEFT - 5),
+                no_wrap=True,
+                overflow="crop",
+            ),
             Text(dimensions(step.shape, step.dtype), "dim"),
         ]
         if step.note:
@@ -111,9 +123,9 @@ def _checks(checks: Iterable[Check]) -> ConsoleRenderable:
     return table
 
 
-def _backward(backward: Backward, width: int) -> Iterator[ConsoleRenderable]:
+def _backward(backward: Backward, width: int, channels: int | None) -> Iterator[ConsoleRenderable]:
     yield _heading("Backward: the six gradients")
-    yield _steps(backward.gradients, width)
+    yield _steps(backward.gradients, width, channels)
     yield _heading("Their sums: the error, and what rounding may do")
     yield _checks(backward.checks)
     yield _heading("tf.GradientTape beside our gradients")
@@ -206,6 +218,45 @@ def shown(value: np.ndarray, width: int) -> str:
     )
     # NumPy parts blocks by empty lines; the brackets do that well enough.
     return "\n".join(line for line in text.splitlines() if line.strip())
+
+
+def by_channel(value: np.ndarray, channels: int | None) -> str:
+    """Return the least number, the mean and the largest of the first channels and of the last.
+
+    Args:
+        value: of any dtype.
+        channels: how many there are; None where they lie along several axes.
+
+    Returns:
+        Lines of text, none where the array is small or has no such axis.
+
+    Example:
+        >>> print(by_channel(np.arange(60.0).reshape(10, 6), 6))
+        channel      least       mean    largest
+              0          0         27         54
+              1          1         28         55
+              2          2         29         56
+        ...
+              5          5         32         59
+    """
+    axes = [axis for axis, size in enumerate(value.shape) if size == channels]
+    if value.size <= _FEW or value.ndim < 2 or not axes:
+        return ""
+    rows = np.moveaxis(value.astype(np.float64), axes[-1], 0).reshape(channels, -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = (rows.min(1), rows.mean(1), rows.max(1))
+    if rows.shape[1] == 1:
+        return ""
+    number = channels or 0
+    chosen = range(number) if number <= _FEW_CHANNELS else (*range(_FEW_CHANNELS - 1), number - 1)
+    lines = [
+        f"{channel:>7}" + "".join(f" {figure[channel]:>10.4g}" for figure in found)
+        for channel in chosen
+    ]
+    if number > _FEW_CHANNELS:
+        lines.insert(-1, "...")
+    titles = "".join(f" {title:>10}" for title in ("least", "mean", "largest"))
+    return "\n".join([f"channel{titles}", *lines])
 
 
 def _digits(value: np.ndarray) -> int:

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._exceptions import InputError, first_line
+from batchnorm_mechanics._io.model_output import check_out
 from batchnorm_mechanics._user_code import find
-from batchnorm_mechanics.doctor.model_files import check_out, first_line, load_model, save_model
+from batchnorm_mechanics.doctor.model_files import load_model, save_model
 
 CUSTOM = """
 import keras
