@@ -158,7 +158,7 @@ def _from_checkpoint(model: Any, path: Path) -> None:
                 (
                     _called(key, own[key]),
                     (held[key],),
-                    () if own[key] is None else (tuple(own[key].shape),),
+                    () if (weight := own[key]) is None else (tuple(weight.shape),),
                 )
                 for key in sorted(held)
             ),
@@ -170,7 +170,8 @@ def _from_checkpoint(model: Any, path: Path) -> None:
             ),
         ]
     )
-    for key, weight in own.items():
+    known: Any = own
+    for key, weight in known.items():
         weight.assign(reader.get_tensor(key))
 
 

@@ -170,16 +170,16 @@ def chosen(
     return inputs, None if name is None else columns[name], words
 
 
-def _array(column: Any, shape: Sequence[int | None] | None, caller: str) -> Any:
+def _array(column: Any, shape: Any, caller: str) -> Any:
     """Return a column as an array in the shape that a model takes, or None where it is none."""
     if isinstance(column, list):
         if all(is_image(one) for one in itertools.islice(column, 3)):
             return images(column, shape, caller=caller)
-        if shape is None or None in shape or len(column[0]) != math.prod(map(int, shape)):
+        if shape is None or None in shape or len(column[0]) != math.prod(shape):
             return None
         column = np.stack([np.frombuffer(one, np.uint8) for one in column])
     if shape is None or None in shape or column.ndim - 1 == len(shape):
         return column
     # A list of numbers a row is how both formats keep an array.
-    fits = column[0].size == math.prod(map(int, shape))
+    fits = column[0].size == math.prod(shape)
     return column.reshape(len(column), *shape) if fits else column

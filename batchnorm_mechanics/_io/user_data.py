@@ -39,7 +39,7 @@ def from_function(spec: str, samples: int | None, batch_size: int, caller: str) 
 
     found = find(spec, caller=caller, argument="data")
     try:
-        given = found() if callable(found) else found
+        given: Any = found() if callable(found) else found
         if samples is not None and isinstance(given, tf.data.Dataset):
             return given.unbatch().take(samples).batch(batch_size), None
         if samples is not None and isinstance(given, keras.utils.PyDataset):
@@ -58,8 +58,9 @@ def from_function(spec: str, samples: int | None, batch_size: int, caller: str) 
     pair = isinstance(given, tuple) and len(given) in {2, 3}
     inputs, labels = given[:2] if pair else (given, None)
     if samples is not None:
+        most = samples
         inputs, labels = (
-            tf.nest.map_structure(lambda part: None if part is None else _first(part, samples), one)
+            tf.nest.map_structure(lambda part: None if part is None else _first(part, most), one)
             for one in (inputs, labels)
         )
     return inputs, labels

@@ -209,12 +209,12 @@ class Runner:
 
     def __call__(self, inputs: Any) -> Ran:
         """Run the model on a batch of inputs, tensors or arrays."""
-        if self._compiled is None and not self._eagerly:
-            self._compiled = _compiled(self._step, inputs)
-        outputs, bad, said = (self._step if self._eagerly else self._compiled)(inputs)
+        if self._compiled is None:
+            self._compiled = self._step if self._eagerly else _compiled(self._step, inputs)
+        outputs, bad, said = self._compiled(inputs)
         if self.in_loops and not self._eagerly:
             # Operation by operation a loop is Python's, and each of its steps is at hand.
-            self._eagerly = True
+            self._eagerly, self._compiled = True, None
             self.in_loops, self.dtypes = set(), {}
             return self(inputs)
         calls = {call: _on_host(of_one) for call, of_one in said.items()}

@@ -117,7 +117,7 @@ class Checked(Data):
         """Refuse what the inputs of a model do not take."""
         inputs, _ = self.first
         names = [tensor.name for tensor in expected]
-        if isinstance(inputs, list | tuple):
+        if isinstance(inputs, list | tuple) and inputs:
             # Of a function; a file has names.
             inputs = dict(zip(names, inputs, strict=False)) if len(inputs) > 1 else inputs[0]
         parts = inputs if isinstance(inputs, dict) else {"x": inputs}

@@ -49,6 +49,16 @@ class Finding:
         return plain(vars(self))
 
 
+def milder(one: Severity, other: Severity) -> Severity:
+    """Return the milder of two severities."""
+    return one if SEVERITIES.index(one) > SEVERITIES.index(other) else other
+
+
+def worse(one: Severity, other: Severity) -> Severity:
+    """Return the worse of two severities."""
+    return one if SEVERITIES.index(one) < SEVERITIES.index(other) else other
+
+
 class View(Protocol):
     """How results are shown. A record knows no more of it; `doctor` gives it one."""
 

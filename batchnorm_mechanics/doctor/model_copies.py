@@ -219,7 +219,7 @@ class _Copies:
         if isinstance(layer, keras.layers.TimeDistributed):
             steps = keras.ops.unstack(positional[0], axis=1)
             return keras.ops.stack([self._call(layer.layer, names, step) for step in steps], axis=1)
-        graph = graph_of(layer)
+        graph: Any = graph_of(layer)
         self.lost.append(
             f"{layer.name} is no model of its own any more: its layers stand where it was called."
         )

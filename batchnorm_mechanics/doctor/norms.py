@@ -249,7 +249,7 @@ def _per_pass(model: Any) -> Counter[int]:
     """Return by id how often each batch norm layer is called in one forward pass."""
     counts: Counter[int] = Counter()
 
-    def visit(layer: Any, times: int, shape: Any) -> None:
+    def visit(layer: Any, times: int, shape: Any = ()) -> None:
         graph = functional_of(layer) if isinstance(layer, keras.Layer) else None
         if isinstance(layer, KINDS):
             counts[id(layer)] += times
@@ -258,11 +258,11 @@ def _per_pass(model: Any) -> Counter[int]:
                 if not node.is_input:
                     visit(node.operation, times, node.input_tensors[0].shape)
         elif isinstance(layer, keras.Layer):
-            is_loop = isinstance(layer, _LOOPS) and shape is not None and len(shape) > 1
+            is_loop = isinstance(layer, _LOOPS) and len(shape) > 1
             for one in direct_layers(layer):
-                visit(one, times * (shape[1] or 1) if is_loop else times, None)
+                visit(one, times * (shape[1] or 1) if is_loop else times)
 
-    visit(model, 1, None)
+    visit(model, 1)
     return counts
 
 

@@ -20,7 +20,7 @@ from batchnorm_mechanics._keras import (
     takes_training,
 )
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
-from batchnorm_mechanics.doctor.findings import SEVERITIES, Severity
+from batchnorm_mechanics.doctor.findings import Severity, worse
 from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.layers.intercept import intercepted
 
@@ -217,9 +217,9 @@ class Effects:
     def severity(self) -> Severity:
         """How bad a gap is by what it does to the output: one that does nothing is a note."""
         if self.relative is None:
-            return min("warning", self.by_labels, key=SEVERITIES.index)
+            return worse("warning", self.by_labels)
         size = max(self.relative / _RELATIVE, (self.changed or 0.0) / _CHANGED)
-        return min(_by_size(size), self.by_labels, key=SEVERITIES.index)
+        return worse(_by_size(size), self.by_labels)
 
     @property
     def on_output(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import SEVERITIES, Finding, Severity
+from batchnorm_mechanics.doctor.findings import SEVERITIES, Finding, Severity, milder
 from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
@@ -97,8 +97,8 @@ class Case:
         effects = self.measured.effects
         if effects.relative is None:
             return severity, {}
-        milder = max(severity, effects.severity, key=SEVERITIES.index)
-        return milder, {} if milder == severity else dict(effects.on_output)
+        told = milder(severity, effects.severity)
+        return told, {} if told == severity else dict(effects.on_output)
 
 
 class Stage(IntEnum):

@@ -242,7 +242,7 @@ def by_channel(value: np.ndarray, channels: int | None) -> str:
     axes = [axis for axis, size in enumerate(value.shape) if size == channels]
     if value.size <= _FEW or value.ndim < 2 or not axes:
         return ""
-    rows = np.moveaxis(value.astype(np.float64), axes[-1], 0).reshape(channels, -1)
+    rows = np.moveaxis(value.astype(np.float64), axes[-1], 0).reshape(channels or 0, -1)
     with np.errstate(invalid="ignore", over="ignore"):
         found = (rows.min(1), rows.mean(1), rows.max(1))
     if rows.shape[1] == 1:
