@@ -162,6 +162,7 @@ class Runner:
         eagerly: run operation by operation: for a few batches, tracing takes longer. So is a model
             that calls a layer in a loop of its graph, as in a recurrent cell: only then is each
             step at hand.
+        call: how to run the model on a batch, as in `Data`.
 
     Attributes:
         on_call: told each call as it comes; does nothing until another is put here.
@@ -181,7 +182,7 @@ class Runner:
         (2.0, 2.0, 1.0)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how to run, and what to note on the way
         self,
         model: Any,
         norms: tuple[Norm, ...],
@@ -191,8 +192,9 @@ class Runner:
         outputs: bool = True,
         count: bool = False,
         eagerly: bool = False,
+        call: Callable[[Any, Any], Any] | None = None,
     ) -> None:
-        self._model, self._norms = model, norms
+        self._model, self._norms, self._call = model, norms, call or _predicted
         self._epsilons = {norm.name: float(norm.layer.epsilon) for norm in norms}
         self._heard = frozenset(self._epsilons if heard is None else heard)
         self.by_batch = frozenset(by_batch)
@@ -275,7 +277,7 @@ class Runner:
             return outputs
 
         with listening(self._norms, answer), _unrolled(self._model, yes=self._eagerly):
-            outputs = _predicted(self._model, inputs)
+            outputs = self._call(self._model, inputs)
         if not self._outputs:
             return None, tf.constant(0, tf.int64), calls
         return outputs, _non_finite(outputs), calls
@@ -395,7 +397,8 @@ def build(model: Any, data: Data | None, *, caller: str) -> None:
         return
     for inputs, _ in data or ():
         try:
-            _predicted(model, tf.nest.map_structure(lambda part: part[:1], inputs))
+            first = tf.nest.map_structure(lambda part: part[:1], inputs)
+            (_predicted if data is None or data.call is None else data.call)(model, first)
         except tf.errors.OpError as error:
             if (missing := missing_kernel(error, caller)) is not None:
                 raise missing from error

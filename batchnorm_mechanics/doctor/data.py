@@ -1,7 +1,8 @@
 """Data for a model, batch by batch, whatever they come as; never all of them at once."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,31 @@ class Data:
         labels: an array or structure of arrays of as many rows, or None. A dataset has its own.
         batch_size: of the arrays; a dataset has its own.
         note: what was taken of a file, in words.
+        call: how the model is run on a batch, a function of both that returns outputs; None for
+            `model(inputs)`.
+        samples: how many are taken at most, the first ones; None for all.
     """
 
     source: Any
     labels: Any = None
     batch_size: int = DEFAULT_BATCH_SIZE
     note: str = ""
+    call: Callable[[Any, Any], Any] | None = None
+    samples: int | None = None
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yield (inputs, labels or None), a last smaller batch included."""
+        left = math.inf if self.samples is None else self.samples
+        for inputs, labels in self._all():
+            rows = len(tf.nest.flatten(inputs)[0])
+            few = slice(0, int(min(left, rows)))
+            whole = rows <= left
+            yield (inputs, labels) if whole else (_rows_of(inputs, few), _rows_of(labels, few))
+            left -= rows
+            if left <= 0:
+                return
+
+    def _all(self) -> Iterator[tuple[Any, Any]]:
         if isinstance(self.source, tf.data.Dataset):
             yield from (_parted(batch, tuple) for batch in self.source)
         elif isinstance(self.source, keras.utils.PyDataset):
@@ -68,7 +85,8 @@ class Data:
         """How many samples there are, or None where only a dataset's end will tell."""
         if isinstance(self.source, tf.data.Dataset | keras.utils.PyDataset):
             return None
-        return len(tf.nest.flatten(self.source)[0])
+        rows = len(tf.nest.flatten(self.source)[0])
+        return rows if self.samples is None else min(rows, self.samples)
 
 
 def _parted(batch: Any, kinds: Any) -> tuple[Any, Any]:
@@ -84,7 +102,13 @@ def _rows_of(arrays: Any, rows: slice) -> Any:
 
 
 def as_data(
-    data: Any, *, labels: Any = None, batch_size: int = DEFAULT_BATCH_SIZE, caller: str
+    data: Any,
+    *,
+    labels: Any = None,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    call: Callable[[Any, Any], Any] | None = None,
+    samples: int | None = None,
+    caller: str,
 ) -> Data:
     """Return data in one form, or say what is wrong with them.
 
@@ -95,6 +119,8 @@ def as_data(
         labels: an array, a list of numbers, or a list or dict of arrays for several outputs; for
             `data` that are arrays without.
         batch_size: for arrays.
+        call: how the model is run on a batch.
+        samples: how many to take at most.
         caller: the function to name in an error.
 
     Raises:
@@ -107,6 +133,23 @@ def as_data(
         >>> [(inputs.shape, labels.tolist()) for inputs, labels in data]
         [((3, 2), [0, 1, 1]), ((2, 2), [0, 1])]
     """
+    if call is not None and not callable(call):
+        raise InputError(
+            f"{caller}: `call` must be a function of the model and a batch that returns outputs. "
+            f"Received: call={call!r}. Leave it out where `model(batch)` does."
+        )
+    if samples is not None and (isinstance(samples, bool) or samples < 1):
+        raise InputError(
+            f"{caller}: `samples` must be an integer of 1 or more. "
+            f"Received: samples={samples!r}. Leave it out for all."
+        )
+    found = _as_data(data, labels, batch_size, caller)
+    if call is None and samples is None:
+        return found
+    return replace(found, call=call, samples=samples)
+
+
+def _as_data(data: Any, labels: Any, batch_size: int, caller: str) -> Data:
     if isinstance(data, Data):
         return data
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:

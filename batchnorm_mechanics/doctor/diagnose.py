@@ -1,7 +1,7 @@
 """`diagnose`: what batch norm does wrong in a model, and what explains what."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,7 @@ def diagnose(
     batch_size: int = DEFAULT_BATCH_SIZE,
     select: tuple[str, ...] = (),
     ignore: tuple[str, ...] = (),
+    call: Callable[[Any, Any], Any] | None = None,
 ) -> Diagnosis:
     """Find what batch norm does wrong in a model, and say why.
 
@@ -42,6 +43,9 @@ def diagnose(
         batch_size: for arrays; best that of training, which BN206 judges.
         select: codes to look for, or beginnings of codes as "BN1"; none means all.
         ignore: likewise, taken away from those.
+        call: how to run a model that is not called with a batch alone, such as
+            `lambda gan, z: gan.generator(z)`: a function of the model and a batch that returns
+            outputs. The mode is not its business.
 
     Returns:
         `Diagnosis`; without layers and findings where the model has no batch norm. Its `measures`
@@ -75,7 +79,7 @@ def diagnose(
     wanted = chosen(select, ignore, caller="diagnose")
     batches = None
     if data is not None:
-        batches = as_data(data, labels=labels, batch_size=batch_size, caller="diagnose")
+        batches = as_data(data, labels=labels, batch_size=batch_size, call=call, caller="diagnose")
     build(model, batches, caller="diagnose")
     norms = norms_in(model)
     if not norms:

@@ -30,14 +30,16 @@ class Fitting:
         bad: values that are NaN or infinite.
     """
 
-    def __init__(self, model: Any, caller: str = "diagnose") -> None:
+    def __init__(
+        self, model: Any, caller: str = "diagnose", *, is_called_otherwise: bool = False
+    ) -> None:
         """Look for what `model` takes; `caller` is named in errors."""
         check_names(model, caller)
         self._caller = caller
         self._bad_samples = 0
         self.samples = self.bad = 0
         # Subclassed models do not say what they take.
-        inputs = getattr(model, "inputs", None) or ()
+        inputs = () if is_called_otherwise else getattr(model, "inputs", None) or ()
         self._takes = [tuple(part.shape) for part in inputs]
         self._names = _names_of(model, inputs)
 

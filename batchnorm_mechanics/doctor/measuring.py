@@ -1,5 +1,6 @@
 """What data say about a model: one pass as `predict` makes it, and a few samples seen again."""
 
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -119,15 +120,16 @@ def measure(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured
 
 
 def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured:
-    run, counting = (Runner(model, norms, count=count) for count in (False, True))
+    run, counting = (Runner(model, norms, count=count, call=data.call) for count in (False, True))
     # A model of which nothing trains was frozen for its use, once training was over.
     trains = bool(model.trainable_variables)
     frozen = {norm.name: trains and not norm.layer.trainable for norm in norms}
     trained = tuple(name for name in frozen if not frozen[name])
-    fitting, sample = Fitting(model), Sample()
+    fitting = Fitting(model, is_called_otherwise=data.call is not None)
+    sample = Sample()
     pools = _pools(norms)
     both = {"": Scores(model), "_by_batch": Scores(model)}
-    by_batch = Runner(model, norms, heard=trained, by_batch=trained)
+    by_batch = Runner(model, norms, heard=trained, by_batch=trained, call=data.call)
     widest = Batch(-math.inf, 0, 0, None)
     batches = bad_outputs = 0
     for inputs, labels, quick in run.over(data, fitting):
@@ -145,7 +147,7 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
         both[""].add(labels, ran.outputs)
         if labels is not None and trained and both[""].results():
             both["_by_batch"].add(labels, by_batch(inputs).outputs)
-    again = Again(model, norms, trained, sample, run, widest)
+    again = Again(model, norms, trained, sample, run, widest, data.call)
     scores = {
         name + mode: value for mode, of in both.items() for name, value in of.results().items()
     }
@@ -210,6 +212,7 @@ class Again:
         sample: the samples.
         run: the model at inference.
         widest: the batch in which the first layer's variance was largest.
+        call: how to run the model on a batch, as in `Data`.
 
     Attributes:
         runs: the ways to run the model.
@@ -224,11 +227,13 @@ class Again:
         sample: Sample,
         run: Runner,
         widest: Batch,
+        call: Any = None,
     ) -> None:
+        self._call = call
         self._model, self._norms, self._trained = model, norms, frozenset(trained)
         self._sample, self._run, self.widest = sample, run, widest
         # A few batches: to trace the model once more would take longer.
-        self._training = Runner(model, norms, by_batch=trained, eagerly=True)
+        self._training = Runner(model, norms, by_batch=trained, eagerly=True, call=call)
         self._own = _pools(norms)
         self._calls: list[Call] = []
         self._start = _States(model)
@@ -238,6 +243,7 @@ class Again:
             switched=self._switched,
             calls=lambda: self._calls,
             restart=self._start.put_back,
+            plainly=model if call is None else functools.partial(call, model),
         )
 
     def own(self) -> dict[str, Pools]:
@@ -277,6 +283,7 @@ class Again:
             self._norms,
             by_batch=self._trained,
             eagerly=True,
+            call=self._call,
         )
         run.on_call = lambda call: behind.setdefault(call.name, tuple(before))
         with kept(self._model), ExitStack() as stack:
@@ -298,7 +305,8 @@ class Again:
             for norm in self._norms:
                 norm.layer.epsilon = epsilon
             with kept(self._model):
-                ran = Runner(self._model, self._norms, eagerly=True)(self._all())
+                run = Runner(self._model, self._norms, eagerly=True, call=self._call)
+                ran = run(self._all())
         finally:
             for norm in self._norms:
                 norm.layer.epsilon = before[norm.name]

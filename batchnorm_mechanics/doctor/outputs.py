@@ -156,6 +156,7 @@ class Runs:
         switched: with these calls of batch norm layers alone in training mode.
         calls: says which there are, in their order, once `train` has run.
         restart: puts back seeds, and states that the model carries on.
+        plainly: as a user calls it, who says nothing of a mode.
     """
 
     predict: Run
@@ -163,6 +164,7 @@ class Runs:
     switched: Callable[[Any, Collection[Call]], Any]
     calls: Callable[[], Sequence[Call]]
     restart: Callable[[], None]
+    plainly: Run
 
     def from_start(self, run: Run) -> Run:
         """Return a way to run the model in which dropout and noise are the same for each batch."""
@@ -242,7 +244,8 @@ def effects_on(model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs) 
     """
     rounding = _rounding(model)
     # The size of a batch where the model's inputs state one.
-    sizes = {part.shape[0] for part in getattr(model, "inputs", None) or ()} - {None}
+    inputs = (getattr(model, "inputs", None) or ()) if runs.plainly is model else ()
+    sizes = {part.shape[0] for part in inputs} - {None}
     fixed = max(sizes, default=None)
     rows = sample.rows - sample.rows % (fixed or 1)
     if rows < 2:
@@ -419,17 +422,17 @@ def _called(
         for path, layer in others.items():
             stack.enter_context(intercepted(layer, told_by(path)))
         stack.enter_context(listening(norms, answer))
-        together = _heads(model(few))
+        together = _heads(runs.plainly(few))
         if not by_batch:
             return found(None)
         first = [head[:1] for head in together]
         difference = _relative(
-            _heads(model(tf.nest.map_structure(lambda part: part[:1], few))), first, together
+            _heads(runs.plainly(tf.nest.map_structure(lambda part: part[:1], few))), first, together
         )
-        if not difference > rounding < _relative(_heads(model(few)), together, together):
+        if not difference > rounding < _relative(_heads(runs.plainly(few)), together, together):
             return found(difference)
         # Its output is random: what does the first sample get beside others?
-        call = runs.from_start(model)
+        call = runs.from_start(runs.plainly)
         together = _heads(call(few))
         if _relative(_heads(call(few)), together, together) > rounding or len(rows) < 3:
             return found(None)

@@ -1,7 +1,7 @@
 """`recalibrate` estimates the statistics of batch norm layers anew, from one pass over data."""
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -35,8 +35,10 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
     method: Method = "pooled",
     sequential: bool = False,
     blend: float | None = None,
-    layers: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
     include_frozen: bool = False,
+    call: Callable[[Any, Any], Any] | None = None,
+    samples: int | None = None,
 ) -> Change:
     """Estimate the moving statistics of a model's batch norm layers anew from data, in place.
 
@@ -66,8 +68,11 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
             (1 - b) * old + b * new, for the mean and for the variance alike, as the moving average
             does. (The variance of a mixture of both domains would be larger by
             b * (1 - b) * the squared distance of the means.)
-        layers: names of the layers, as in `Diagnosis.norms`; by default all.
+        only: names of the layers, as in `Diagnosis.norms`; by default all.
         include_frozen: estimate layers with `trainable=False`, too.
+        call: how to run a model that is not called with a batch alone, such as
+            `lambda gan, z: gan.generator(z)`: a function of the model and a batch of the data.
+        samples: how many to take at most, the first ones; by default all.
 
     Returns:
         `Change`: what was changed and what was left, with `undo()`.
@@ -98,10 +103,10 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
     how = How("recalibrate", method, sequential, blend)
     check_model(model, caller="recalibrate")
     how.check()
-    data = as_data(data, batch_size=batch_size, caller="recalibrate")
+    data = as_data(data, batch_size=batch_size, call=call, samples=samples, caller="recalibrate")
     build(model, data, caller="recalibrate")
     norms = norms_in(model)
-    chosen, left = _choose(norms, layers, include_frozen=include_frozen)
+    chosen, left = _choose(norms, only, include_frozen=include_frozen)
     change = estimate_anew(model, data, norms, dict.fromkeys(chosen, ()), how)
     return replace(change, left=MappingProxyType({**left, **change.left}))
 
@@ -116,7 +121,7 @@ def check_model(model: Any, *, caller: str) -> None:
 
 
 def _choose(
-    norms: Sequence[Norm], layers: Sequence[str] | None, *, include_frozen: bool
+    norms: Sequence[Norm], only: Sequence[str] | None, *, include_frozen: bool
 ) -> tuple[list[str], dict[str, str]]:
     """Return the layers to estimate, and why the others are left."""
     names = [norm.name for norm in norms]
@@ -125,16 +130,16 @@ def _choose(
             "recalibrate: `model` must have batch normalization. Received: a model without. "
             "There is nothing to recalibrate."
         )
-    for name in [layers] if isinstance(layers, str) else layers or ():
+    for name in [only] if isinstance(only, str) else only or ():
         if name not in names:
             close = difflib.get_close_matches(str(name), names, n=1) or names[:1]
             raise InputError(
-                "recalibrate: `layers` must name batch norm layers of the model. "
+                "recalibrate: `only` must name batch norm layers of the model. "
                 f"Received: {name!r}. Did you mean {close[0]!r}?"
             )
     chosen, left = [], {}
     for norm in norms:
-        if layers is not None and norm.name not in layers:
+        if only is not None and norm.name not in only:
             continue
         reason = _reason_to_leave(norm.layer, include_frozen=include_frozen)
         if reason is None:
@@ -144,9 +149,9 @@ def _choose(
     if not chosen:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left.items())
         raise InputError(
-            "recalibrate: `layers` must leave a layer to recalibrate. "
+            "recalibrate: `only` must leave a layer to recalibrate. "
             f"Received: {reasons or 'no name'}. "
-            "Pass include_frozen=True for frozen layers, and at least one name in `layers`."
+            "Pass include_frozen=True for frozen layers, and at least one name in `only`."
         )
     return chosen, left
 
@@ -359,8 +364,8 @@ def estimate(
     Raises:
         InputError: the data do not fit the model, or give a statistic that is not finite.
     """
-    run = Runner(model, tuple(norms), heard=names, by_batch=names, outputs=False)
-    fitting = Fitting(model, how.caller)
+    run = Runner(model, tuple(norms), heard=names, by_batch=names, outputs=False, call=data.call)
+    fitting = Fitting(model, how.caller, is_called_otherwise=data.call is not None)
     by_name = {norm.name: norm for norm in norms}
     pools: dict[str, Pools] = {}
     for number, (_, _, ran) in enumerate(run.over(_without_a_last_single(data), fitting)):

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -99,6 +99,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     method: Method = "pooled",
     sequential: bool = False,
     dry_run: bool = False,
+    call: Callable[[Any, Any], Any] | None = None,
 ) -> Repair:
     """Diagnose a model, repair what was found, and diagnose it again.
 
@@ -121,6 +122,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
         method: as for `recalibrate`.
         sequential: as for `recalibrate`.
         dry_run: only say what would be done.
+        call: as for `diagnose`.
 
     Returns:
         `Repair`, with the model, what was done and what was not and why, both diagnoses, and
@@ -150,7 +152,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     asked = matching(only, caller="repair", argument="only") if only else None
     batches = None
     if data is not None:
-        batches = as_data(data, labels=labels, batch_size=batch_size, caller="repair")
+        batches = as_data(data, labels=labels, batch_size=batch_size, call=call, caller="repair")
     before = diagnose(model, batches)
     work = _Work(model, batches, how)
     refused: dict[str, str] = {}

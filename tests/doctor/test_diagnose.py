@@ -348,8 +348,8 @@ def test_one_layer_more_that_is_estimated_anew_leaves_the_others_known():
     outer = keras.Sequential([model, layers.BatchNormalization(name="last")])
     outer.compile(model.optimizer, "mse")
     outer.build((None, 4))
-    recalibrate(outer, x, layers=[f"{model.name}/bn"])
-    recalibrate(outer, x, layers=["last"])
+    recalibrate(outer, x, only=[f"{model.name}/bn"])
+    recalibrate(outer, x, only=["last"])
     assert estimated_in(outer) == {f"{model.name}/bn", "last"}
 
 

@@ -82,7 +82,7 @@ def close(got, expected, rtol=1e-6):
 
 def test_pooled_statistics_are_the_float64_moments_of_the_real_inputs_uneven_last_batch_included():
     model, x = plain(), numbers()
-    recalibrate(model, x, batch_size=16, layers=["first"])
+    recalibrate(model, x, batch_size=16, only=["first"])
     first = model.get_layer("first")
     mean, variance = float64_moments(inputs_of(model, "first", x))
     close(first.moving_mean, mean)
@@ -307,7 +307,7 @@ def test_layers_that_are_not_named_infer_and_keep_their_statistics():
     model, x = plain(), numbers()
     first = model.get_layer("first")
     first.moving_mean.assign(np.full(6, 7.0))
-    recalibrate(model, x, layers=["second"], batch_size=16)
+    recalibrate(model, x, only=["second"], batch_size=16)
     assert np.all(numbers_of(first.moving_mean) == 7)
     mean, _ = float64_moments(inputs_of(model, "second", x))
     close(model.get_layer("second").moving_mean, mean, rtol=1e-5)
@@ -325,7 +325,7 @@ def test_a_layer_whose_code_always_trains_it_keeps_its_statistics_when_it_is_not
     model, x = Stubborn(), numbers()
     model(x[:4])
     before = numbers_of(model.first.moving_mean)
-    recalibrate(model, x, layers=["second"])
+    recalibrate(model, x, only=["second"])
     assert np.array_equal(model.first.moving_mean, before)
 
 
@@ -778,8 +778,8 @@ BAD = {
     "blend 0": (lambda m, x: recalibrate(m, x, blend=0), r"`blend` must lie in \(0, 1\]"),
     "blend 2": (lambda m, x: recalibrate(m, x, blend=1.5), r"`blend` must lie in \(0, 1\]"),
     "blend True": (lambda m, x: recalibrate(m, x, blend=True), r"`blend` must lie in \(0, 1\]"),
-    "layers": (lambda m, x: recalibrate(m, x, layers=["frist"]), "Did you mean 'first'?"),
-    "no layers": (lambda m, x: recalibrate(m, x, layers=[]), "Received: no name"),
+    "layers": (lambda m, x: recalibrate(m, x, only=["frist"]), "Did you mean 'first'?"),
+    "no layers": (lambda m, x: recalibrate(m, x, only=[]), "Received: no name"),
     "shape": (
         lambda m, x: recalibrate(m, x[:, :3]),
         r"shape of the model's input, \(n, 5\)\. Received: batches of shape \(n, 3\)",

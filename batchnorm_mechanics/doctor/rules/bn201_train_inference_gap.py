@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _FROZEN = (
     "The layer is frozen, so that training normalizes by the same statistics, but they are not "
     "those of these data.",
-    "Nothing needs doing unless the layer is to be trained again.",
+    "Nothing, if the network is used for what it was trained on. For these data: "
+    "bnm.recalibrate(model, data, include_frozen=True, blend=0.3), judged by labels.",
 )
 _INHERITED = (
     "What the layers before this one pass on is not what it was trained on; its own statistics fit "
@@ -37,8 +38,10 @@ _NOISE = (
 )
 _OFF = (
     "The moving statistics, which inference uses, are not those of what the layer gets from these "
-    "data, which training uses.",
-    "Re-estimate the statistics: bnm.recalibrate(model, data) or `bnm repair`.",
+    "data: they are stale, or calls with training=True moved them since, or the data are another "
+    "domain's, which looks the same.",
+    "If these data are training's, re-estimate: bnm.recalibrate(model, data) or `bnm repair`; with "
+    "labels, `bnm repair` tries it and keeps what is better.",
 )
 
 

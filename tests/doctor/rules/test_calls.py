@@ -279,3 +279,43 @@ def test_updates_are_counted_by_calls(make):
     assert norms[0].per_pass == calls
     expected = 0.9 ** (4 * calls)
     assert weight_of_start(norms[0], past_of(model, norms)) == pytest.approx(expected)
+
+
+# Models that are not called with a batch alone.
+
+
+class Gan(keras.Model):
+    """Has no `call` of a batch alone."""
+
+    def __init__(self):
+        super().__init__()
+        parts = [layers.Input((3,)), layers.Dense(4), layers.BatchNormalization(name="bn")]
+        self.generator = keras.Sequential([*parts, layers.Dense(2)], name="generator")
+
+    def call(self, inputs, condition):
+        return self.generator(inputs) + condition
+
+
+def test_a_model_is_run_as_it_is_told():
+    gan, x = Gan(), numbers(400, 3)
+
+    def generated(model, z):
+        return model.generator(z)
+
+    expected = gan.generator.layers[0](x).numpy().astype(np.float64)
+    change = bnm.recalibrate(gan, x, call=generated, samples=200, only=["generator/bn"])
+    assert change.samples == 200
+    norm = gan.generator.get_layer("bn")
+    np.testing.assert_allclose(norm.moving_mean, expected[:200].mean(0), rtol=1e-4)
+    norm.moving_mean.assign(norm.moving_mean.numpy() + 20)
+    diagnosis = bnm.diagnose(gan, x, call=generated)
+    assert keys(diagnosis) == ["BN201 generator/bn"]
+    assert not keys(bnm.repair(gan, x, call=generated).after)
+    np.testing.assert_allclose(norm.moving_mean, expected.mean(0), rtol=1e-4)
+
+
+def test_what_is_no_way_to_run_a_model_is_refused():
+    with pytest.raises(ValueError, match="`call` must be a function"):
+        bnm.diagnose(Gan(), numbers(4, 3), call="generator")
+    with pytest.raises(ValueError, match="`samples` must be an integer of 1 or more"):
+        bnm.recalibrate(monte_carlo(), numbers(4, 4), samples=0)
