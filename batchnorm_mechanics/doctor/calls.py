@@ -290,7 +290,8 @@ class Runner:
             outputs, moments = _by_batch(norm, heard, exactly=exactly)
         else:
             outputs, moments = None, _moments_of(norm, heard, exactly=exactly)
-        non_finite = largest = tf.constant(0.0)
+        # None where there is nothing to say: each operation more is to be traced.
+        non_finite = largest = None
         if self._count:
             non_finite = tf.math.count_nonzero(~tf.math.is_finite(x), _axes_of(norm, x))
         if x.dtype == tf.float16:
@@ -299,9 +300,17 @@ class Runner:
 
 
 def _on_host(said: Said) -> Said:
-    count, mean, variance, non_finite, largest = (np.asarray(part, np.float64) for part in said)
+    count, mean, variance, non_finite, largest = (
+        np.zeros(()) if part is None else np.asarray(part) for part in said
+    )
+    mean, variance = mean.astype(np.float64), variance.astype(np.float64)
+    if count.dtype.kind == "i":
+        # Of `_fused`. One sample has variance 0, by that kernel too.
+        count = count / mean.size
+        variance *= (count - 1) / count
     # In a mask, as many count in each channel.
-    return Said(float(np.max(count)), mean, variance, non_finite, float(largest))
+    count, bad = float(np.max(count)), np.broadcast_to(non_finite, mean.shape)
+    return Said(count, mean, variance, bad.astype(np.float64), float(largest))
 
 
 def _axes_of(norm: Norm, x: tf.Tensor) -> list[int]:
@@ -350,23 +359,22 @@ def _fused(
 ) -> tuple[tf.Tensor, core.Moments]:
     """Normalize by one kernel, with as few operations around it as can be.
 
-    Its mean is right only where that is not many standard deviations.
+    Its mean is right only where that is not many standard deviations. The variance is the unbiased
+    one, and the count the number of values in all channels, an integer: `_on_host` goes on from
+    there.
     """
     channels = norm.channels
     outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, channels]),
-        scale=tf.ones(channels) if gamma is None else tf.cast(gamma, tf.float32),
-        offset=tf.zeros(channels) if beta is None else tf.cast(beta, tf.float32),
+        scale=np.ones(channels, "f4") if gamma is None else tf.cast(gamma, tf.float32),
+        offset=np.zeros(channels, "f4") if beta is None else tf.cast(beta, tf.float32),
         mean=[],
         variance=[],
         epsilon=epsilon,
     )
     if x.shape.rank != 4:
         outputs = tf.ensure_shape(tf.reshape(outputs, tf.shape(x)), x.shape)
-    count = tf.cast(tf.size(x) // channels, tf.float64)
-    # In float64, as all that is merged. One sample has variance 0, by this kernel too.
-    biased = tf.cast(unbiased, tf.float64) * ((count - 1) / count)
-    return outputs, core.Moments(mean, biased, count)
+    return outputs, core.Moments(mean, unbiased, tf.size(x))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How far a layer's moving statistics are from those of data, and whether chance explains it."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -228,6 +229,15 @@ def _unlike(
     return min(weighted(one, norm.gamma) for one in left)
 
 
+@functools.cache
+def _students_t(chance: float, freedom: int) -> float:
+    """Return what Student's t exceeds with this chance; NaN without a degree of freedom."""
+    # Here: rules are told without SciPy.
+    from scipy import stats
+
+    return float(stats.t.isf(chance, freedom))
+
+
 def _beyond_chance(
     pool: "Pool", moving: Statistics, limit: float, of_moving: float, epsilon: float
 ) -> NDArray[np.bool_]:
@@ -245,11 +255,8 @@ def _beyond_chance(
         of_moving: of a batch's variance, the part that is that of the statistics in force.
         epsilon: of the layer.
     """
-    # Here: rules are told without SciPy.
-    from scipy import stats
-
     mean, variance = moving
-    spreads = stats.t.isf(limit, pool.batches - 1) * np.sqrt(1 / pool.batches + of_moving)
+    spreads = _students_t(limit, pool.batches - 1) * np.sqrt(1 / pool.batches + of_moving)
     scale = pool.variance + epsilon
     mean_spread, second_spread = pool.spread
     with np.errstate(all="ignore"):
