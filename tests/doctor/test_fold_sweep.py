@@ -43,7 +43,7 @@ PADDINGS = ["valid", "same"]
 LAYOUTS = ["channels_last", "channels_first"]
 PLACES = ["before", "after"]
 NESTINGS = ["flat", "sequential", "functional", "layer within", "twice"]
-MODELS_A_KIND = 8
+MODELS_A_LAYOUT = 4
 
 
 def made(kind, activation, steps, padding, layout):
@@ -116,9 +116,17 @@ def runs(model):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_norm_beside_a_layer_is_folded_exactly_or_left_with_the_right_reason(kind):
-    choices = [*itertools.product(ACTIVATIONS, STEPS, PADDINGS, LAYOUTS, PLACES, NESTINGS)]
+    chance = random.Random(kind.__name__)
+    choices = [
+        choice
+        for layout in LAYOUTS
+        for choice in chance.sample(
+            [*itertools.product(ACTIVATIONS, STEPS, PADDINGS, [layout], PLACES, NESTINGS)],
+            MODELS_A_LAYOUT,
+        )
+    ]
     compared = 0
-    for chosen in random.Random(kind.__name__).sample(choices, MODELS_A_KIND):
+    for chosen in choices:
         activation, steps, padding, layout, place, nesting = chosen
         layer, shape, axis = made(kind, activation, steps, padding, layout)
         try:
