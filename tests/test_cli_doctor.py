@@ -259,7 +259,8 @@ def test_bytes_where_the_model_knows_fractions_are_found_with_a_hint(found):
 
 
 def test_a_new_domain_is_repaired_for_only_if_that_is_meant(found):
-    last = found["other domain"].out.splitlines()[-1]
+    *_, last, read = found["other domain"].out.splitlines()
+    assert read.startswith("Data: other.npz: 100 samples")
     assert last == (
         "If the model is to work on such data: bnm repair healthy.keras --data other.npz "
         "--batch-size 20 --only BN203 --out ADAPTED.keras"

@@ -132,7 +132,7 @@ def test_a_large_array_is_shown_by_channel_and_its_values_if_asked(modelled):
         (["m.keras"], "`data` must be given with a model"),
         (["--layer", "bn2"], "`layer` must go with a model"),
         (["m.keras", "--data", "x.npy", "--gamma", "2"], "`gamma` must be left out with a model"),
-        (["m.keras", "--data", "x.npy", "--layer", "no"], "which fits 0. It has 'bn2', 'bn1'."),
+        (["m.keras", "--data", "x.npy", "--layer", "no"], "which fits 0. It has 'bn1', 'bn2'."),
     ],
 )
 def test_what_does_not_go_with_a_model_is_one_line(modelled, arguments, expected):

@@ -111,7 +111,7 @@ def modernized(config: Any) -> Any:
         >>> old = {"nb_filter": 4, "nb_row": 3, "nb_col": 3, "border_mode": "same", "groups": 1}
         >>> new = modernized({"class_name": "Convolution2D", "config": old})
         >>> new["class_name"], new["config"]
-        ('Conv2D', {'filters': 4, 'kernel_size': [3, 3], 'padding': 'same'})
+        ('Conv2D', {'filters': 4, 'padding': 'same', 'groups': 1, 'kernel_size': [3, 3]})
     """
     if isinstance(config, list):
         return [modernized(part) for part in config]

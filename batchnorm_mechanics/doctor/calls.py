@@ -9,55 +9,28 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from batchnorm_mechanics import core
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import layers_in, takes_training
 from batchnorm_mechanics._tensorflow import missing_kernel
-from batchnorm_mechanics.core.moments import moments as batch_moments
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.fitting import Fitting
+from batchnorm_mechanics.doctor.heard import (
+    Heard,
+    Said,
+    axes_of,
+    by_batch,
+    fits_fused,
+    moments_of,
+    on_host,
+)
 from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.layers.intercept import intercepted
 
-# core divides by sqrt(variance + epsilon) and refuses an epsilon of 0, which Keras takes.
-_LEAST_EPSILON = 1e-30
 _COMPILED = "it runs inside a function of its own that is compiled or vectorized"
 _NOT_CALLED = "the model does not call it"
 # Of |mean| to standard deviation: beyond it the fused kernel errs in the mean by more than 1e-4 of
 # a deviation, and in the end by whole ones.
 _LARGEST_RATIO = 30.0
-
-
-class Heard(NamedTuple):
-    """What a layer was called with.
-
-    Attributes:
-        inputs: of the call, floating.
-        mask: the one in force, or None.
-        training: whether the layer was told to train, and is not frozen.
-    """
-
-    inputs: tf.Tensor
-    mask: Any
-    training: bool
-
-
-class Said(NamedTuple):
-    """What one call of a layer says of its input: tensors in the graph, float64 numbers outside.
-
-    Attributes:
-        count: samples behind each statistic; 0 where a mask lets nothing count.
-        mean: of the batch, of shape (channels,).
-        variance: likewise, biased.
-        non_finite: how many values are NaN or infinite, likewise; 0 unless they are counted.
-        largest: of |input|, for a float16 input, which can overflow; else 0.
-    """
-
-    count: Any
-    mean: Any
-    variance: Any
-    non_finite: Any
-    largest: Any
 
 
 class Call(NamedTuple):
@@ -137,7 +110,7 @@ def _answering(norm: Norm, answer: Callable[[Norm, Heard], Any | None]) -> Calla
         if output is not None:
             return output
         if heard.training:
-            return _by_batch(norm, heard, exactly=True)[0]
+            return by_batch(norm, heard, exactly=True)[0]
         return call(inputs, *args, **kwargs)
 
     return answering
@@ -219,7 +192,7 @@ class Runner:
             self._eagerly, self._compiled = True, None
             self.in_loops, self.dtypes = set(), {}
             return self(inputs)
-        calls = {call: _on_host(of_one) for call, of_one in said.items()}
+        calls = {call: on_host(of_one) for call, of_one in said.items()}
         far = {
             call.name
             for call, of_one in calls.items()
@@ -284,97 +257,19 @@ class Runner:
 
     def _answer(self, norm: Norm, heard: Heard, call: Call) -> tuple[tf.Tensor | None, Said]:
         x, exactly = heard.inputs, norm.name in self._exact
-        if not exactly and _fits_fused(norm, heard):
+        if not exactly and fits_fused(norm, heard):
             self._fused.add(norm.name)
         if not self.by_batch.isdisjoint((norm.name, call)):
-            outputs, moments = _by_batch(norm, heard, exactly=exactly)
+            outputs, moments = by_batch(norm, heard, exactly=exactly)
         else:
-            outputs, moments = None, _moments_of(norm, heard, exactly=exactly)
+            outputs, moments = None, moments_of(norm, heard, exactly=exactly)
         # None where there is nothing to say: each operation more is to be traced.
         non_finite = largest = None
         if self._count:
-            non_finite = tf.math.count_nonzero(~tf.math.is_finite(x), _axes_of(norm, x))
+            non_finite = tf.math.count_nonzero(~tf.math.is_finite(x), axes_of(norm, x))
         if x.dtype == tf.float16:
             largest = tf.reduce_max(tf.abs(x))
         return outputs, Said(moments.count, moments.mean, moments.variance, non_finite, largest)
-
-
-def _on_host(said: Said) -> Said:
-    count, mean, variance, non_finite, largest = (
-        np.zeros(()) if part is None else np.asarray(part) for part in said
-    )
-    mean, variance = mean.astype(np.float64), variance.astype(np.float64)
-    if count.dtype.kind == "i":
-        # Of `_fused`. One sample has variance 0, by that kernel too.
-        count = count / mean.size
-        variance *= (count - 1) / count
-    # In a mask, as many count in each channel.
-    count, bad = float(np.max(count)), np.broadcast_to(non_finite, mean.shape)
-    return Said(count, mean, variance, bad.astype(np.float64), float(largest))
-
-
-def _axes_of(norm: Norm, x: tf.Tensor) -> list[int]:
-    """Return the axes of an input that a layer reduces over."""
-    rank = x.shape.rank
-    return [axis for axis in range(rank) if axis != norm.layer.axis % rank]
-
-
-def _by_batch(norm: Norm, heard: Heard, *, exactly: bool) -> tuple[tf.Tensor, core.Moments]:
-    """Return what a layer gives when it normalizes by the batch, and the batch's moments.
-
-    Args:
-        norm: the layer.
-        heard: the call.
-        exactly: right for any mean; otherwise for |mean| up to some 30 standard deviations. What
-            exactness and gradients take is longer to trace than many a data set is to run.
-    """
-    layer, x = norm.layer, heard.inputs
-    settings = {"axes": _axes_of(norm, x), "epsilon": max(layer.epsilon, _LEAST_EPSILON)}
-    if exactly:
-        outputs, moments = core.normalize_batch(
-            x, layer.gamma, layer.beta, mask=heard.mask, **settings
-        )
-    elif _fits_fused(norm, heard):
-        outputs, moments = _fused(norm, x, layer.gamma, layer.beta, settings["epsilon"])
-    else:
-        outputs, cache = core.forward(x, layer.gamma, layer.beta, mask=heard.mask, **settings)
-        moments = core.Moments(cache.mean, cache.variance, cache.count)
-    return tf.cast(outputs, layer.compute_dtype), moments
-
-
-def _moments_of(norm: Norm, heard: Heard, *, exactly: bool) -> core.Moments:
-    """Return the moments of what a layer was called with; `exactly` as in `_by_batch`."""
-    if not exactly and _fits_fused(norm, heard):
-        return _fused(norm, heard.inputs, None, None, 1e-3)[1]
-    return batch_moments(heard.inputs, _axes_of(norm, heard.inputs), mask=heard.mask)
-
-
-def _fits_fused(norm: Norm, heard: Heard) -> bool:
-    x, axes, masked = heard.inputs, _axes_of(norm, heard.inputs), heard.mask is not None
-    return core.choose_kernel(x.shape.as_list(), x.dtype, axes, masked=masked) == "fused"
-
-
-def _fused(
-    norm: Norm, x: tf.Tensor, gamma: Any, beta: Any, epsilon: float
-) -> tuple[tf.Tensor, core.Moments]:
-    """Normalize by one kernel, with as few operations around it as can be.
-
-    Its mean is right only where that is not many standard deviations. The variance is the unbiased
-    one, and the count the number of values in all channels, an integer: `_on_host` goes on from
-    there.
-    """
-    channels = norm.channels
-    outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, channels]),
-        scale=np.ones(channels, "f4") if gamma is None else tf.cast(gamma, tf.float32),
-        offset=np.zeros(channels, "f4") if beta is None else tf.cast(beta, tf.float32),
-        mean=[],
-        variance=[],
-        epsilon=epsilon,
-    )
-    if x.shape.rank != 4:
-        outputs = tf.ensure_shape(tf.reshape(outputs, tf.shape(x)), x.shape)
-    return outputs, core.Moments(mean, unbiased, tf.size(x))
 
 
 @contextmanager

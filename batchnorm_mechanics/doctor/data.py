@@ -89,6 +89,25 @@ class Data:
         return rows if self.samples is None else min(rows, self.samples)
 
 
+def without_a_last_single(data: Data) -> Iterator[tuple[Any, None]]:
+    """Yield inputs, without labels, a last single row together with the batch before.
+
+    Normalized by itself, one row of a dense layer is all zeros, whatever it holds.
+    """
+    held, held_rows = None, 0
+    for inputs, _ in data:
+        rows = int(tf.nest.flatten(inputs)[0].shape[0])
+        if rows == 1 and held_rows > 1:
+            yield tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), held, inputs), None
+            held, held_rows = None, 0
+            continue
+        if held is not None:
+            yield held, None
+        held, held_rows = inputs, rows
+    if held is not None:
+        yield held, None
+
+
 def _parted(batch: Any, kinds: Any) -> tuple[Any, Any]:
     """Return inputs and labels of a batch, without the weights of its samples."""
     inputs, labels, *_ = (*batch, None) if isinstance(batch, kinds) else (batch, None)

@@ -184,8 +184,8 @@ def apart(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 
 
 def _has_dropped(old: float, new: float, samples: int) -> bool:
-    # Here: outputs know TensorFlow.
-    from batchnorm_mechanics.doctor.outputs import changing_by_chance
+    # Here: scores know TensorFlow.
+    from batchnorm_mechanics.doctor.scores import changing_by_chance
 
     limit = changing_by_chance(samples)
     # Two quotients below 1 are each rounded by 2**-54 at most, and so is their difference: a drop

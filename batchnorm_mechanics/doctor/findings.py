@@ -59,6 +59,11 @@ def worse(one: Severity, other: Severity) -> Severity:
     return one if SEVERITIES.index(one) < SEVERITIES.index(other) else other
 
 
+def by_size(size: float) -> Severity:
+    """Return how bad something is, by its size over that which is worth a warning."""
+    return "error" if size >= 2 else "warning" if size >= 1 else "note"
+
+
 class View(Protocol):
     """How results are shown. A record knows no more of it; `doctor` gives it one."""
 

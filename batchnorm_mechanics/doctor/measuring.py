@@ -17,15 +17,10 @@ from batchnorm_mechanics.doctor.calls import Call, Runner
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import Norm
-from batchnorm_mechanics.doctor.outputs import (
-    Effects,
-    Runs,
-    Sample,
-    Scores,
-    effects_on,
-    severity_by_labels,
-)
+from batchnorm_mechanics.doctor.outputs import Effects, Runs, effects_on
 from batchnorm_mechanics.doctor.pools import Pool, Pools
+from batchnorm_mechanics.doctor.sample import Sample
+from batchnorm_mechanics.doctor.scores import Scores, severity_by_labels
 from batchnorm_mechanics.layers.intercept import intercepted
 
 

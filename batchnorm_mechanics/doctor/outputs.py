@@ -1,27 +1,24 @@
 """What a model puts out: how good it is, and what the batch and its statistics do to it."""
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import (
-    compiled_loss,
     layers_by_path,
     layers_in,
     takes_training,
 )
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
-from batchnorm_mechanics.doctor.findings import Severity, worse
+from batchnorm_mechanics.doctor.findings import Severity, by_size, worse
 from batchnorm_mechanics.doctor.norms import Norm
+from batchnorm_mechanics.doctor.sample import Sample
 from batchnorm_mechanics.layers.intercept import intercepted
 
 Run = Callable[[Any], Any]
@@ -35,115 +32,8 @@ _BESIDE = 8
 # Of the calls that make a distance: as many are named.
 _MOST_MAKERS = 3
 
-# Samples that are kept, and bytes of them.
-MOST_ROWS = 128
-_MOST_BYTES = 2**28
 # Of the output: differences of a quarter of its spread, or another choice for 1 sample in 20.
 _RELATIVE, _CHANGED = 0.25, 0.05
-# Of the samples, how many at most change sides without any of it being anybody's fault.
-_CHANGING_SIDES = 0.1
-_LEAST_DROP = 0.01
-# Of the loss in training mode: that in inference is so much larger where something is wrong.
-_GROWTH = 0.25
-# Of a loss that does not take labels: those of their shape, and those of their type.
-_FAILURES = (ValueError, TypeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
-
-
-class Sample:
-    """Up to 128 rows of what it was shown, or fewer where they would pass 256 MB.
-
-    A reservoir (Vitter, 1985, algorithm R), seeded: the same data give the same sample.
-
-    Example:
-        >>> sample = Sample()
-        >>> for batch in np.split(np.arange(1000.0).reshape(1000, 1), 10):
-        ...     sample.add(batch)
-        >>> sample.rows, sample.most, sample.take(np.array([0, 1])).shape
-        (128, 100, TensorShape([2, 1]))
-    """
-
-    def __init__(self) -> None:
-        """Hold nothing yet."""
-        self.rows = 0
-        self.most = 0  # rows in one batch
-        self._offered = 0
-        self._capacity = MOST_ROWS
-        self._kept: Any = None
-        self._rng = np.random.default_rng(0)
-
-    def add(self, inputs: Any) -> None:
-        """Show it a batch: an array or tensor, or a structure of them.
-
-        Raises:
-            InputError: a part of it is sparse or ragged.
-        """
-        for part in tf.nest.flatten(inputs):
-            if isinstance(part, tf.RaggedTensor | tf.SparseTensor):
-                raise InputError(
-                    "diagnose: `data` must be dense. Received: batches with a "
-                    f"{type(part).__name__}. Make them dense, as tf.sparse.to_dense and "
-                    "RaggedTensor.to_tensor do."
-                )
-        arrays = tf.nest.map_structure(np.asarray, inputs)
-        parts = tf.nest.flatten(arrays)
-        rows = len(parts[0])
-        self.most = max(self.most, rows)
-        if self._kept is None:
-            width = sum(part.nbytes // max(len(part), 1) for part in parts)
-            self._capacity = min(MOST_ROWS, max(2, _MOST_BYTES // max(width, 1)))
-            self._kept = tf.nest.map_structure(
-                lambda part: np.zeros((self._capacity, *part.shape[1:]), part.dtype), arrays
-            )
-        kept = tf.nest.flatten(self._kept)
-        if any(part.shape[1:] != place.shape[1:] for part, place in zip(parts, kept, strict=True)):
-            return  # padded to another length, for instance; one tensor cannot hold both
-        for row in range(rows):
-            self._offered += 1
-            place = self._offered - 1
-            if place >= self._capacity:
-                place = int(self._rng.integers(self._offered))
-            if place < self._capacity:
-                for part, into in zip(parts, kept, strict=True):
-                    into[place] = part[row]
-        self.rows = min(self._offered, self._capacity)
-
-    def take(self, rows: np.ndarray) -> Any:
-        """Return these rows as a batch of tensors."""
-        return tf.nest.map_structure(lambda part: tf.convert_to_tensor(part[rows]), self._kept)
-
-
-def _by_size(size: float) -> Severity:
-    return "error" if size >= 2 else "warning" if size >= 1 else "note"
-
-
-def severity_by_labels(scores: Mapping[str, float], samples: int) -> Severity:
-    """Return how much worse a model is in inference than in training mode.
-
-    Accuracy counts beyond what chance explains, as for a repair; the loss where there is none.
-
-    Args:
-        scores: "accuracy" and "loss", and "accuracy_by_batch" and "loss_by_batch" likewise.
-        samples: that they are of.
-
-    Example:
-        >>> severity_by_labels({"accuracy": 0.7, "accuracy_by_batch": 0.9}, 1000)
-        'error'
-    """
-    if "accuracy_by_batch" in scores and "accuracy" in scores:
-        drop = scores["accuracy_by_batch"] - scores["accuracy"]
-        return _by_size(drop / (2 * changing_by_chance(samples)))
-    if "loss_by_batch" in scores and "loss" in scores:
-        growth = scores["loss"] - scores["loss_by_batch"]
-        return _by_size(growth / (_GROWTH * abs(scores["loss_by_batch"]) + 1e-6))
-    return "note"
-
-
-def changing_by_chance(samples: int) -> float:
-    """Return how far accuracy moves where a tenth of so many samples change sides at random.
-
-    Three times the standard deviation of that, and one point at least.
-    """
-    return max(_LEAST_DROP, 3 * math.sqrt(_CHANGING_SIDES / max(samples, 1)))
 
 
 @dataclass(frozen=True)
@@ -221,7 +111,7 @@ class Effects:
         if self.relative is None:
             return worse("warning", self.by_labels)
         size = max(self.relative / _RELATIVE, (self.changed or 0.0) / _CHANGED)
-        return worse(_by_size(size), self.by_labels)
+        return worse(by_size(size), self.by_labels)
 
     @property
     def on_output(self) -> dict[str, Any]:
@@ -482,114 +372,3 @@ def _over(difference: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
     if of == 0:
         return 0.0
     return of / by if by else float("inf")
-
-
-class Scores:
-    """Takes outputs and labels in and says the loss and the accuracy in the end.
-
-    The loss is the one that the model was compiled with, without regularization. Weights of samples
-    are not used: each counts for one.
-
-    The accuracy is that of single predictions, as many as there are samples or, for instance,
-    pixels. It needs one output, of shape (..., classes), and labels that are class numbers of shape
-    (...) or (..., 1), or one-hot of the output's shape. With one class, the labels are 0 and 1, and
-    so is the range of the output, unless the compiled loss says that it is of logits.
-
-    Example:
-        >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
-        >>> scores = Scores(model)
-        >>> scores.add(np.array([0, 1, 1]), np.array([[0.2], [0.9], [0.4]]))
-        >>> round(scores.results()["accuracy"], 3)
-        0.667
-    """
-
-    def __init__(self, model: Any) -> None:
-        """Score `model`, with the loss that it was compiled with, if it was."""
-        self._loss_of = compiled_loss(model) if model.compiled else None
-        loss = getattr(model, "loss", None)
-        self._loss_name = str(getattr(loss, "name", loss))
-        self._has_logits = bool(getattr(loss, "from_logits", False))
-        self._rows = self._right = 0
-        self._judged = self._predictions = 0
-        self._loss = 0.0
-
-    def add(self, labels: Any, outputs: Any) -> None:
-        """Take a batch in; one without labels says nothing.
-
-        Raises:
-            InputError: the model's loss does not take the labels.
-        """
-        if labels is None:
-            return
-        heads = tf.nest.flatten(outputs)
-        rows = len(heads[0])
-        self._rows += rows
-        if len(heads) == len(tf.nest.flatten(labels)) == 1:
-            values = np.asarray(heads[0])
-            classes = _classes(np.asarray(tf.nest.flatten(labels)[0]), values, self._has_logits)
-            if classes is not None:
-                self._judged += rows
-                self._predictions += classes.size
-                self._right += int((_chosen(values, self._has_logits) == classes).sum())
-                labels = self._as_the_loss_wants(labels, classes, values.shape[-1])
-        if self._loss_of is not None:
-            self._loss += rows * self._checked_loss(labels, outputs)
-
-    def _as_the_loss_wants(self, labels: Any, classes: Any, count: int) -> Any:
-        """Return class numbers or one-hot rows, whichever the model's loss takes."""
-        if count > 1 and self._loss_name.startswith("sparse_categorical"):
-            return classes
-        if count > 1 and self._loss_name.startswith("categorical"):
-            return keras.utils.to_categorical(classes, count)
-        return labels
-
-    def _checked_loss(self, labels: Any, outputs: Any) -> float:
-        loss: Any = self._loss_of
-        try:
-            return float(loss(tf.nest.map_structure(tf.convert_to_tensor, labels), outputs))
-        except _FAILURES as error:
-            shapes = [np.shape(part) for part in tf.nest.flatten(labels)]
-            said = " ".join(str(error).split())[:300]
-            raise InputError(
-                "diagnose: `labels` must be what the model's loss takes. Received: labels of shape "
-                f"{shapes}, on which it fails: {said} Pass what `model.evaluate` takes."
-            ) from error
-
-    def results(self) -> dict[str, float]:
-        """Return "loss" and "accuracy", those that could be known."""
-        found = {}
-        if self._rows and self._loss_of is not None:
-            found["loss"] = self._loss / self._rows
-        if self._judged and self._judged == self._rows:
-            found["accuracy"] = self._right / self._predictions
-        return found
-
-
-def _classes(labels: Any, values: Any, has_logits: bool) -> Any:
-    """Return the classes that labels name, integers of the output's shape without its last axis.
-
-    Returns:
-        None if they name none: numbers that are no classes.
-    """
-    if values.ndim < 2 or labels.dtype.kind not in "biuf" or not labels.size:
-        return None
-    shape, count = values.shape[:-1], values.shape[-1]
-    # Of a regression, labels may be 0 and 1 by chance; its outputs hardly are between them.
-    if count == 1 and not (has_logits or ((values >= 0) & (values <= 1)).all()):
-        return None
-    if count > 1 and labels.shape == values.shape:
-        one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(-1) == 1).all()
-        return labels.argmax(-1) if one_hot else None
-    if labels.shape not in {shape, (*shape, 1)}:
-        return None
-    numbers = labels.reshape(shape)
-    if (numbers != np.floor(numbers)).any() or numbers.min() < 0 or numbers.max() >= max(count, 2):
-        return None
-    return numbers.astype(int)
-
-
-def _chosen(values: Any, has_logits: bool) -> Any:
-    """Return the classes that an output names, of its shape but for the last axis."""
-    if values.shape[-1] > 1:
-        return values.argmax(-1)
-    return (values[..., 0] > (0.0 if has_logits else 0.5)).astype(int)

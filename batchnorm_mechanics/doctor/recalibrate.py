@@ -1,7 +1,7 @@
 """`recalibrate` estimates the statistics of batch norm layers anew, from one pass over data."""
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.calls import Runner, build
 from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, undo_all, weights_of
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data, without_a_last_single
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
@@ -368,7 +368,7 @@ def estimate(
     fitting = Fitting(model, how.caller, is_called_otherwise=data.call is not None)
     by_name = {norm.name: norm for norm in norms}
     pools: dict[str, Pools] = {}
-    for number, (_, _, ran) in enumerate(run.over(_without_a_last_single(data), fitting)):
+    for number, (_, _, ran) in enumerate(run.over(without_a_last_single(data), fitting)):
         for (name, _), said in ran.calls.items():
             finite = np.isfinite(said.mean) & np.isfinite(said.variance)
             if not finite.all():
@@ -394,22 +394,3 @@ def estimate(
         fitting.samples,
         {name: of_layer.what_is_odd for name, of_layer in found.items() if of_layer.odd},
     )
-
-
-def _without_a_last_single(data: Data) -> Iterator[tuple[Any, None]]:
-    """Yield inputs, without labels, a last single row together with the batch before.
-
-    Normalized by itself, one row of a dense layer is all zeros, whatever it holds.
-    """
-    held, held_rows = None, 0
-    for inputs, _ in data:
-        rows = int(tf.nest.flatten(inputs)[0].shape[0])
-        if rows == 1 and held_rows > 1:
-            yield tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), held, inputs), None
-            held, held_rows = None, 0
-            continue
-        if held is not None:
-            yield held, None
-        held, held_rows = inputs, rows
-    if held is not None:
-        yield held, None

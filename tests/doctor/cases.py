@@ -1,7 +1,7 @@
 """What some rules find in a model, with the roots that these findings give one another."""
 
+from batchnorm_mechanics.doctor.causes import ordered
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.diagnose import ordered
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.rule import Case

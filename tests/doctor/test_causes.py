@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchnorm_mechanics.doctor.diagnose import ordered
+from batchnorm_mechanics.doctor.causes import ordered
 from batchnorm_mechanics.doctor.rules import RULES
 
 LAYERS = ("one", "two", "three")

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import bnm_here
 from machine import why_no_channels_first
 
 import batchnorm_mechanics as bnm
+from batchnorm_mechanics import _tensorflow
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor import fitting
 
 L = keras.layers
 
@@ -63,14 +64,14 @@ def functional():
     ],
 )
 def test_the_way_out_is_the_one_that_is_left(monkeypatch, words, one_dnn, remedy):
-    monkeypatch.setattr(fitting, "one_dnn_is_on", lambda: one_dnn)
-    found = fitting.missing_kernel(ValueError(words), "diagnose")
+    monkeypatch.setattr(_tensorflow, "one_dnn_is_on", lambda: one_dnn)
+    found = _tensorflow.missing_kernel(ValueError(words), "diagnose")
     assert str(found) == f"diagnose: {CONSEQUENCE}{remedy}"
 
 
 def test_another_failure_is_not_blamed_on_the_machine():
     error = tf.errors.UnimplementedError(None, None, "Cast string to float is not supported")
-    assert fitting.missing_kernel(error, "diagnose") is None
+    assert _tensorflow.missing_kernel(error, "diagnose") is None
 
 
 @pytest.mark.parametrize(
@@ -139,26 +140,23 @@ def test_data_that_the_model_fails_on_are_refused_where_it_runs_on_others(monkey
         bnm.fold(picky(), np.ones((8, 3), "float32"))
 
 
-def test_the_command_writes_what_it_could_not_compare(tmp_path, monkeypatch, capsys):
-    from batchnorm_mechanics.cli.fold import fold as command
+def test_the_command_writes_what_it_could_not_compare(tmp_path, monkeypatch):
+    from batchnorm_mechanics.cli.model_options import ModelOptions
 
     file, out = tmp_path / "model.keras", tmp_path / "folded.keras"
     keras.Sequential([L.Input((3,)), L.Dense(3), L.BatchNormalization()]).save(file)
-    monkeypatch.setattr(
-        "batchnorm_mechanics.cli.model_options.load_model", lambda *_, **settings: functional()
-    )
-    command(file, out=out)
-    assert out.exists()
-    assert "Outputs  not compared: this machine cannot run" in capsys.readouterr().out
-    command(file, out=out, as_json=True)
-    found = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(ModelOptions, "load", lambda *_, **settings: functional())
+    done = bnm_here("fold", str(file), "--out", str(out), cwd=tmp_path)
+    assert (done.code, out.exists()) == (0, True)
+    assert "Outputs  not compared: this machine cannot run" in done.out
+    found = json.loads(bnm_here("fold", str(file), "--out", str(out), "--json", cwd=tmp_path).out)
     assert (found["difference"], found["agrees"], found["out"]) == (None, None, str(out))
     assert found["unverified"].startswith("this machine cannot run")
 
 
 def test_a_dilated_transposed_convolution_is_the_machine_s_matter():
     words = "Current CPU implementations do not yet support dilation rates larger than 1."
-    found = fitting.missing_kernel(tf.errors.InvalidArgumentError(None, None, words), "fold")
+    found = _tensorflow.missing_kernel(tf.errors.InvalidArgumentError(None, None, words), "fold")
     assert "a model with a dilated transposed convolution, which" in str(found)
 
 

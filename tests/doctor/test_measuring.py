@@ -14,8 +14,8 @@ from batchnorm_mechanics.doctor.calls import listening
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
-from batchnorm_mechanics.doctor.outputs import MOST_ROWS, Sample
 from batchnorm_mechanics.doctor.pools import Pool
+from batchnorm_mechanics.doctor.sample import MOST_ROWS, Sample
 
 layers = keras.layers
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from batchnorm_mechanics.doctor.outputs import Scores
+from batchnorm_mechanics.doctor.scores import Scores
 
 layers = keras.layers
 

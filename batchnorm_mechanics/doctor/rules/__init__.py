@@ -40,7 +40,7 @@ def matching(prefixes: Iterable[str], *, caller: str, argument: str) -> frozense
 
     Example:
         >>> sorted(matching(["BN101", "bn20"], caller="repair", argument="only"))
-        ['BN101', 'BN201', 'BN202', 'BN203', 'BN204', 'BN205', 'BN206']
+        ['BN101', 'BN200', 'BN201', 'BN202', 'BN203', 'BN204', 'BN205', 'BN206', 'BN207']
     """
     if isinstance(prefixes, str):
         raise InputError(
@@ -70,7 +70,7 @@ def chosen(
         InputError: one of them fits no rule, or they are one string and no list of them.
 
     Example:
-        >>> sorted(chosen(["BN20"], ["BN201", "BN205", "BN206"]))
+        >>> sorted(chosen(["BN20"], ["BN200", "BN201", "BN205", "BN206", "BN207"]))
         ['BN202', 'BN203', 'BN204']
     """
     wanted = matching(select, caller=caller, argument="select") if select else frozenset(RULES)

@@ -7,7 +7,8 @@ import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, change, rms, weighted
-from batchnorm_mechanics.doctor.rule import Case, Circumstances, Known, Rule, Step
+from batchnorm_mechanics.doctor.known import Known
+from batchnorm_mechanics.doctor.rule import Case, Circumstances, Rule, Step
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
