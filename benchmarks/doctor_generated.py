@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "doctor"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import keras
 from generated_models import BATCH, LARGE, NOTHING, distance, drawn
