@@ -319,3 +319,52 @@ def test_what_is_no_way_to_run_a_model_is_refused():
         bnm.diagnose(Gan(), numbers(4, 3), call="generator")
     with pytest.raises(ValueError, match="`samples` must be an integer of 1 or more"):
         bnm.recalibrate(monte_carlo(), numbers(4, 4), samples=0)
+
+
+# Repair.
+
+
+def all_stale():
+    """Return a classifier whose weights moved on after its statistics, and its data."""
+    keras.utils.set_random_seed(3)
+    rng = np.random.default_rng(3)
+    centres = rng.normal(0, 1, (4, 12))
+    y = rng.integers(0, 4, 1200)
+    x = (centres[y] + rng.normal(0, 0.7, (1200, 12))).astype("float32")
+    parts = []
+    for number in range(4):
+        norm = layers.BatchNormalization(momentum=0.9, name=f"bn{number}")
+        parts += [layers.Dense(24), norm, layers.ReLU()]
+    last = layers.Dense(4, activation="softmax")
+    model = keras.Sequential([layers.Input((12,)), *parts, last])
+    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    model.fit(x, y, batch_size=60, epochs=4, verbose=0)
+    for norm in norms_in(model):
+        norm.layer.moving_mean.assign(norm.mean + 0.8 * np.sqrt(norm.variance))
+        norm.layer.moving_variance.assign(3 * norm.variance)
+    return model, x, y
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_repair_is_as_good_as_the_best_estimation_it_could_have_made(sequential):
+    model, x, y = all_stale()
+    stale = model.get_weights()
+    reached = []
+    for each in (False, True):
+        model.set_weights(stale)
+        bnm.recalibrate(model, x, sequential=each)
+        reached.append(model.evaluate(x, y, verbose=0))
+    model.set_weights(stale)
+    bnm.repair(model, x, labels=y, sequential=sequential)
+    assert model.evaluate(x, y, verbose=0) < 1.05 * reached[sequential] + 1e-3
+
+
+def test_what_makes_the_outputs_differ_more_is_taken_back():
+    x = numbers(400, 6, 4) + 6 * np.arange(6, dtype="float32")[:, None]
+    inputs = layers.Input((6, 4))
+    shared = layers.TimeDistributed(layers.BatchNormalization(name="bn"))
+    model = settled(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(shared(inputs)))), x)
+    before = bnm.diagnose(model, x).measures["output_change"]
+    # Of all steps together: what is between them is in no batch of training.
+    done = bnm.repair(model, x, only=["BN201"])
+    assert bnm.diagnose(done.model, x).measures["output_change"] <= before + 1e-6
