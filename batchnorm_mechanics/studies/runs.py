@@ -19,7 +19,7 @@ from batchnorm_mechanics._io.files import (
     set_aside,
     write_atomically,
 )
-from batchnorm_mechanics._io.json import plain, text
+from batchnorm_mechanics._io.json import NewerError, check_format, plain, text
 from batchnorm_mechanics._workers import (
     Call,
     CallError,
@@ -33,7 +33,8 @@ from batchnorm_mechanics.studies.registry import Run, Settings, Study, network_s
 
 _CONDITIONS = "conditions.json"
 _RUN, _RUNS = "run.json", "runs"
-# Of the folder and the files in it. A folder of version 1 does not say so.
+# Of the folder and the files in it; the first ones did not say so. Raise it when one of them
+# changes; tests/formats keeps one of each version.
 _FORMAT = 1
 
 # TensorFlow, the images as floats, and TensorFlow's copy of them: 1.7 GB measured.
@@ -270,8 +271,8 @@ class OutputFolder:
                 f"reproduce: `out` must be a folder that can be written. Received: "
                 f"out={str(path)!r} ({error.strerror}). Name another with --out, or make room."
             ) from error
-        if found is not None and {"format": 1, **found} != conditions:
-            raise _other_settings(path, {"format": 1, **found}, conditions)
+        if found is not None and (found := {**found, "format": _FORMAT}) != conditions:
+            raise _other_settings(path, found, conditions)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -297,7 +298,7 @@ class OutputFolder:
     def finish(self, study: Study, run: Run) -> None:
         """Keep a finished run."""
         folder = self.run_folder(study.name, run.seed)
-        record = {"settings": study.settings, "run": run}
+        record = {"format": _FORMAT, "settings": study.settings, "run": run}
         write_atomically(folder / _RUN, text(record) + "\n")
 
     def finished(self, studies: dict[str, Study]) -> dict[str, list[Run]]:
@@ -339,10 +340,20 @@ class OutputFolder:
             return None
         except ValueError:
             found = None
-        if not isinstance(found, dict):
-            self.damaged.append(set_aside(path))
-            return None
-        return found
+        try:
+            if isinstance(found, dict):
+                check_format(found, _FORMAT)
+                return found
+        except NewerError as error:
+            raise InputError(
+                "reproduce: `out` must be a new folder, or one of this version. "
+                f"Received: out={str(self.path)!r}, in which {path.name!r} was {error}. "
+                "Update, or name another with --out; nothing in it was changed."
+            ) from error
+        except ValueError:
+            pass
+        self.damaged.append(set_aside(path))
+        return None
 
 
 def _run_of(*, seed: int, history: dict[str, list[Any]], **figures: Any) -> Run:
