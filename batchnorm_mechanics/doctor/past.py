@@ -158,7 +158,7 @@ def write_mark(model: Any, path: Path) -> None:
 
     Args:
         model: the one that the file holds.
-        path: of the file.
+        path: of the file, not yet in its place: `save_model` puts it there when it is whole.
     """
     mark = mark_of(model)
     if mark is not None:

@@ -17,8 +17,8 @@ from batchnorm_mechanics import doctor, studies, tracing
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.model_files import load_model
 from batchnorm_mechanics.doctor.past import estimated_in
+from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES, Settings
-from batchnorm_mechanics.studies.runs import OutputFolder
 
 from . import written
 

@@ -19,8 +19,8 @@ from commands import bnm_here
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report, document
 from batchnorm_mechanics.doctor.model_files import save_model
+from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES
-from batchnorm_mechanics.studies.runs import OutputFolder
 
 KEPT = Path(__file__).parent
 CONDITIONS = {"batchnorm_mechanics": "0.1.0", "data": "0" * 64, "quick": False}
