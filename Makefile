@@ -73,7 +73,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test test-slow test-other test-pythons lowest lint format types peers check wheel lock clean
+.PHONY: help reproduce bench test test-slow test-other test-pythons lowest lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -144,6 +144,12 @@ lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upg
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group peers $(ARGS) -o requirements-peers.lock
 	$(BIN)/uv pip compile -q $(LOCK) --resolution lowest-direct --group test --group build -o requirements-lowest.lock pyproject.toml
+
+audit: $(DEV) ## compare the locks with what is known to be vulnerable; needs the network
+	@set -eu; for lock in requirements*.lock; do \
+		echo "$$lock"; \
+		$(BIN)/uv tool run pip-audit --require-hashes --disable-pip -r $$lock; \
+	done
 
 clean: ## remove .venv and everything that was generated
 	rm -rf .venv .venv-* dist build .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from hardware import describe, limit_process
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import reference
+from batchnorm_mechanics._io.files import write_atomically
 
 RECORD = Path(__file__).parent / "records" / "accuracy.json"
 SHAPE, AXES, EPSILON = (64, 14, 14, 32), [0, 1, 2], 1e-3
@@ -73,7 +74,7 @@ def main():
         "machine": describe(),
         "errors": [{"mean": mean, **errors(mean)} for mean in MEANS],
     }
-    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 import batchnorm_mechanics as bnm
+from batchnorm_mechanics._io.files import write_atomically
 
 layers = keras.layers
 ROWS, BATCH, STEPS = 768, 32, 96
@@ -477,7 +478,7 @@ def main():
     text = tables(*measure())
     print(f"\n{text}\n\nIt took {time.perf_counter() - begun:.0f} s.")
     if options.markdown is not None:
-        options.markdown.write_text(f"{text}\n", encoding="utf-8")
+        write_atomically(options.markdown, f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.cli import main
 
 PAGE = Path(__file__).with_name("bad_inputs.md")
@@ -258,4 +259,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    write_atomically(PAGE, page())

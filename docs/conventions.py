@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.conformance.subjects import libraries
 
 PAGE = Path(__file__).with_name("conventions.md")
@@ -225,7 +226,7 @@ def main() -> None:
     lacking = [name for name in SUBJECTS if name not in subjects]
     if lacking:
         sys.exit(f"docs/conventions.py: the report must hold all subjects; it lacks {lacking}.")
-    PAGE.write_text(page([subjects[name] for name in SUBJECTS]), encoding="utf-8")
+    write_atomically(PAGE, page([subjects[name] for name in SUBJECTS]))
 
 
 if __name__ == "__main__":

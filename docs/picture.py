@@ -6,6 +6,7 @@ from pathlib import Path
 
 import vl_convert
 
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.studies.charts import accuracies
 
 PICTURE = Path(__file__).with_name("reproduce.svg")
@@ -37,7 +38,7 @@ def main(results: Path) -> None:
         "legend": text,
         "style": {"ink": {"stroke": "black", "color": "black", "filled": False, "strokeWidth": 2}},
     }
-    PICTURE.write_text(vl_convert.vegalite_to_svg(spec))
+    write_atomically(PICTURE, vl_convert.vegalite_to_svg(spec))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,24 @@ def pytest_report_header():
     return f"oneDNN: {'on' if one_dnn_is_on() else 'off'}"
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print the table of tests/kills, where it ran."""
+    rows = [
+        dict(report.user_properties)["kills"]
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call" and "kills" in dict(report.user_properties)
+    ]
+    if rows:
+        terminalreporter.write_sep("=", "kills")
+        terminalreporter.write_line(
+            "| command | kills | killed while | then |\n| --- | --- | --- | --- |"
+        )
+    for command, times, moments, then in sorted(rows, key=lambda row: row[:2]):
+        met = ", ".join(f"{what} {count}" for what, count in sorted(moments.items()))
+        terminalreporter.write_line(f"| {command} | {times} | {met} | {then} |")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("channels_first") is not None:
         from machine import why_no_channels_first

@@ -112,6 +112,17 @@ def test_every_library_that_the_package_imports_is_declared():
     assert unknown == set()
 
 
+def test_workflows_run_the_whole_check_on_both_systems_and_pin_every_action():
+    workflow = read(".github/workflows/ci.yml")
+    actions = re.findall(r"uses: (\S+)", workflow)
+    assert actions
+    assert [one for one in actions if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", one)] == []
+    check = workflow.partition("  check:\n")[2].partition("  lowest:\n")[0]
+    assert "system: [ubuntu-latest, macos-latest]" in check
+    assert 'python: ["3.11", "3.12", "3.13"]' in check
+    assert "run: .ci/run\n" in check
+
+
 def test_the_changelog_begins_with_this_version():
     entry = re.search(r"(?m)^## \[?v?(\d[^\s\]]*)", read("CHANGELOG.md"))
     assert entry is not None

@@ -14,6 +14,8 @@ from pathlib import Path
 
 # Beside the file that is being written: the machine and the process that write it.
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)\.part")
+# Those that this process is writing now: others of its own it could not take away when it failed.
+_being_written: set[Path] = set()
 
 
 class HeldError(Exception):
@@ -53,6 +55,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     _take_away_what_is_left(path)
     folder = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
     folder.mkdir()
+    _being_written.add(folder)
     try:
         part = folder / path.name
         yield part
@@ -62,6 +65,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _being_written.discard(folder)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -106,7 +110,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         who = {"process": os.getpid(), "machine": _host(), "since": time.time()}
         write_atomically(holder, json.dumps(who))
         yield
-        holder.unlink(missing_ok=True)
+        # Whoever comes next writes its own; the work is done, even where this cannot be removed.
+        with contextlib.suppress(OSError):
+            holder.unlink()
     finally:
         lock.release()
 
@@ -125,11 +131,13 @@ def _host() -> str:
 
 
 def _take_away_what_is_left(path: Path) -> None:
-    """Remove what processes have left that were killed while they wrote this file."""
+    """Remove what is left of this file by processes that were killed, or lost its folder."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         found = _PART.fullmatch(part.name)
-        if found and found["host"] == _host() and not _is_alive(int(found["process"])):
-            shutil.rmtree(part, ignore_errors=True)
+        if found and found["host"] == _host() and part not in _being_written:
+            process = int(found["process"])
+            if process == os.getpid() or not _is_alive(process):
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _is_alive(process: int) -> bool:

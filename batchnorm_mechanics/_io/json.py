@@ -11,6 +11,39 @@ from typing import Any
 _STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+class NewerError(ValueError):
+    """A file was written by a newer version of this package, in a format that this one lacks."""
+
+
+def check_format(found: Mapping[str, Any], newest: int) -> None:
+    """Refuse what a newer version has written, before it is taken for damaged.
+
+    Args:
+        found: what a file holds. Files of version 1 need not say so.
+        newest: the newest version of that file's format that is known here.
+
+    Raises:
+        NewerError: it is of a newer one.
+        ValueError: what stands there is no version.
+
+    Example:
+        >>> check_format({"seed": 100}, 1)
+        >>> try:
+        ...     check_format({"format": 2}, 1)
+        ... except NewerError as error:
+        ...     print(error)
+        written by a newer version of BatchNorm Mechanics, in format 2, where this one reads up to 1
+    """
+    version = found.get("format", 1)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"its format is {version!r}, which is no version")
+    if version > newest:
+        raise NewerError(
+            f"written by a newer version of BatchNorm Mechanics, in format {version}, where this "
+            f"one reads up to {newest}"
+        )
+
+
 class Record:
     """A dataclass that JSON has by the names of its fields."""
 

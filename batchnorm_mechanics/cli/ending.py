@@ -92,6 +92,7 @@ def told(fault: Exception) -> str:
     import traceback
 
     try:
+        # In its place at once, and named here alone: what there was room for helps, too.
         with tempfile.NamedTemporaryFile(
             "w", prefix="bnm-", suffix=".txt", delete=False, encoding="utf-8"
         ) as file:

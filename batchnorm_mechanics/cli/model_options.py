@@ -19,6 +19,10 @@ from batchnorm_mechanics.cli.ending import insisting
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.data_fit import Checked
 
+# Of what these commands print as JSON. Raise it when that changes;
+# tests/formats keeps one of each version.
+_FORMAT = 1
+
 # That of `doctor.data`, which takes TensorFlow to import.
 DEFAULT_BATCH_SIZE = 32
 
@@ -310,7 +314,7 @@ def read_as_json(data: "Checked | None") -> dict[str, Any]:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON object."""
+    """Print one JSON object, with the version of its form."""
     from batchnorm_mechanics._io import json
 
-    print(json.text(document))
+    print(json.text({"format": _FORMAT, **document}))

@@ -74,11 +74,9 @@ def reproduce(  # noqa: PLR0913 - each is an option
 
 
 def _reproduce(request: "Request", *, as_json: bool) -> None:
-    from batchnorm_mechanics._io.files import is_out_of_space
     from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.studies import reproduce as job
     from batchnorm_mechanics.studies.report import write_report
-    from batchnorm_mechanics.studies.runs import disk_full
     from batchnorm_mechanics.studies.terminal import Display, print_results
 
     # Progress goes to standard error, so that standard output holds the results alone.
@@ -87,20 +85,16 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
     for path in plan.folder.damaged:
         log.print(f"Damaged, and set aside: {path}", markup=False, highlight=False, soft_wrap=True)
     interrupted = False
-    try:
-        with plan.folder.alone():
-            try:
-                with Display(plan, log) as display:
-                    job.carry_out(plan, display)
-            except KeyboardInterrupt:
-                interrupted = True
-            results = job.collect(plan)
-            report = plan.folder.path / "report.html"
+    with plan.folder.alone():
+        try:
+            with Display(plan, log) as display:
+                job.carry_out(plan, display)
+        except KeyboardInterrupt:
+            interrupted = True
+        results = job.collect(plan)
+        report = plan.folder.path / "report.html"
+        with plan.folder.writing():
             write_report(results, report)
-    except OSError as error:
-        if is_out_of_space(error):
-            raise disk_full(plan.folder.path) from error
-        raise
     if as_json:
         from batchnorm_mechanics._io import json
 

@@ -29,6 +29,10 @@ STEP_LATER = " one step after loading"
 # The longer one first: it ends like the other.
 _WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
 
+# Of what `document` returns. Raise it when that changes;
+# tests/formats keeps one of each version.
+_FORMAT = 1
+
 _OF_FAILURES = ("what", "error", "tolerance", "diagnosis", "reason")
 
 
@@ -212,9 +216,11 @@ def document(reports: Sequence[Report], *, finished: bool = True) -> dict[str, A
         finished: False if the run was interrupted, and reports may lack cases and diagnoses.
 
     Returns:
-        `passed`, whether no subject failed; `finished`; `subjects`, as `Report.to_dict` has them.
+        `format`, the version of this form; `passed`, whether no subject failed; `finished`;
+        `subjects`, as `Report.to_dict` has them.
     """
     return {
+        "format": _FORMAT,
         "passed": all(report.passed for report in reports),
         "finished": finished,
         "subjects": [report.to_dict() for report in reports],

@@ -16,10 +16,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from batchnorm_mechanics._io.json import NewerError, check_format
 from batchnorm_mechanics._keras import averages_of, batches_seen, layers_in
 from batchnorm_mechanics.doctor.norms import LINEAR, Norm
 
 _MEMBER = "batchnorm_mechanics.json"
+# Of that member; the first ones did not say so. tests/formats keeps a file of each version.
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -155,11 +158,11 @@ def write_mark(model: Any, path: Path) -> None:
 
     Args:
         model: the one that the file holds.
-        path: of the file.
+        path: of the file, not yet in its place: `save_model` puts it there when it is whole.
     """
     mark = mark_of(model)
     if mark is not None:
-        known = {"estimated": sorted(mark.layers), "weights": mark.weights}
+        known = {"format": _FORMAT, "estimated": sorted(mark.layers), "weights": mark.weights}
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(_MEMBER, json.dumps(known))
 
@@ -178,7 +181,13 @@ def read_mark(model: Any, path: Path) -> None:
         if _MEMBER not in archive.namelist():
             return
         known = json.loads(archive.read(_MEMBER))
-    if not (isinstance(known, dict) and {"estimated", "weights"} <= known.keys()):
+    if not isinstance(known, dict):
+        raise ValueError(f"{_MEMBER} in it is damaged")
+    try:
+        check_format(known, _FORMAT)
+    except NewerError as error:
+        raise ValueError(f"{_MEMBER} in it was {error}") from error
+    if not {"estimated", "weights"} <= known.keys():
         raise ValueError(f"{_MEMBER} in it is damaged")
     put_mark(model, Mark(frozenset(known["estimated"]), known["weights"]))
 

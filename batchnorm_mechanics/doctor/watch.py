@@ -2,9 +2,13 @@
 
 import csv as csv_files
 import difflib
+import errno
 import inspect
+import io
+import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics.doctor.changes import Change
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
@@ -26,6 +31,10 @@ from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES
 
 When = Literal["train_end", "epoch_end"]
+
+# Of the table, each row of which has it last. Raise it when columns change; tests/formats keeps one
+# of each version.
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,9 @@ class Watch(keras.callbacks.Callback):
     Rules that need no data are checked as each epoch ends. The first time that one fires at warning
     or above, it warns; those on unconverged, stale or never updated statistics judge the end of
     training.
+
+    Where its log or its table cannot be written any more, as on a full disk, it warns once and
+    training goes on: what was written stays, and `records` has everything.
 
     Args:
         log_dir: folder for TensorBoard; no events are written by default.
@@ -101,15 +113,17 @@ class Watch(keras.callbacks.Callback):
         self._fired: set[str] = set()
         self._norms: tuple[Norm, ...] = ()
         self._writer: Any = None
+        self._table: Path | None = None
         self._begun: Mapping[str, tuple[Vector, Vector]] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open the log and the table."""
         self._norms = ()
         if self.csv is not None:
+            self._table = Path(self.csv)
+            names = [field.name for field in fields(Watched)]
             try:
-                with Path(self.csv).open("w", newline="", encoding="utf-8") as file:
-                    csv_files.writer(file).writerow([field.name for field in fields(Watched)])
+                write_atomically(self._table, _as_csv([[*names, "format"]]))
             except OSError as error:
                 raise InputError(
                     "Watch: `csv` must be a file that can be written. "
@@ -119,11 +133,9 @@ class Watch(keras.callbacks.Callback):
             try:
                 self._writer = tf.summary.create_file_writer(str(self.log_dir))
             except tf.errors.OpError as error:
-                # TensorFlow puts the name of a node before what happened, and an operation after.
-                reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
                 raise InputError(
                     "Watch: `log_dir` must be a folder that can be written. Received: "
-                    f"log_dir={str(self.log_dir)!r} ({reason}). Choose another place."
+                    f"log_dir={str(self.log_dir)!r} ({_reason(error)}). Choose another place."
                 ) from error
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -145,7 +157,10 @@ class Watch(keras.callbacks.Callback):
         """Check the rules that judge a whole training, and close the log."""
         self._warn(at_the_end=True)
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except tf.errors.OpError as error:
+                self._say_lost("log_dir", self.log_dir, _reason(error))
             self._writer = None
 
     def _watched(self, epoch: int) -> Iterator[Watched]:
@@ -161,16 +176,32 @@ class Watch(keras.callbacks.Callback):
 
     def _write(self, records: list[Watched]) -> None:
         if self._writer is not None:
-            with self._writer.as_default():
-                for seen in records:
-                    for name, value in list(asdict(seen).items())[2:]:
-                        if value is not None:
-                            tag = f"batch_norm/{seen.layer}/{name}"
-                            tf.summary.scalar(tag, value, step=seen.epoch)
-            self._writer.flush()
-        if self.csv is not None:
-            with Path(self.csv).open("a", newline="", encoding="utf-8") as file:
-                csv_files.writer(file).writerows(astuple(seen) for seen in records)
+            try:
+                with self._writer.as_default():
+                    for seen in records:
+                        for name, value in list(asdict(seen).items())[2:]:
+                            if value is not None:
+                                tag = f"batch_norm/{seen.layer}/{name}"
+                                tf.summary.scalar(tag, value, step=seen.epoch)
+                self._writer.flush()
+            except tf.errors.OpError as error:
+                self._say_lost("log_dir", self.log_dir, _reason(error))
+                self._writer = None
+        if self._table is not None:
+            try:
+                _append(self._table, _as_csv([*astuple(seen), _FORMAT] for seen in records))
+            except OSError as error:
+                self._say_lost("csv", self.csv, error.strerror or str(error))
+                self._table = None
+
+    def _say_lost(self, argument: str, place: Any, reason: str) -> None:
+        # Not an error: a training of hours must not end because of who looks at it.
+        warnings.warn(
+            f"Watch: `{argument}` must be a place that can be written to the end. Received: "
+            f"{argument}={str(place)!r} ({reason}). Training goes on without it; what was written "
+            "stays, and `records` has everything.",
+            stacklevel=2,
+        )
 
     def _warn(self, *, at_the_end: bool) -> None:
         for found in findings_of(Case(self.model, self._norms)):
@@ -182,6 +213,36 @@ class Watch(keras.callbacks.Callback):
                 f"Watch: {found.code} {found.name} at {found.layer}: {found.cause} {found.remedy}",
                 stacklevel=2,
             )
+
+
+def _as_csv(rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    csv_files.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _append(path: Path, rows: str) -> None:
+    """Add rows to a table that is there, all of them or none.
+
+    In its place, and not by a new file: it would be written whole at every epoch.
+    """
+    # Without O_CREAT: a table that was taken away must not come back without its head.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    with os.fdopen(descriptor, "ab", buffering=0) as file:
+        before, whole = os.fstat(descriptor).st_size, rows.encode()
+        try:
+            # One call: a process that is killed has written it or has not.
+            if file.write(whole) < len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, before)
+            raise
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Return what happened; TensorFlow puts a node's name before it, and more behind it."""
+    return error.message.rpartition("}} ")[2].partition(" [Op:")[0].partition("\n")[0]
 
 
 def _drift(norm: Norm, mean: Vector, variance: Vector) -> tuple[float, float]:

@@ -15,14 +15,9 @@ from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics._workers import cores
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
+from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES, Run, Study, quick, with_paper_steps
-from batchnorm_mechanics.studies.runs import (
-    EpochEnded,
-    OutputFolder,
-    RunEnded,
-    Task,
-    run_all,
-)
+from batchnorm_mechanics.studies.runs import EpochEnded, RunEnded, Task, run_all
 from batchnorm_mechanics.studies.summary import results, steps_per_epoch
 
 FIRST_SEED = 100
@@ -113,9 +108,10 @@ def carry_out(
         on_event: called with each `EpochEnded` and `RunEnded`.
 
     Raises:
-        InputError: the disk is full.
+        InputError: the disk is full, or the folder cannot be written any more.
         FailureError: a run raised, or a worker process died.
     """
+    plan.folder.make_room_for(task.folder for task in plan.tasks)
     with contextlib.closing(run_all(plan.tasks, plan.request.data)) as events:
         for event in events:
             if isinstance(event, RunEnded):
@@ -124,7 +120,11 @@ def carry_out(
 
 
 def collect(plan: Plan) -> dict[str, Any]:
-    """Return what the folder's finished runs say, and write it to `results.json`."""
+    """Return what the folder's finished runs say, and write it to `results.json`.
+
+    Raises:
+        InputError: as `carry_out`.
+    """
     runs = plan.folder.finished(plan.studies)
     found = results(
         _environment(),
@@ -133,7 +133,8 @@ def collect(plan: Plan) -> dict[str, Any]:
         runs,
         planned_runs=len(plan.wanted | _keys(runs)),
     )
-    write_atomically(plan.folder.path / "results.json", json.text(found) + "\n")
+    with plan.folder.writing():
+        write_atomically(plan.folder.path / "results.json", json.text(found) + "\n")
     return found
 
 

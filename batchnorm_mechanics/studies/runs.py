@@ -1,25 +1,15 @@
 """Runs of studies: done side by side, one process a core, and kept as soon as they are finished."""
 
-import contextlib
-import json
 import os
 import shutil
-import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from batchnorm_mechanics._exceptions import FailureError, InputError
-from batchnorm_mechanics._io.files import (
-    HeldError,
-    alone_in,
-    is_out_of_space,
-    set_aside,
-    write_atomically,
-)
-from batchnorm_mechanics._io.json import plain, text
+from batchnorm_mechanics._exceptions import FailureError
+from batchnorm_mechanics._io.files import is_out_of_space
 from batchnorm_mechanics._workers import (
     Call,
     CallError,
@@ -29,12 +19,8 @@ from batchnorm_mechanics._workers import (
     side_by_side,
     tell,
 )
+from batchnorm_mechanics.studies.folder import cannot_go_on, try_to_write
 from batchnorm_mechanics.studies.registry import Run, Settings, Study, network_settings
-
-_CONDITIONS = "conditions.json"
-_RUN, _RUNS = "run.json", "runs"
-# Of the folder and the files in it. A folder of version 1 does not say so.
-_FORMAT = 1
 
 # TensorFlow, the images as floats, and TensorFlow's copy of them: 1.7 GB measured.
 _WORKER_BYTES = 2 * 2**30
@@ -81,7 +67,7 @@ def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnd
         processes.
 
     Raises:
-        InputError: the disk is full.
+        InputError: the disk is full, or their folder cannot be written any more.
         FailureError: a run raised, or a process ended without a word.
     """
     count = max(1, min(cores(), _fitting_in_memory(), len(tasks)))
@@ -184,7 +170,7 @@ class _Trainer:
         """Do a task, and tell of each epoch.
 
         Raises:
-            InputError: the disk is full.
+            InputError: the disk is full, or the folder cannot be written any more.
         """
         from batchnorm_mechanics.studies import dataset
         from batchnorm_mechanics.studies.train import train
@@ -202,7 +188,8 @@ class _Trainer:
 
         try:
             shutil.rmtree(task.folder, ignore_errors=True)
-            task.folder.mkdir(parents=True)
+            # Without its parents: where they are gone the folder is lost, and not to be made anew.
+            task.folder.mkdir()
             return train(
                 task.study,
                 seed=task.seed,
@@ -213,153 +200,13 @@ class _Trainer:
             )
         except Exception as error:
             # Here, where the error is whole: TensorFlow's do not all survive the way to the parent.
+            out = task.folder.parents[2]
             if is_out_of_space(error):
-                raise disk_full(task.folder.parents[2]) from error
+                raise cannot_go_on(out, error) from error
+            # They do not all say what the system said, so that it is asked again.
+            for folder in (out, task.folder):
+                try:
+                    try_to_write(folder)
+                except OSError as reason:
+                    raise cannot_go_on(out, reason) from error
             raise
-
-
-def disk_full(folder: Path) -> InputError:
-    """Return the error for a full disk."""
-    return InputError(
-        f"reproduce: `out` must be on a disk with room. Received: out={str(folder)!r}, which is "
-        "full. Finished runs are kept: make room and run the same command again, or name another "
-        "folder with --out."
-    )
-
-
-class OutputFolder:
-    """Where `reproduce` writes.
-
-    `conditions.json` says under what conditions (data, versions, lengths) all runs in the folder
-    were made. `runs/STUDY/seed-N/` holds each run's artifacts, and when it is finished `run.json`
-    with its study's settings and its figures: a run without that file is done again. What is
-    damaged is set aside.
-
-    Attributes:
-        path: the folder.
-        damaged: where what was set aside is kept now.
-    """
-
-    def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
-        """Open the folder, or make it.
-
-        Args:
-            path: the folder.
-            conditions: what every run in it has in common, as JSON holds it.
-
-        Raises:
-            InputError: the folder cannot be made or written, or holds runs of other conditions, or
-                of a newer version.
-        """
-        self.path = path
-        self.damaged: list[Path] = []
-        conditions = plain({"format": _FORMAT, **conditions})
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            found = self._read(path / _CONDITIONS)
-            if found is None:
-                # Whose runs there are is not known without them.
-                if self.damaged and (path / _RUNS).exists():
-                    self.damaged.append(set_aside(path / _RUNS))
-                write_atomically(path / _CONDITIONS, text(conditions) + "\n")
-            else:
-                # Being able to read is not enough, and it is better known now than after an hour.
-                tempfile.TemporaryFile(dir=path).close()
-        except OSError as error:
-            raise InputError(
-                f"reproduce: `out` must be a folder that can be written. Received: "
-                f"out={str(path)!r} ({error.strerror}). Name another with --out, or make room."
-            ) from error
-        if found is not None and {"format": 1, **found} != conditions:
-            raise _other_settings(path, {"format": 1, **found}, conditions)
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other runs out of the folder.
-
-        Raises:
-            InputError: one works in it.
-        """
-        try:
-            with alone_in(self.path):
-                yield
-        except HeldError as error:
-            raise InputError(
-                "reproduce: `out` must be a folder in which nothing else runs. Received: "
-                f"out={str(self.path)!r}, in which a run is under way ({error.by}). "
-                "Wait for its end, or name another with --out."
-            ) from error
-
-    def run_folder(self, study: str, seed: int) -> Path:
-        """Return where the artifacts of a run are."""
-        return self.path / _RUNS / study / f"seed-{seed}"
-
-    def finish(self, study: Study, run: Run) -> None:
-        """Keep a finished run."""
-        folder = self.run_folder(study.name, run.seed)
-        record = {"settings": study.settings, "run": run}
-        write_atomically(folder / _RUN, text(record) + "\n")
-
-    def finished(self, studies: dict[str, Study]) -> dict[str, list[Run]]:
-        """Return the finished runs of these studies, by study and in the order of their seeds.
-
-        Raises:
-            InputError: a run was made with other settings than its study has now.
-        """
-        runs: dict[str, list[Run]] = {}
-        for name, study in studies.items():
-            found = [
-                run
-                for file in sorted((self.path / _RUNS / name).glob(f"seed-*/{_RUN}"))
-                if (run := self._read_run(study, file)) is not None
-            ]
-            if found:
-                runs[name] = sorted(found, key=lambda run: run.seed)
-        return runs
-
-    def _read_run(self, study: Study, file: Path) -> Run | None:
-        record = self._read(file)
-        if record is None:
-            return None
-        try:
-            settings, run = record["settings"], _run_of(**record["run"])
-        except (AttributeError, KeyError, TypeError, ValueError):
-            self.damaged.append(set_aside(file))
-            return None
-        wanted = plain(study.settings)
-        if settings != wanted:
-            raise _other_settings(file.parent, settings, wanted)
-        return run
-
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        """Return the object that a file holds; None if there is none, or it had to be set aside."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            self.damaged.append(set_aside(path))
-            return None
-        return found
-
-
-def _run_of(*, seed: int, history: dict[str, list[Any]], **figures: Any) -> Run:
-    """Return a run from JSON, which has text for numbers that are not finite."""
-    numbers = {name: float(figure) for name, figure in figures.items()}
-    along = {name: [float(value) for value in values] for name, values in history.items()}
-    return Run(seed=seed, history=along, **numbers)
-
-
-def _other_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> InputError:
-    return InputError(
-        f"reproduce: `out` must be a new folder, or hold results of the same settings. "
-        f"Received: out={str(path)!r}, made with {_differences(found, wanted)}. "
-        "Name another with --out, or delete it; nothing in it was changed."
-    )
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    return ", ".join(f"{key}={found.get(key)!r} and not {wanted.get(key)!r}" for key in changed)

@@ -24,6 +24,10 @@ from batchnorm_mechanics.studies.registry import (
     Study,
 )
 
+# Of what `results` returns. Raise it when that changes;
+# tests/formats keeps one of each version.
+_FORMAT = 1
+
 METRICS = ("train", "val", "test")
 
 # A published figure counts as reproduced in our seeds' range widened by this many points on each
@@ -210,8 +214,9 @@ def results(
         planned_runs: how many runs there were to be; None if these are all.
 
     Returns:
-        environment, data, finished, planned_runs, studies (in the registry's order), effects,
-        misses and conclusion, as JSON gives them back; see `_io.json.plain`.
+        format, the version of this form; environment, data, finished, planned_runs, studies (in
+        the registry's order), effects, misses and conclusion, as JSON gives them back; see
+        `_io.json.plain`.
     """
     order = {name: place for place, name in enumerate(STUDIES)}
     names = sorted(
@@ -228,6 +233,7 @@ def results(
     planned = done if planned_runs is None else planned_runs
     return plain(
         {
+            "format": _FORMAT,
             "environment": environment,
             "data": data,
             "finished": done >= planned,

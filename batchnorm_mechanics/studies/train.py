@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from batchnorm_mechanics._io.files import written_whole
 from batchnorm_mechanics.layers import BatchNormalization, ResetStatistics
 from batchnorm_mechanics.statistics import (
     AverageOfBatches,
@@ -225,7 +226,8 @@ class _Best(keras.callbacks.Callback):
             return
         last = _snapshot(self.model)
         _assign(self.model, self._kept)
-        self.model.save(self._file)
+        with written_whole(self._file) as part:
+            self.model.save(part)
         _assign(self.model, last)
 
 
@@ -320,6 +322,8 @@ def _callbacks(
         callbacks.append(_Tracker(model, arrays))
     return [
         *callbacks,
+        # These two grow in their places. A run that is broken off leaves them behind without
+        # run.json, which says that they are whole, and is done again in a new folder.
         keras.callbacks.CSVLogger(folder / "history.csv"),
         _Best(folder / "best.keras"),
         keras.callbacks.TensorBoard(

@@ -9,6 +9,10 @@ import numpy as np
 from batchnorm_mechanics._difference import Difference
 from batchnorm_mechanics._io import json
 
+# Of what `to_json` returns. Raise it when that changes;
+# tests/formats keeps one of each version.
+_FORMAT = 1
+
 Mode = Literal["training", "inference"]
 
 
@@ -213,8 +217,8 @@ class Trace(json.Record):
         return replace(self, notes=(*notes, *self.notes))
 
     def to_json(self) -> str:
-        """Return `to_dict` as JSON text."""
-        return json.text(self.to_dict(), indent=None)
+        """Return `to_dict` as JSON text, with `format`, the version of its form."""
+        return json.text({"format": _FORMAT, **self.to_dict()}, indent=None)
 
     def to_html(self) -> str:
         """Return a page of its own, which asks for no other file."""

@@ -1,9 +1,11 @@
 """Commands that are killed at any moment: what they have written is whole, and they go on.
 
 SIGKILL leaves a process no time to tidy up. `make test` kills ten times, the slow tests fifty; each
-test prints the seed of its moments, and `KILLS_SEED` gives another one.
+test prints the seed of its moments, and `KILLS_SEED` gives another one. A table at the end of the
+run says what was hit: `make test-slow ARGS="tests/kills"`.
 """
 
+import collections
 import contextlib
 import functools
 import json
@@ -182,32 +184,44 @@ def left_behind(folder):
     return [path for path in folder.rglob(".*") if path.name not in {".lock", ".lock.json"}]
 
 
-def kill_at_random(bnm, name, folder, undisturbed, times):
+def moment(folder):
+    """Return at what a command was killed, by what it has left there."""
+    parts = left_behind(folder)
+    if parts:
+        return "saving a model" if ".keras." in parts[0].name else "writing results"
+    begun = [run for run in folder.glob("out/runs/*/seed-*") if not (run / "run.json").exists()]
+    return "training" if begun else "loading or computing"
+
+
+def kill_at_random(bnm, name, folder, undisturbed, times, record_property):
     expected, seconds = undisturbed(name)
     moments = random.Random(f"{SEED} {name} {times}")
     print(f"KILLS_SEED={SEED}: {name}, {times} kills within {seconds:.1f} s")
-    hit = 0
+    hit = collections.Counter()
     for _ in range(times):
-        hit += bnm(name, folder, seconds=moments.uniform(0.0, 0.7) * seconds) == -signal.SIGKILL
+        code = bnm(name, folder, seconds=moments.uniform(0.0, 0.7) * seconds)
+        hit[moment(folder) if code == -signal.SIGKILL else "it had ended"] += 1
         check_whole(folder)
+    record_property("kills", [name, times, dict(hit), "differs"])
     assert bnm(name, folder) in (0, 1)
     check_whole(folder)
     assert result(name, folder) == expected
     assert left_behind(folder) == []
+    record_property("kills", [name, times, dict(hit), "the same, nothing left"])
     # Most of them must have met the command at work.
-    assert hit >= times / 2
+    assert hit["it had ended"] <= times / 2
 
 
 @pytest.mark.parametrize(("name", "times"), [("repair", 4), ("fold", 3), ("trace", 3)])
 def test_a_command_that_is_killed_goes_on_and_ends_with_the_same(
-    bnm, name, times, folder, undisturbed
+    bnm, name, times, folder, undisturbed, record_property
 ):
-    kill_at_random(bnm, name, folder, undisturbed, times)
+    kill_at_random(bnm, name, folder, undisturbed, times, record_property)
 
 
 @pytest.mark.parametrize("name", ["repair", "doctor", "trace"])
 def test_a_command_that_is_killed_between_a_file_and_its_name_leaves_the_old_one(
-    bnm, name, inputs, folder
+    bnm, name, inputs, folder, record_property
 ):
     out = folder / COMMANDS[name][1]
     old = (inputs / "healthy.keras").read_bytes() if out.suffix == ".keras" else b"<html></html>"
@@ -219,6 +233,7 @@ def test_a_command_that_is_killed_between_a_file_and_its_name_leaves_the_old_one
     assert out.read_bytes() != old
     assert left_behind(folder) == []
     check_whole(folder)
+    record_property("kills", [name, 1, {"between file and name": 1}, "the old one, then the new"])
 
 
 @pytest.mark.slow
@@ -227,5 +242,5 @@ def test_a_command_that_is_killed_between_a_file_and_its_name_leaves_the_old_one
     ("name", "times"),
     [("repair", 10), ("fold", 10), ("doctor", 10), ("trace", 8), ("reproduce", 12)],
 )
-def test_fifty_kills(bnm, name, times, folder, undisturbed):
-    kill_at_random(bnm, name, folder, undisturbed, times)
+def test_fifty_kills(bnm, name, times, folder, undisturbed, record_property):
+    kill_at_random(bnm, name, folder, undisturbed, times, record_property)

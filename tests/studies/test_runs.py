@@ -48,8 +48,10 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
     trainer = object.__new__(runs._Trainer)
     trainer._digits = dataset.load(minimum_rows=600)
     trainer._prepared, trainer._networks = {}, {}
+    folder = tmp_path / "out" / "runs" / "reversed-100-short" / "seed-100"
+    folder.parent.mkdir(parents=True)
     with pytest.raises(InputError) as error:
-        trainer.train(task(tmp_path / "out" / "runs" / "reversed-100-short" / "seed-100"))
+        trainer.train(task(folder))
     assert str(error.value) == (
         "reproduce: `out` must be on a disk with room. Received: "
         f"out={str(tmp_path / 'out')!r}, which is full. Finished runs are kept: make room and run "

@@ -45,6 +45,7 @@ def test_json_holds_everything_in_full_precision():
     found = bnm.trace(x, dy=x, compare=True, statistics=bnm.ExponentialMovingAverage(), gamma=1.5)
     read = json.loads(found.to_json())
     assert list(read) == [
+        "format",
         "title",
         "mode",
         "why",
