@@ -13,13 +13,23 @@ T = TypeVar("T")
 _NAMED = 4
 _WHOLE = "the model"
 # Measures whose names say too little.
-_MEASURES = {"gap": "largest gap"}
+_MEASURES = {
+    "gap": "largest gap",
+    "output_change": "outputs of both modes apart",
+    "predictions_changed": "predictions changed",
+    "loss_by_batch": "loss in training mode",
+    "accuracy_by_batch": "accuracy in training mode",
+}
 # Evidence likewise; {} is the number. What is not here goes by its name.
 _PHRASES: Mapping[str, str] = MappingProxyType(
     {
+        "by_chance": "{} by chance",
+        "calls": "{} calls in one pass",
         "channels_of": "{} channels in all",
         "error": "error {} standard deviations",
         "first_own_gap": "first gap of its own {}",
+        "gap_of_the_mixture": "gap {} by the best mixture",
+        "gap_with_noise": "gap {} with it at work",
         "gap_if_swapped": "gap {} if the two are swapped",
         "inputs": "{} inputs",
         "later_own_gap": "later gaps of their own {}",
@@ -33,6 +43,8 @@ _PHRASES: Mapping[str, str] = MappingProxyType(
         "own_gap": "gap of its own {}",
         "predictions_changed": "{} of the predictions changed",
         "rounding": "rounding explains {}",
+        "stale_gap": "gap {} of all calls together",
+        "times_the_usual": "the moving variance is {} times that of the others",
         "values": "{} values not finite",
         "weight_of_start": "the start weighs {}",
     }

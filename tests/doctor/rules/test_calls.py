@@ -204,7 +204,7 @@ def test_a_distance_that_no_rule_explains_is_told_where_it_comes_from_and_repair
     # Two batches are too few for a t-test, and enough to see what it does.
     diagnosis = bnm.diagnose(model, x, batch_size=50)
     assert keys(diagnosis) == ["BN200 second"]
-    assert diagnosis.of("BN200")[0].evidence["calls"] == "second"
+    assert diagnosis.of("BN200")[0].evidence["comes_from"] == "second"
     done = bnm.repair(model, x, batch_size=50)
     assert done.after.measures["output_change"] < 0.1 < diagnosis.measures["output_change"]
     assert not keys(done.after)
