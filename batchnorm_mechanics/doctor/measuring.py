@@ -142,6 +142,8 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
         both[""].add(labels, ran.outputs)
         if labels is not None and trained and both[""].results():
             both["_by_batch"].add(labels, by_batch(inputs).outputs)
+    odd = {number for of_layer in pools.values() for number in of_layer.settle().odd}
+    sample.without(odd)
     again = Again(model, norms, trained, sample, run, widest, data.call)
     scores = {
         name + mode: value for mode, of in both.items() for name, value in of.results().items()

@@ -103,17 +103,15 @@ class Pool:
         return mean, second
 
 
-# Batches whose variances are held apart, since they may be odd; so much larger than the usual one
-# makes a batch odd; and with fewer none is usual.
-_HELD, _ODD, _FEWEST = 8, 10.0, 8
+# Batches that vary most are held apart, since they may be odd; with fewer none is usual.
+_HELD, _FEWEST = 8, 8
 
 
 class Pools:
     """Moments of what one layer gets: of each of its calls, and of them together.
 
-    A few batches with variances that are far above the usual are held apart while others come. If
-    together they make more than half of all, they stay apart: what a layer mostly gets is told by
-    the rest.
+    The batches that vary most are held apart while others come. One that has more of a channel's
+    variance than all the rest together stays apart: what a layer mostly gets is told by the rest.
 
     Args:
         channels: of the layer.
@@ -153,16 +151,13 @@ class Pools:
 
     def settle(self, *, with_odd: bool = False) -> "Pools":
         """Take in what was held apart, but for what is odd, or that too."""
-        if not self._held:
-            return self
-        scales = np.array(self._scales)
-        usual = float(np.median(scales)) if len(scales) >= _FEWEST else np.inf
-        odd = [held for held in self._held if held[0] > _ODD * usual]
-        if sum(scale for scale, *_ in odd) > scales.sum() / 2 and len(odd) < len(scales) / 8:
-            self.odd = tuple(sorted(-number for _, number, _ in odd))
-        for _, number, calls in sorted(self._held, key=lambda held: -held[1]):
-            if with_odd or -number not in self.odd:
-                self._take(calls)
+        # From the smallest on, so that each is held against all that is usual.
+        for _, number, calls in sorted(self._held, key=lambda held: held[:2]):
+            if self._is_odd(calls):
+                self.odd = tuple(sorted((*self.odd, -number)))
+                if not with_odd:
+                    continue
+            self._take(calls)
         self._held = []
         return self
 
@@ -184,6 +179,16 @@ class Pools:
         both.freedom = sum(call.freedom for call in self.calls)
         both.batches = sum(call.batches for call in self.calls)
         return both
+
+    def _is_odd(self, calls: Sequence[Said]) -> bool:
+        """Whether a pass has more of a channel's variance than all passes that were taken in."""
+        usual = self.together
+        if usual.batches < _FEWEST or 8 * len(self.odd) >= usual.batches:
+            return False
+        said = _joined(calls)
+        # A channel that hardly ever varies has its first event some time.
+        varies = usual.variance > self._epsilon
+        return bool((varies & (said.variance * said.count > usual.deviations)).any())
 
     def _take(self, calls: Sequence[Said]) -> None:
         while len(self.calls) < len(calls):

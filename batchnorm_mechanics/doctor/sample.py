@@ -1,5 +1,6 @@
 """A few samples of data, spread over all of them, to look at again."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,21 @@ class Sample:
     def __init__(self) -> None:
         """Hold nothing yet."""
         self.rows = 0
+        self._batches = 0
+        # Of each row that is kept, the batch that it came in.
+        self._from = np.zeros(MOST_ROWS, int)
         self.most = 0  # rows in one batch
         self._offered = 0
         self._capacity = MOST_ROWS
         self._kept: Any = None
         self._rng = np.random.default_rng(0)
+
+    def without(self, batches: Collection[int]) -> None:
+        """Drop what came from these of the batches, by their numbers."""
+        kept = np.flatnonzero(~np.isin(self._from[: self.rows], list(batches)))
+        if len(kept) < self.rows:
+            self._kept = tf.nest.map_structure(lambda part: part[kept], self._kept)
+            self.rows = len(kept)
 
     def add(self, inputs: Any) -> None:
         """Show it a batch: an array or tensor, or a structure of them.
@@ -51,6 +62,7 @@ class Sample:
         parts = tf.nest.flatten(arrays)
         rows = len(parts[0])
         self.most = max(self.most, rows)
+        self._batches += 1
         if self._kept is None:
             width = sum(part.nbytes // max(len(part), 1) for part in parts)
             self._capacity = min(MOST_ROWS, max(2, _MOST_BYTES // max(width, 1)))
@@ -68,6 +80,7 @@ class Sample:
             if place < self._capacity:
                 for part, into in zip(parts, kept, strict=True):
                     into[place] = part[row]
+                self._from[place] = self._batches - 1
         self.rows = min(self._offered, self._capacity)
 
     def take(self, rows: np.ndarray) -> Any:

@@ -54,10 +54,18 @@ def _pinned(model: Any, norm: "Norm") -> "Edits":
 
 
 def _calls(model: Any, norm: "Norm") -> list[Any]:
+    import keras
+
     from batchnorm_mechanics.doctor.wiring import editable_graphs
 
     nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
-    return [node for node in nodes if node.operation is norm.layer]
+    # In a sequence no call has a flag of its own; what holds the sequence has one.
+    return [node for node in nodes if node.operation is norm.layer] or [
+        node
+        for node in nodes
+        if isinstance(node.operation, keras.Sequential)
+        and any(one is norm.layer for one in layers_in(node.operation))
+    ]
 
 
 def _not_pinned(model: Any, norm: "Norm") -> str | None:
@@ -187,7 +195,7 @@ def _flags_in(model: Any) -> _Flags:
             if _flag(node) is not None:
                 # A batch norm's own flag is spoken of where it stands.
                 if flag is True and not _flag(node) and not _holds_norms(source):
-                    found.shielded.add(id(layer))
+                    found.shielded.update(map(id, layers_in(layer)))
                 flag, source = _flag(node), layer
             elif flag is True and isinstance(layer, KINDS):
                 found.reached[id(layer)] = source.name

@@ -77,6 +77,18 @@ class Sampling(keras.Model):
         return self.last(self.norm(self.drop(self.dense(inputs), training=True)))
 
 
+def test_batch_norm_in_a_sequence_is_pinned_by_its_call():
+    inner = keras.Sequential(
+        [layers.Input((8,)), layers.Dense(8), layers.BatchNormalization(name="bn")], name="inner"
+    )
+    inputs = layers.Input((4,))
+    hidden = layers.Dropout(0.3, name="mc")(layers.Dense(8)(inputs), training=True)
+    model, x = keras.Model(inputs, inner(hidden)), numbers(400, 4)
+    done = bnm.repair(settled(model, x), x, only=["BN107"])
+    assert [step.action for step in done.steps] == ["pin"]
+    assert not bnm.diagnose(done.model, x).of("BN107")
+
+
 def test_a_flag_that_wanders_in_code_of_ones_own_is_heard():
     x, model = numbers(400, 4), Sampling()
     model(x[:2])
@@ -144,6 +156,19 @@ def test_repair_leaves_the_odd_batch_out_and_recalibrate_says_that_it_is_in():
     rest = np.delete(x, np.s_[750:800], 0).astype(np.float64)
     np.testing.assert_allclose(model.layers[0].moving_variance, rest.var(0), rtol=1e-5)
     assert any("were left out" in note for note in done.notes)
+
+
+def test_one_value_that_is_odd_is_enough_and_a_batch_may_be_odd_as_a_whole():
+    x = numbers(1000, 6)
+    x[777, 2] = 3e4
+    x[300:350] *= 100
+    model = keras.Sequential([layers.Input((6,)), layers.BatchNormalization(name="bn")])
+    settled(model, x)
+    (finding,) = bnm.diagnose(model, x, batch_size=50).of("BN207")
+    assert (finding.severity, finding.evidence["batches"]) == ("error", "6, 15")
+    bnm.repair(model, x, batch_size=50)
+    rest = np.delete(x, np.r_[300:350, 750:800], 0).astype(np.float64)
+    np.testing.assert_allclose(model.layers[0].moving_variance, rest.var(0), rtol=1e-5)
 
 
 def test_features_that_are_rare_are_nothing_odd():
