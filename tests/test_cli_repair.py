@@ -99,7 +99,9 @@ def test_the_accuracy_comes_back_and_the_doctor_finds_nothing_more(ended, folder
     assert done.code == 0, done.out
     assert "Done     re-estimate the statistics (BN101" in done.out
     assert "Now      Nothing is wrong" in done.out
-    assert done.out.endswith("Written: fixed.keras\n")
+    *_, written, read = done.out.splitlines()
+    assert written == "Written: fixed.keras"
+    assert read.startswith("Data: data.npz: 4,000 samples, ")
     assert ended["examined"].code == 0
     examined = strict_json(ended["examined"].out)
     assert examined["is_sick"] is False

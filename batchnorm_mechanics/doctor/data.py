@@ -1,6 +1,5 @@
 """Data for a model, batch by batch, whatever they come as; never all of them at once."""
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -58,10 +57,14 @@ class Data:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yield (inputs, labels or None), a last smaller batch included."""
-        left = math.inf if self.samples is None else self.samples
+        if self.samples is None:
+            yield from self._all()
+            return
+        left = self.samples
         for inputs, labels in self._all():
-            rows = len(tf.nest.flatten(inputs)[0])
-            few = slice(0, int(min(left, rows)))
+            # Sparse ones have no `len`.
+            rows = int(tf.nest.flatten(inputs)[0].shape[0])
+            few = slice(0, left)
             whole = rows <= left
             yield (inputs, labels) if whole else (_rows_of(inputs, few), _rows_of(labels, few))
             left -= rows

@@ -33,7 +33,7 @@ def diagnose(
     """Find what batch norm does wrong in a model, and say why.
 
     The weights and the graph are looked at first, then what data say: they go through the model
-    once, as in `predict`, and 128 of them a few times more. Nothing of the model changes.
+    once, as in `predict`, and some hundred a few times more. Nothing of the model changes.
 
     Args:
         model: any Keras model: functional, sequential, subclassed, nested.

@@ -8,13 +8,14 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 
-# Samples that are kept, and bytes of them.
-MOST_ROWS = 128
-_MOST_BYTES = 2**28
+# Samples that are kept: the more, the less chance; as many as take these bytes, but so many at least,
+# which a network that takes large images is run on in seconds, and never more bytes than that.
+MOST_ROWS, _FEWEST_ROWS = 512, 128
+_FEW_BYTES, _MOST_BYTES = 2**21, 2**28
 
 
 class Sample:
-    """Up to 128 rows of what it was shown, or fewer where they would pass 256 MB.
+    """Up to 512 rows of what it was shown, 128 of large ones, fewer where they would pass 256 MB.
 
     A reservoir (Vitter, 1985, algorithm R), seeded: the same data give the same sample.
 
@@ -23,7 +24,7 @@ class Sample:
         >>> for batch in np.split(np.arange(1000.0).reshape(1000, 1), 10):
         ...     sample.add(batch)
         >>> sample.rows, sample.most, sample.take(np.array([0, 1])).shape
-        (128, 100, TensorShape([2, 1]))
+        (512, 100, TensorShape([2, 1]))
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,8 @@ class Sample:
         self._batches += 1
         if self._kept is None:
             width = sum(part.nbytes // max(len(part), 1) for part in parts)
-            self._capacity = min(MOST_ROWS, max(2, _MOST_BYTES // max(width, 1)))
+            enough = max(_FEWEST_ROWS, _FEW_BYTES // max(width, 1))
+            self._capacity = min(MOST_ROWS, enough, max(2, _MOST_BYTES // max(width, 1)))
             self._kept = tf.nest.map_structure(
                 lambda part: np.zeros((self._capacity, *part.shape[1:]), part.dtype), arrays
             )

@@ -127,9 +127,9 @@ def test_a_model_of_one_size_of_batch_is_run_on_that_alone(size, rows, is_known)
 
 
 def test_a_batch_that_is_larger_than_the_samples_kept_is_compared_with_nothing():
-    model = ending_in(size=200)
-    effects = probe(model, numbers(400, 3), batch_size=200).effects
-    assert (effects.samples, effects.alone, effects.relative) == (128, None, None)
+    model = ending_in(size=600)
+    effects = probe(model, numbers(1200, 3), batch_size=600).effects
+    assert (effects.samples, effects.alone, effects.relative) == (512, None, None)
 
 
 def test_a_recurrent_state_is_put_back():

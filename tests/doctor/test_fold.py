@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import bnm_here
 from fold_models import bn, distance, folded, settled, stack
 
 from batchnorm_mechanics._exceptions import InputError
@@ -340,22 +341,19 @@ def test_what_the_new_model_could_not_take_along_is_noted():
     assert result.as_json()["notes"] == [note]
 
 
-def test_the_command_prints_the_notes(tmp_path, monkeypatch, capsys):
-    from batchnorm_mechanics.cli.fold import fold as command
+def test_the_command_prints_the_notes(tmp_path, monkeypatch):
+    from batchnorm_mechanics.cli.model_options import ModelOptions
 
     file, out = tmp_path / "strict.keras", tmp_path / "folded.keras"
     model = Strict(3, name="strict")
     small().save(file)
-    monkeypatch.setattr(
-        "batchnorm_mechanics.cli.model_options.load_model", lambda *_, **settings: model
-    )
+    monkeypatch.setattr(ModelOptions, "load", lambda *_, **settings: model)
     (note,) = fold(model).notes
-    command(file, out=out)
+    command = ("fold", str(file), "--out", str(out))
     # Labelled and wrapped like all that is printed of a fold.
-    words = " ".join(capsys.readouterr().out.split())
+    words = " ".join(bnm_here(*command, cwd=tmp_path).out.split())
     assert f" Note {note} Written: " in words
-    command(file, out=out, as_json=True)
-    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+    assert json.loads(bnm_here(*command, "--json", cwd=tmp_path).out)["notes"] == [note]
 
 
 class Subclassed(keras.Model):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import batchnorm_mechanics as bnm
 
-# 128 samples tell a distance to about a fifth of it.
+# 512 samples tell a distance to about a tenth of it.
 ERROR = 1.2
 # Of a flag that wanders: it parts modes otherwise than by statistics.
 FLAGS = {"BN107", "BN202"}

@@ -326,7 +326,7 @@ def test_a_sample_is_spread_over_the_data_and_bounded():
         sample.add(batch)
     kept = sample.take(np.arange(sample.rows)).numpy()[:, 0]
     assert len(set(kept)) == MOST_ROWS == sample.rows
-    np.testing.assert_allclose(np.histogram(kept, 4, (0, 10_000))[0], MOST_ROWS / 4, atol=16)
+    np.testing.assert_allclose(np.histogram(kept, 4, (0, 10_000))[0], MOST_ROWS / 4, atol=32)
 
 
 def test_memory_does_not_grow_with_the_data():
