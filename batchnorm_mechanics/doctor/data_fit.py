@@ -115,9 +115,9 @@ class Checked(Data):
 
     def check_shapes(self, expected: list[Any]) -> None:
         """Refuse what the inputs of a model do not take."""
-        inputs, _ = self.first
+        inputs: Any = self.first[0]
         names = [tensor.name for tensor in expected]
-        if isinstance(inputs, list | tuple) and inputs:
+        if isinstance(inputs, list | tuple):
             # Of a function; a file has names.
             inputs = dict(zip(names, inputs, strict=False)) if len(inputs) > 1 else inputs[0]
         parts = inputs if isinstance(inputs, dict) else {"x": inputs}

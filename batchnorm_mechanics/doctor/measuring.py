@@ -82,8 +82,8 @@ def measure(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measured
     """Measure what data say about a model and its batch norm layers.
 
     The data are gone through once, as `predict` does, and each layer's input is summed up on the
-    way; 128 to 512 samples, spread over the data, are then looked at again. Memory does not grow with the
-    data, and nothing of the model changes.
+    way; 128 to 512 samples, spread over the data, are then looked at again. Memory does not grow
+    with the data, and nothing of the model changes.
 
     Args:
         model: any Keras model with weights.

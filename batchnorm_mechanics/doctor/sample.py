@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 
-# Samples that are kept: the more, the less chance; as many as take these bytes, but so many at least,
-# which a network that takes large images is run on in seconds, and never more bytes than that.
+# Samples that are kept: the more, the less chance. As many as take the fewer bytes, but so many at
+# least, on which a network for large images runs in seconds; and never more bytes than the other.
 MOST_ROWS, _FEWEST_ROWS = 512, 128
 _FEW_BYTES, _MOST_BYTES = 2**21, 2**28
 
