@@ -119,7 +119,8 @@ class Checked(Data):
         names = [tensor.name for tensor in expected]
         if isinstance(inputs, list | tuple):
             # Of a function; a file has names.
-            inputs = dict(zip(names, inputs, strict=False)) if len(inputs) > 1 else inputs[0]
+            several: Any = inputs
+            inputs = dict(zip(names, several, strict=False)) if len(several) > 1 else several[0]
         parts = inputs if isinstance(inputs, dict) else {"x": inputs}
         holds = f", which holds {', '.join(parts)}. "
         if len(expected) > 1 and set(names) != set(parts):
