@@ -21,7 +21,10 @@ WEIGHTS = "model.weights.h5"
 _TIMES = 10
 _BESIDE = 100 * 2**20
 _MOST_MEMBERS = 100_000
-_LONGEST_CONFIG = 64 * 2**20
+_LONGEST_CONFIG = 16 * 2**20
+# Each takes 64 bytes for the two of its text; 50,000 layers and what they are made of have a
+# quarter of that.
+_MOST_PARTS = 1_000_000
 _ENCRYPTED = 0x1
 
 
@@ -54,7 +57,7 @@ def read_keras(path: Path, most: int) -> Any:
         UnsoundError: it is larger than allowed (TooLargeError), or holds what no model has.
         zipfile.BadZipFile, ValueError, OSError: it is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
+    with damage_named(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if len(members) > _MOST_MEMBERS:
             raise UnsoundError(f"It has {len(members):,} members, more than {_MOST_MEMBERS:,}")
@@ -64,14 +67,14 @@ def read_keras(path: Path, most: int) -> Any:
         if len(set(names)) < len(names):
             (name, *_) = (name for name in names if names.count(name) > 1)
             raise UnsoundError(f"It has two members of the name {name!r}")
-        _check_size("It unpacks to", sum(member.file_size for member in members), most)
+        check_size("It unpacks to", sum(member.file_size for member in members), most)
         config = archive.getinfo(CONFIG)
         if config.file_size > _LONGEST_CONFIG:
             raise UnsoundError(f"Its {CONFIG} has {config.file_size:,} bytes")
         if WEIGHTS in names:
             with archive.open(WEIGHTS) as stored, io.BytesIO(stored.read()) as weights:
                 _check_hdf5(weights, most)
-        return _parsed(archive.read(CONFIG))
+        return parsed(archive.read(CONFIG))
 
 
 def read_hdf5(path: Path, most: int) -> tuple[Any, Any]:
@@ -87,14 +90,34 @@ def read_hdf5(path: Path, most: int) -> tuple[Any, Any]:
     """
     import h5py
 
-    with path.open("rb") as stored:
+    with damage_named(OSError), path.open("rb") as stored:
         _check_hdf5(stored, most)
         with h5py.File(stored, "r") as file:
             model, training = (
-                None if text is None else _parsed(text)
-                for text in map(file.attrs.get, ("model_config", "training_config"))
+                None if name not in file.attrs else parsed(_text(file.attrs, name))
+                for name in ("model_config", "training_config")
             )
     return model, training
+
+
+@contextlib.contextmanager
+def damage_named(kind: type[Exception]) -> Iterator[None]:
+    """Give errors one type that come of damage, in which every byte can be any."""
+    try:
+        yield
+    except (UnsoundError, zipfile.BadZipFile, ValueError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(str(error)) from error
+
+
+def _text(attributes: Any, name: str) -> str | bytes:
+    import h5py
+
+    found = attributes.get_id(name)
+    if found.shape or h5py.check_string_dtype(found.dtype) is None:
+        raise UnsoundError(f"Its {name} is no text")
+    return attributes[name]
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
@@ -107,14 +130,33 @@ def _check_member(member: zipfile.ZipInfo) -> None:
         raise UnsoundError(f"Its member {member.filename!r} is a link")
 
 
-def _check_size(what: str, size: int, most: int) -> None:
+def check_size(what: str, size: int, most: int) -> None:
+    """Refuse more bytes than are allowed.
+
+    Args:
+        what: declares them, and a verb.
+        size: how many they are.
+        most: how many may be.
+
+    Raises:
+        TooLargeError: they are more.
+    """
     if size > most:
         raise TooLargeError(
             f"{what} {size:,} bytes, more than the {most:,} that a file of its size may take"
         )
 
 
-def _parsed(text: str | bytes) -> Any:
+def parsed(text: str | bytes) -> Any:
+    """Return what a configuration holds.
+
+    Raises:
+        UnsoundError: it has more parts than any model, or they are nested too deep.
+        ValueError: it is damaged.
+    """
+    opening = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if len(text) > _LONGEST_CONFIG or sum(map(text.count, opening)) > _MOST_PARTS:  # type: ignore[arg-type]
+        raise UnsoundError(f"Its configuration has {len(text):,} bytes, or too many parts")
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -125,17 +167,32 @@ def _check_hdf5(stored: BinaryIO, most: int) -> None:
     """Refuse data that lie elsewhere, and more of them than is allowed, without reading any."""
     import h5py
 
+    size = stored.seek(0, io.SEEK_END)
+
+    def taken(one: Any) -> int:
+        # Of a length of its own each text can be all that the file holds, again and again.
+        each = size if one.dtype.hasobject else one.dtype.itemsize
+        return math.prod(one.shape or ()) * each
+
     with h5py.File(stored, "r") as file:
         total = 0
-        for data in _data_in(file):
-            if data.is_virtual or data.external:
-                raise UnsoundError(f"Its data {data.name} lie in another file")
-            total += math.prod(data.shape or ()) * data.dtype.itemsize
-            _check_size(f"Its data, up to {data.name}, declare", total, most)
+        for one in _all_in(file):
+            for name in one.attrs:
+                total += taken(one.attrs.get_id(name))
+                check_size(f"Its data, up to {name} of {one.name}, declare", total, most)
+            if not isinstance(one, h5py.Dataset):
+                continue
+            if one.is_virtual or one.external:
+                raise UnsoundError(f"Its data {one.name} lie in another file")
+            total += taken(one)
+            check_size(f"Its data, up to {one.name}, declare", total, most)
+            # A chunk is unpacked whole, and may be larger than what it is a part of.
+            chunk = math.prod(one.chunks or ()) * one.dtype.itemsize
+            check_size(f"A chunk of its data {one.name} declares", chunk, most)
 
 
-def _data_in(file: Any) -> Iterator[Any]:
-    """Yield the data sets of a file, and follow no link to another one."""
+def _all_in(file: Any) -> Iterator[Any]:
+    """Yield the groups and data sets of a file, and follow no link to another one."""
     import h5py
 
     groups, seen = [file["/"]], set()
@@ -146,6 +203,7 @@ def _data_in(file: Any) -> Iterator[Any]:
         if address in seen:
             continue
         seen.add(address)
+        yield group
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise UnsoundError(f"Its {group.name.rstrip('/')}/{name} is a link")
@@ -177,7 +235,7 @@ def weights_up_to(most: int) -> Iterator[None]:
         if callable(initializer) and shape is not None:
             taken += 4 * math.prod(size or 1 for size in shape)
             what = f"Its configuration, with a weight of shape {tuple(shape)}, asks for"
-            _check_size(what, taken, most)
+            check_size(what, taken, most)
         made(self, initializer, *arguments, **named)
 
     kind.__init__ = counted

@@ -95,7 +95,9 @@ def doctor(  # noqa: PLR0913 - each is an option
     )
     from batchnorm_mechanics.doctor.diagnose import diagnose
 
-    read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="doctor")
+    read = options.load_data(
+        loaded, data, labels=labels, batch_size=batch_size, most=max_size, caller="doctor"
+    )
     with options.working(f"Examining {model}", caller="doctor", data=data):
         diagnosis = diagnose(
             loaded, read, select=options.codes(select), ignore=options.codes(ignore)

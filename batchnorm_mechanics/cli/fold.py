@@ -40,7 +40,9 @@ def fold(  # noqa: PLR0913 - each is an option
     loaded = options.load_model(model, trust=trust, custom=custom, most=max_size, caller="fold")
     from batchnorm_mechanics.doctor.fold import fold as carry_out
 
-    read = options.load_data(loaded, data, labels=None, batch_size=batch_size, caller="fold")
+    read = options.load_data(
+        loaded, data, labels=None, batch_size=batch_size, most=max_size, caller="fold"
+    )
     with options.working(f"Folding {model}", caller="fold", data=data):
         folded = carry_out(loaded, read, batch_size=batch_size)
     if not math.isfinite(folded.difference):

@@ -54,7 +54,7 @@ MaxSize = Annotated[
         "--max-size",
         metavar="BYTES",
         min=1,
-        help="What a model's file may unpack to, and its weights take.",
+        help="What a file may unpack to, and a model's weights take.",
         show_default="10 times the file, and 100 MiB",
     ),
 ]
@@ -87,7 +87,13 @@ def load_model(
 
 
 def load_data(
-    model: Any, path: Path | None, *, labels: str | None, batch_size: int, caller: str
+    model: Any,
+    path: Path | None,
+    *,
+    labels: str | None,
+    batch_size: int,
+    most: int | None,
+    caller: str,
 ) -> "Checked | None":
     """Open data and see that they fit the model; None where there are none."""
     from batchnorm_mechanics.doctor.data import load_data as load
@@ -101,7 +107,7 @@ def load_data(
             )
         return None
     with insisting():
-        data = load(path, labels_name=labels, batch_size=batch_size, caller=caller)
+        data = load(path, labels_name=labels, batch_size=batch_size, most=most, caller=caller)
         return check_data_fits(model, data, name=str(path), caller=caller)
 
 

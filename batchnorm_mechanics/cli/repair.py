@@ -79,7 +79,9 @@ def repair(  # noqa: PLR0913 - each is an option
     loaded = options.load_model(model, trust=trust, custom=custom, most=max_size, caller="repair")
     from batchnorm_mechanics.doctor.repair import repair as carry_out
 
-    read = options.load_data(loaded, data, labels=labels, batch_size=batch_size, caller="repair")
+    read = options.load_data(
+        loaded, data, labels=labels, batch_size=batch_size, most=max_size, caller="repair"
+    )
     with options.working(f"Repairing {model}", caller="repair", data=data):
         done = carry_out(
             loaded,

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._io.arrays import Piece, Stored, piece_of, pieces_in
+from batchnorm_mechanics._io import arrays as in_files
+from batchnorm_mechanics._io.arrays import Packed, Piece, Stored, piece_of
+from batchnorm_mechanics._io.model_archives import TooLargeError
 from batchnorm_mechanics.doctor.model_files import first_line
 
 DEFAULT_BATCH_SIZE = 32
@@ -226,6 +227,7 @@ def load_data(
     *,
     labels_name: str | None = None,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    most: int | None = None,
     caller: str = "doctor",
 ) -> Data:
     """Return the data of a file or folder; rows are read when they are needed.
@@ -237,6 +239,8 @@ def load_data(
         labels_name: of an `.npz` file, the name of its array of labels, `y` where there is one; of
             others, a `.npy` file or folder of such with the labels.
         batch_size: how many rows to take at a time.
+        most: how many bytes a compressed `.npz` file may unpack to; None for 10 times its own size
+            and 100 MiB.
         caller: the function to name in an error.
 
     Raises:
@@ -252,7 +256,7 @@ def load_data(
     source = _Source(path, "data", caller)
     with source.named():
         if path.suffix == ".npz" and not path.is_dir():
-            inputs, labels = source.from_archive(labels_name)
+            inputs, labels = source.from_archive(labels_name, most)
         else:
             inputs, labels = source.from_files(), None
     if labels is None and labels_name is not None:
@@ -307,16 +311,18 @@ class _Source:
             why = f"It cannot be read ({strerror or first_line(error)})."
             if isinstance(error, FileNotFoundError):
                 why = f"There is no {error.filename or self.path}; check the path."
+            elif isinstance(error, TooLargeError):
+                why = f"{error}. If you know who made it, allow that many: --max-size."
             elif isinstance(error, zipfile.BadZipFile):
                 why = "It is no .npz file, or it is damaged or cut off."
             raise self._refusal(why) from error
 
-    def from_archive(self, labels_name: str | None) -> tuple[Any, Any]:
+    def from_archive(self, labels_name: str | None, most: int | None) -> tuple[Any, Any]:
         """Return samples, by name if there are several arrays of them, and labels or None."""
         self._check_regular(self.path)
         # Before anything is read: what is no archive says so in other words than a missing one.
         with self.path.open("rb"):
-            pieces = pieces_in(self.path)
+            pieces = in_files.pieces_in(self.path)
         held = ", ".join(pieces) or "nothing"
         if labels_name is not None and labels_name not in pieces:
             raise InputError(
@@ -327,6 +333,7 @@ class _Source:
         inputs = {_INPUTS: pieces[_INPUTS]} if _INPUTS in pieces else pieces
         if not inputs:
             raise self._refusal(f"It holds {held}: name the array of samples {_INPUTS!r}.")
+        in_files.check_unpacked((*inputs.values(), labels), self.path, most)
         arrays = {name: self._array(piece, name) for name, piece in inputs.items()}
         return (
             arrays.get(_INPUTS, arrays),
@@ -341,7 +348,7 @@ class _Source:
                 why = "Its name ends in none of these; save the array with numpy.save."
                 raise self._refusal(why)
             return self._array(piece_of(self.path), self.path.name)
-        paths = sorted(self.path.glob("*.npy"), key=lambda shard: _numbers_as_numbers(shard.name))
+        paths = in_files.shards_in(self.path)
         if not paths:
             raise self._refusal("The folder holds no .npy file.")
         pieces: list[Piece] = []
@@ -363,12 +370,12 @@ class _Source:
         self._check_numbers(pieces[0].dtype, paths[0].name)
         return Stored(pieces)
 
-    def _array(self, found: Piece | np.ndarray, name: str) -> Any:
+    def _array(self, found: Piece | Packed, name: str) -> Any:
         self._check_numbers(found.dtype, name)
         if not found.shape:
             why = f"{name} is a single number; the first axis is that of the samples."
             raise self._refusal(why)
-        return Stored([found]) if isinstance(found, Piece) else found
+        return Stored([found]) if isinstance(found, Piece) else found.read()
 
     def _check_regular(self, path: Path) -> None:
         # Opening a named pipe would wait for whoever writes to it.
@@ -388,9 +395,3 @@ class _Source:
             f"{self.caller}: `{self.option}` must be {archive}a .npy file or a folder of .npy "
             f"files, with numbers. Received: {self.option}={str(self.path)!r}. {why}"
         )
-
-
-def _numbers_as_numbers(name: str) -> list[tuple[bool, int, str]]:
-    """Return a key that puts shard_10 after shard_9."""
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]

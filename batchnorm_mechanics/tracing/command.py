@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._io.arrays import Piece, piece_of, pieces_in
+from batchnorm_mechanics._io.arrays import Packed, Piece, piece_of, pieces_in
 from batchnorm_mechanics.statistics import ExponentialMovingAverage
 from batchnorm_mechanics.tracing.record import Trace
 from batchnorm_mechanics.tracing.tracer import trace
@@ -205,7 +205,7 @@ def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarra
         found = readers[path.suffix.lower()](path, option, key)
         # How large it is is known before memory is asked for.
         _check(found, path, option)
-        return found.read() if isinstance(found, Piece) else found
+        return found if isinstance(found, np.ndarray) else found.read()
     except InputError:
         raise
     except Exception as error:
@@ -219,7 +219,7 @@ def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarra
         ) from error
 
 
-def _check(array: Piece | np.ndarray, path: Path, option: str) -> None:
+def _check(array: Piece | Packed | np.ndarray, path: Path, option: str) -> None:
     received = f"Received: {option}={str(path)!r}"
     if array.dtype.kind not in "fiu":
         raise InputError(
@@ -243,7 +243,7 @@ def _npy(path: Path, option: str, key: str | None) -> Piece:
     return piece_of(path)
 
 
-def _npz(path: Path, option: str, key: str | None) -> Piece | np.ndarray:
+def _npz(path: Path, option: str, key: str | None) -> Piece | Packed:
     found = pieces_in(path)
     if key is None and len(found) == 1:
         return next(iter(found.values()))
