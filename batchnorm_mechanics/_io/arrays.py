@@ -12,15 +12,19 @@ from typing import IO
 
 import numpy as np
 
-from batchnorm_mechanics._io.model_archives import allowance, check_size, damage_named
+from batchnorm_mechanics._io.model_archives import (
+    AT_ONCE,
+    COMPRESSIONS,
+    allowance,
+    check_size,
+    damage_named,
+)
 
 # Of a zip archive's local header, before the name of the member and its extra field.
 _LOCAL_HEADER = 30
 # What NumPy takes of an array's header, after it has read all of it, and what stands before.
 _LONGEST_HEADER = 10_000
 _BEFORE_HEADER = 12
-# Bytes.
-_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
         with archive.open(member) as file:
             # Not by NumPy's reader: it would read the header again, of whatever length.
             file.read(piece.offset)
-            while got := file.readinto(waiting[:_AT_ONCE]):
+            while got := file.readinto(waiting[:AT_ONCE]):
                 waiting = waiting[got:]
             if waiting:
                 raise ValueError("it is cut off")
@@ -229,6 +233,8 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
 
 
 def _packed(archive: zipfile.ZipFile, member: str) -> Piece:
+    if archive.getinfo(member).compress_type not in COMPRESSIONS:
+        raise ValueError(f"{member} is compressed, but not by deflate")
     with archive.open(member) as file:
         return _piece(Path(member), file, archive.getinfo(member).file_size)
 

@@ -6,6 +6,7 @@ since the weights of an honest one are in it.
 """
 
 import contextlib
+import copy
 import io
 import json
 import math
@@ -26,6 +27,10 @@ _LONGEST_CONFIG = 16 * 2**20
 # quarter of that.
 _MOST_PARTS = 1_000_000
 _ENCRYPTED = 0x1
+# Of the others zipfile unpacks all at once, whatever is asked for; no model or array has them.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Bytes.
+AT_ONCE = 2**20
 
 
 class UnsoundError(Exception):
@@ -68,6 +73,8 @@ def read_keras(path: Path, most: int) -> Any:
             (name, *_) = (name for name in names if names.count(name) > 1)
             raise UnsoundError(f"It has two members of the name {name!r}")
         check_size("It unpacks to", sum(member.file_size for member in members), most)
+        for member in members:
+            _check_length(archive, member)
         config = archive.getinfo(CONFIG)
         if config.file_size > _LONGEST_CONFIG:
             raise UnsoundError(f"Its {CONFIG} has {config.file_size:,} bytes")
@@ -128,6 +135,22 @@ def _check_member(member: zipfile.ZipInfo) -> None:
         raise UnsoundError(f"Its member {member.filename!r} is encrypted")
     if (member.external_attr >> 28) == 0xA:
         raise UnsoundError(f"Its member {member.filename!r} is a link")
+    if member.compress_type not in COMPRESSIONS:
+        raise UnsoundError(f"Its member {member.filename!r} is compressed, but not by deflate")
+
+
+def _check_length(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Refuse what unpacks to more than it says: read whole, it is unpacked before it is cut."""
+    if member.compress_type == zipfile.ZIP_STORED:
+        return
+    longer = copy.copy(member)
+    longer.file_size += 1
+    left = longer.file_size
+    with archive.open(longer) as content:
+        while left and (got := len(content.read(AT_ONCE))):
+            left -= got
+    if not left:
+        raise UnsoundError(f"Its member {member.filename!r} unpacks to more than it says")
 
 
 def check_size(what: str, size: int, most: int) -> None:

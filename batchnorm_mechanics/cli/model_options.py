@@ -124,16 +124,21 @@ def check_page(page: Path, *inputs: str | Path | None, caller: str) -> None:
             f"{caller}: `html` must {expectation}. Received: html={str(page)!r}. {what}"
         )
 
-    if page.is_dir():
-        raise refuse("be a file", "It is a folder; add a name.")
-    folder = page.absolute().parent
-    if not folder.is_dir():
-        raise refuse("be a file in a folder that exists", "Make the folder first.")
-    if not os.access(folder, os.W_OK):
-        raise refuse("be a file in a folder that can be written", "Choose another.")
     given = [Path(one) for one in inputs if one is not None]
-    if page.exists() and any(one.exists() and one.samefile(page) for one in given):
-        raise refuse("be another file than the model and the data", "Inputs are never written to.")
+    try:
+        if page.is_dir():
+            raise refuse("be a file", "It is a folder; add a name.")
+        folder = page.absolute().parent
+        if not folder.is_dir():
+            raise refuse("be a file in a folder that exists", "Make the folder first.")
+        if not os.access(folder, os.W_OK):
+            raise refuse("be a file in a folder that can be written", "Choose another.")
+        if page.exists() and any(one.exists() and one.samefile(page) for one in given):
+            raise refuse(
+                "be another file than the model and the data", "Inputs are never written to."
+            )
+    except OSError as error:
+        raise refuse("be a file that there can be", f"{error.strerror}.") from error
 
 
 def write_page(page: Path, html: str, *, caller: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import Packed, Piece, piece_of, pieces_in
@@ -94,6 +95,12 @@ def trace_with(options: Options) -> Trace:
         if not str(error).startswith("trace: `"):
             raise
         raise InputError(str(error)) from error
+    except tf.errors.UnimplementedError as error:
+        raise InputError(
+            "trace: `input` must have no more axes than TensorFlow computes with. Received: "
+            f"input={str(options.input_file)!r} of shape {x.shape}. Reshape it: the axes that are "
+            "reduced over can be one."
+        ) from error
     return found.with_notes(*filter(None, (x_note, dy_note)))
 
 
@@ -145,15 +152,17 @@ def _input(options: Options) -> tuple[np.ndarray, str]:
             f"input={str(options.input_file)!r} of shape {x.shape}. Reshape it, for instance to "
             f"{(x.size, 1)}."
         )
-    if options.dtype is not None:
-        name = options.dtype
-        if x.dtype.name != name and options.input_file is not None:
-            note = f"The input came as {x.dtype.name} and was converted to {name}, as --dtype asks."
-        with np.errstate(over="ignore"):
+    # What the type cannot hold is infinite or NaN, which the trace shows.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if options.dtype is not None:
+            name = options.dtype
+            if x.dtype.name != name and options.input_file is not None:
+                came = f"The input came as {x.dtype.name} and was converted to {name}"
+                note = f"{came}, as --dtype asks."
             x = x.astype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-    elif x.dtype.kind != "f" or x.dtype.itemsize > 8:
-        note = f"The input came as {x.dtype.name} and was converted to float32."
-        x = x.astype(np.float32)
+        elif x.dtype.kind != "f" or x.dtype.itemsize > 8:
+            note = f"The input came as {x.dtype.name} and was converted to float32."
+            x = x.astype(np.float32)
     return x, note
 
 
@@ -173,7 +182,8 @@ def _dy(options: Options, x: np.ndarray) -> tuple[np.ndarray | None, str]:
             f"trace: `dy` must have the shape of the input, {x.shape}. Received: "
             f"dy={str(options.dy)!r} of shape {dy.shape}. Pass the gradient of the loss by y."
         )
-    return dy.astype(x.dtype), ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return dy.astype(x.dtype), ""
 
 
 def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarray:
@@ -275,7 +285,9 @@ def _csv(path: Path, option: str, key: str | None) -> np.ndarray:
                 f"trace: `{option}` must hold numbers alone. Received: {option}={str(path)!r}, "
                 f"whose row {number} has {wrong[0]!r}. Only the first line may be words."
             )
-    return np.array([[float(cell) for cell in line] for line in lines], np.float32)
+    # What float32 cannot hold is infinite, which the trace shows.
+    with np.errstate(over="ignore"):
+        return np.array([[float(cell) for cell in line] for line in lines], np.float32)
 
 
 def _is_number(cell: str) -> bool:

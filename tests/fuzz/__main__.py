@@ -59,12 +59,14 @@ def run(name, seconds):
         (folder / given).write_bytes(content)
 
     def mutated(data, most, seed):
-        return target.mutate(data, Random(seed), lambda part: atheris.Mutate(part, most))[:most]
+        return target.mutate(data, Random(seed), lambda part: atheris.Mutate(part[:most], most))[
+            :most
+        ]
 
     settings = [
         f"-max_total_time={seconds}",
         f"-max_len={targets.mutations.LONGEST}",
-        f"-timeout={0 if target.takes_signals else 3 * targets.MOST_SECONDS}",
+        f"-timeout={3 * targets.MOST_SECONDS}",
         "-rss_limit_mb=4096",
         f"-artifact_prefix={name}-",
         "-print_final_stats=1",

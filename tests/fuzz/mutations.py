@@ -17,6 +17,7 @@ import numpy as np
 
 # Bytes of an input.
 LONGEST = 8192
+_LARGEST = 2**24
 
 Also = Callable[[bytes], bytes]
 Mutate = Callable[[bytes, Random, Also], bytes]
@@ -174,7 +175,8 @@ def _of_archive(members, random, also):
             (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
         )
     elif kind == 3:
-        content *= random.choice((2, 100, 3000))
+        # Bounded: what was multiplied before is multiplied again.
+        content *= min(random.choice((2, 100, 3000)), _LARGEST // max(len(content), 1))
     elif one.filename.endswith(".h5"):
         content = of_hdf5(content, random, also)
     elif one.filename.endswith(".npy"):

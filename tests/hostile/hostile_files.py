@@ -8,6 +8,7 @@ import io
 import json
 import warnings
 import zipfile
+import zlib
 
 import h5py
 import keras
@@ -183,6 +184,16 @@ def _claims(group):
     group.create_dataset("0", shape=(10**9,), dtype="float32", chunks=(1024,))
 
 
+def _claims_in_a_chunk(group):
+    group.create_dataset(
+        "0", data=[[1.0]], maxshape=(None, None), chunks=(2**14, 2**14), compression="gzip"
+    )
+
+
+def _texts(group):
+    group.create_dataset("0", shape=(10**7,), dtype=h5py.string_dtype(), chunks=(1024,))
+
+
 def _external(group):
     group.create_dataset("0", shape=(2, 2), dtype="float32", external=[("plain.keras", 0, 16)])
 
@@ -207,6 +218,8 @@ def _itself(group):
 
 WEIGHTS = {
     "data that claim memory": _claims,
+    "a chunk that claims memory": _claims_in_a_chunk,
+    "texts of any length": _texts,
     "data in another file": _external,
     "virtual data": _virtual,
     "a link to another file": _linked,
@@ -251,6 +264,29 @@ def _linked_member(path, parts):
         archive.writestr(member, "/etc/passwd")
 
 
+def _bzipped(path, parts):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def _longer_than_said(path, parts):
+    """Of the weights the directory knows a beginning alone, and its checksum."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", parts["config.json"])
+        member = zipfile.ZipInfo("model.weights.h5")
+        member.compress_type = zipfile.ZIP_DEFLATED
+        with archive.open(member, "w") as stored:
+            for _ in range(700):
+                stored.write(bytes(2**20))
+        member.file_size, member.CRC = 1000, zlib.crc32(bytes(1000))
+
+
+def _many_parts(path, parts):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b"[" + b"{}," * 5_000_000 + b"{}]")
+
+
 def _deep(path, parts):
     write(path, {**parts, "config.json": "[" * 200_000 + "]" * 200_000})
 
@@ -264,4 +300,7 @@ ARCHIVES = {
     "an encrypted member": _encrypted,
     "a member that is a link": _linked_member,
     "a configuration nested deep": _deep,
+    "a configuration of many parts": _many_parts,
+    "members compressed in another way": _bzipped,
+    "a member longer than it says": _longer_than_said,
 }
