@@ -8,9 +8,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._io.arrays import Piece, piece_of, pieces_in
+from batchnorm_mechanics._io.arrays import Packed, Piece, piece_of, pieces_in
 from batchnorm_mechanics.statistics import ExponentialMovingAverage
 from batchnorm_mechanics.tracing.record import Trace
 from batchnorm_mechanics.tracing.tracer import trace
@@ -89,18 +90,25 @@ def trace_with(options: Options) -> Trace:
         statistics = (given.get("mean", 0.0), given.get("variance", 1.0))
     elif options.momentum is not None:
         statistics = ExponentialMovingAverage(decay=options.momentum)
-    found = _trace(
-        x,
-        training=not options.inference,
-        mask=_mask(options),
-        dy=dy,
-        compare=options.compare,
-        axes=axes,
-        gamma=given.get("gamma"),
-        beta=given.get("beta"),
-        epsilon=1e-3 if options.epsilon is None else options.epsilon,
-        statistics=statistics,
-    )
+    try:
+        found = _trace(
+            x,
+            training=not options.inference,
+            mask=_mask(options),
+            dy=dy,
+            compare=options.compare,
+            axes=axes,
+            gamma=given.get("gamma"),
+            beta=given.get("beta"),
+            epsilon=1e-3 if options.epsilon is None else options.epsilon,
+            statistics=statistics,
+        )
+    except tf.errors.UnimplementedError as error:
+        raise InputError(
+            "trace: `input` must have no more axes than TensorFlow computes with. Received: "
+            f"input={str(options.input_file)!r} of shape {x.shape}. Reshape it: the axes that are "
+            "reduced over can be one."
+        ) from error
     return found.with_notes(*filter(None, (x_note, dy_note)))
 
 
@@ -201,15 +209,17 @@ def _input(options: Options) -> tuple[np.ndarray, str]:
             f"input={str(options.input_file)!r} of shape {x.shape}. Reshape it, for instance to "
             f"{(x.size, 1)}."
         )
-    if options.dtype is not None:
-        name = options.dtype
-        if x.dtype.name != name and options.input_file is not None:
-            note = f"The input came as {x.dtype.name} and was converted to {name}, as --dtype asks."
-        with np.errstate(over="ignore"):
+    # What the type cannot hold is infinite or NaN, which the trace shows.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if options.dtype is not None:
+            name = options.dtype
+            if x.dtype.name != name and options.input_file is not None:
+                came = f"The input came as {x.dtype.name} and was converted to {name}"
+                note = f"{came}, as --dtype asks."
             x = x.astype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-    elif x.dtype.kind != "f" or x.dtype.itemsize > 8:
-        note = f"The input came as {x.dtype.name} and was converted to float32."
-        x = x.astype(np.float32)
+        elif x.dtype.kind != "f" or x.dtype.itemsize > 8:
+            note = f"The input came as {x.dtype.name} and was converted to float32."
+            x = x.astype(np.float32)
     return x, note
 
 
@@ -224,7 +234,8 @@ def _dy(options: Options, x: np.ndarray) -> tuple[np.ndarray | None, str]:
             f"trace: `dy` must have the shape of the input, {x.shape}. Received: "
             f"dy={str(options.dy)!r} of shape {dy.shape}. Pass the gradient of the loss by y."
         )
-    return dy.astype(x.dtype), ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return dy.astype(x.dtype), ""
 
 
 def _ramp(like: np.ndarray) -> tuple[np.ndarray, str]:
@@ -266,7 +277,7 @@ def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarra
         found = readers[path.suffix.lower()](path, option, key)
         # How large it is is known before memory is asked for.
         _check(found, path, option)
-        return found.read() if isinstance(found, Piece) else found
+        return found if isinstance(found, np.ndarray) else found.read()
     except InputError:
         raise
     except Exception as error:
@@ -280,7 +291,7 @@ def _read_array(path: Path, *, option: str, key: str | None = None) -> np.ndarra
         ) from error
 
 
-def _check(array: Piece | np.ndarray, path: Path, option: str) -> None:
+def _check(array: Piece | Packed | np.ndarray, path: Path, option: str) -> None:
     received = f"Received: {option}={str(path)!r}"
     if array.dtype.kind not in ("fiub" if option == "mask" else "fiu"):
         raise InputError(
@@ -304,7 +315,7 @@ def _npy(path: Path, option: str, key: str | None) -> Piece:
     return piece_of(path)
 
 
-def _npz(path: Path, option: str, key: str | None) -> Piece | np.ndarray:
+def _npz(path: Path, option: str, key: str | None) -> Piece | Packed:
     found = pieces_in(path)
     if key is None and len(found) == 1:
         return next(iter(found.values()))
@@ -336,7 +347,9 @@ def _csv(path: Path, option: str, key: str | None) -> np.ndarray:
                 f"trace: `{option}` must hold numbers alone. Received: {option}={str(path)!r}, "
                 f"whose row {number} has {wrong[0]!r}. Only the first line may be words."
             )
-    return np.array([[float(cell) for cell in line] for line in lines], np.float32)
+    # What float32 cannot hold is infinite, which the trace shows.
+    with np.errstate(over="ignore"):
+        return np.array([[float(cell) for cell in line] for line in lines], np.float32)
 
 
 def _is_number(cell: str) -> bool:
