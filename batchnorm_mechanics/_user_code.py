@@ -75,7 +75,7 @@ def find(spec: str, *, caller: str, argument: str) -> Any:
     return getattr(module, name)
 
 
-def is_there(file: str) -> bool:
+def is_there(file: Path | str) -> bool:
     """Return whether there is a file of this name, which can be one that no file has."""
     try:
         return Path(file).is_file()

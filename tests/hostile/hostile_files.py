@@ -196,7 +196,7 @@ def _texts(group):
 
 
 def _references(group):
-    group.attrs["x"] = [group.ref] * 3
+    group.attrs.create("x", [group.ref] * 3, dtype=h5py.ref_dtype)
 
 
 def _external(group):

@@ -14,7 +14,13 @@ from commands import bnm_here
 from hostile import hostile_files as hostile
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._io.model_archives import allowance, read_hdf5
+from batchnorm_mechanics._io.model_archives import (
+    TooLargeError,
+    UnsoundError,
+    allowance,
+    parsed,
+    read_hdf5,
+)
 from batchnorm_mechanics.doctor.model_files import load_model
 
 
@@ -83,6 +89,20 @@ def test_a_text_counts_as_often_as_it_is_named(folder):
     message = refusal(folder / "x.h5")
     assert re.search(r"Its texts and data declare 2,09\d,\d{3},\d{3} bytes, more than", message)
     assert "--max-size" in message
+
+
+def test_numbers_beside_the_data_count_too(folder):
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.attrs["x"] = np.ones(100, np.float32)
+    read_hdf5(folder / "x.h5", 400)
+    with pytest.raises(TooLargeError, match="Its data, up to x of /, declare 400 bytes, more than"):
+        read_hdf5(folder / "x.h5", 399)
+
+
+def test_a_configuration_has_a_longest_length():
+    assert parsed(b"[" + b" " * (2**24 - 2) + b"]") == []
+    with pytest.raises(UnsoundError, match="Its configuration has 16,777,217 bytes"):
+        parsed(b"[" + b" " * (2**24 - 1) + b"]")
 
 
 def test_the_names_of_many_layers_beside_large_weights_are_not_refused(folder):
