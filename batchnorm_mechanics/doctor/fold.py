@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._exceptions import InputError, first_line
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics._tensorflow import missing_kernel
@@ -26,7 +26,6 @@ from batchnorm_mechanics.doctor.fold_compare import (
 from batchnorm_mechanics.doctor.fold_kinds import KINDS, Weights
 from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
 from batchnorm_mechanics.doctor.model_copies import Copied, Edits, copied
-from batchnorm_mechanics.doctor.model_files import first_line
 from batchnorm_mechanics.doctor.wiring import graph_of
 
 # Batches of given data on which outputs are compared.

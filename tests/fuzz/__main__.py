@@ -4,7 +4,7 @@ Each target runs in a process of its own, begins with the corpus, and ends after
 the first input that breaks its property, which is kept as a file in the current folder.
 """
 
-import importlib
+import importlib.util
 import inspect
 import os
 import subprocess
@@ -28,6 +28,9 @@ def main(words):
     known = sorted(path.name for path in Path(__file__).with_name("corpus").iterdir())
     if unknown := set(names) - set(known):
         print(f"fuzz: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
+        return 2
+    if importlib.util.find_spec("atheris") is None:
+        print("fuzz: atheris is not installed; it is for Python 3.11 on Linux.")
         return 2
     codes = []
     for name in names or known:
