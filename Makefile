@@ -15,6 +15,8 @@ SOURCES := pyproject.toml batchnorm_mechanics/_version.py
 RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
 PEERS := $(VENV)/.ready-peers
+FUZZ := $(VENV)/.ready-fuzz
+SECONDS ?= 300
 # The tests' packages; `make lowest` takes the lowest that pyproject.toml admits.
 TEST_LOCK ?= requirements-dev.lock
 # What the processor's kernels can change, and what another Python can.
@@ -73,12 +75,12 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test test-slow test-other test-pythons lowest lint format types peers check wheel lock audit clean
+.PHONY: help reproduce bench test test-slow test-other test-pythons lowest fuzz lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce, bench and test,'
+	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce, bench, fuzz and test,'
 	@echo 'WORKERS=4 is the number of test processes.'
 
 reproduce: $(RUN) ## run the MNIST studies and write the report
@@ -109,6 +111,9 @@ test-pythons: ## run a part of the tests on Python 3.12 and 3.13, where they are
 
 lowest: ## run a part of the tests with the lowest versions that pyproject.toml admits
 	@$(MAKE) --no-print-directory VENV=.venv-lowest TEST_LOCK=requirements-lowest.lock test ARGS="$(LOWEST_TESTS)"
+
+fuzz: $(FUZZ) ## fuzz what reads files and options, five minutes for each target (ARGS="arrays trace", SECONDS=60)
+	$(BIN)/python tests/fuzz $(ARGS) $(SECONDS)
 
 lint: $(DEV) ## check style and formatting
 	$(BIN)/ruff check .
@@ -143,6 +148,7 @@ lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upg
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group peers $(ARGS) -o requirements-peers.lock
+	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group fuzz $(ARGS) -o requirements-fuzz.lock
 	$(BIN)/uv pip compile -q $(LOCK) --resolution lowest-direct --group test --group build -o requirements-lowest.lock pyproject.toml
 
 audit: $(DEV) ## compare the locks with what is known to be vulnerable; needs the network
@@ -168,4 +174,10 @@ $(PEERS): requirements-peers.lock $(DEV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps "$(TORCH)" || \
 		echo "make: no $(TORCH) to be found, so torch is left out; its CPU build is at PyTorch's own index" >&2
 	@touch $(PEERS)
+	@rm $(VENV)/.installing
+
+$(FUZZ): requirements-fuzz.lock $(DEV)
+	@touch $(VENV)/.installing
+	@$(BIN)/python $(INSTALL) -r requirements-fuzz.lock
+	@touch $(FUZZ)
 	@rm $(VENV)/.installing

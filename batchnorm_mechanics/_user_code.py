@@ -47,7 +47,7 @@ def find(spec: str, *, caller: str, argument: str) -> Any:
             ". Write the name of a class or function after a colon.",
         )
     is_file = where.endswith(".py")
-    if is_file and not Path(where).is_file():
+    if is_file and not is_there(where):
         raise refusal(
             "name a file that exists", f". There is no {Path(where).absolute()}; check the path."
         )
@@ -73,6 +73,14 @@ def find(spec: str, *, caller: str, argument: str) -> Any:
             f". It has no {name!r}; it has {public or 'no public names'}.",
         )
     return getattr(module, name)
+
+
+def is_there(file: Path | str) -> bool:
+    """Return whether there is a file of this name, which can be one that no file has."""
+    try:
+        return Path(file).is_file()
+    except OSError:
+        return False
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -17,6 +17,7 @@ LOCKS = (
     "requirements.lock",
     "requirements-build.lock",
     "requirements-peers.lock",
+    "requirements-fuzz.lock",
     "requirements-dev.lock",
     "requirements-lowest.lock",
 )
@@ -69,6 +70,7 @@ def test_the_locks_hold_every_declared_dependency():
         "requirements.lock": project["project"]["dependencies"],
         "requirements-build.lock": groups["build"],
         "requirements-peers.lock": groups["peers"],
+        "requirements-fuzz.lock": groups["fuzz"],
         "requirements-dev.lock": [
             item for item in (*groups["dev"], *groups["bench"]) if isinstance(item, str)
         ],

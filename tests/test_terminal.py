@@ -10,7 +10,7 @@ from rich.text import Text
 from batchnorm_mechanics._io import json as written
 from batchnorm_mechanics._io.terminal import Terminal, harmless
 
-STEERING = ["\x1b[31m", "\x07", "\r", "\x9b2J", "\x7f", "\u202e", "\u2066", "\x00"]
+STEERING = ["\x1b[31m", "\x07", "\r", "\x9b2J", "\x7f", "\u202e", "\u2066", "\x00", "\udc80"]
 
 
 def shown(what, **options):

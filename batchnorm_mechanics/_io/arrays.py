@@ -1,16 +1,29 @@
 """Arrays that stay in their files: rows are read when they are asked for, and not kept."""
 
+import io
 import math
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from batchnorm_mechanics._io.model_archives import (
+    AT_ONCE,
+    COMPRESSIONS,
+    allowance,
+    check_size,
+    damage_named,
+)
+
 # Of a zip archive's local header, before the name of the member and its extra field.
 _LOCAL_HEADER = 30
+# What NumPy takes of an array's header, after it has read all of it, and what stands before.
+_LONGEST_HEADER = 10_000
+_BEFORE_HEADER = 12
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,47 @@ class Piece:
             shape=self.shape,
             order="F" if self.fortran else "C",
         )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An array that is compressed in an archive: it is unpacked, as a whole, when it is read."""
+
+    path: Path
+    member: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return math.prod(self.shape)
+
+    def read(self) -> np.ndarray:
+        """Return it all.
+
+        Raises:
+            ValueError: it is longer than its array.
+            zipfile.BadZipFile: it is damaged.
+        """
+        with zipfile.ZipFile(self.path) as archive:
+            return unpacked(archive, self.member)
+
+
+def check_unpacked(found: Iterable[Piece | Packed | None], path: Path, most: int | None) -> None:
+    """Refuse arrays that unpack to more bytes, all together, than is allowed.
+
+    Args:
+        found: of one archive; what is not compressed has its size in the file.
+        path: of the archive.
+        most: bytes; see `allowance`.
+
+    Raises:
+        TooLargeError: they are more.
+    """
+    packed = [one for one in found if isinstance(one, Packed)]
+    total = sum(one.size * one.dtype.itemsize for one in packed)
+    check_size("Its compressed arrays unpack to", total, allowance(path, most))
 
 
 class Stored:
@@ -109,16 +163,16 @@ def piece_of(path: Path) -> Piece:
         return _piece(path, file, path.stat().st_size)
 
 
-def pieces_in(path: Path) -> dict[str, Piece | np.ndarray]:
-    """Return the arrays of an `.npz` file by name; a compressed one is read whole.
+def pieces_in(path: Path) -> dict[str, Piece | Packed]:
+    """Return the arrays of an `.npz` file by name; none is read yet.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: an array of it is cut off or holds Python objects.
         zipfile.BadZipFile: it is no such file, or damaged.
     """
-    found: dict[str, Piece | np.ndarray] = {}
-    with zipfile.ZipFile(path) as archive:
+    found: dict[str, Piece | Packed] = {}
+    with damage_named(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if not member.filename.endswith(".npy"):
                 continue
@@ -126,7 +180,8 @@ def pieces_in(path: Path) -> dict[str, Piece | np.ndarray]:
             if member.compress_type == zipfile.ZIP_STORED:
                 found[name] = _stored(path, member)
             else:
-                found[name] = unpacked(archive, member.filename)
+                piece = _packed(archive, member.filename)
+                found[name] = Packed(path, member.filename, piece.shape, piece.dtype)
     return found
 
 
@@ -148,32 +203,59 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
         ValueError: it is longer than its array, or holds Python objects.
         zipfile.BadZipFile: it is damaged.
     """
-    with archive.open(member) as file:
+    with damage_named(zipfile.BadZipFile):
         # Known before the memory for it is asked for.
-        _piece(Path(member), file, archive.getinfo(member).file_size)
+        piece = _packed(archive, member)
+        array = np.empty(piece.size, piece.dtype)
+        waiting = array.reshape(-1).view(np.uint8).data
+        with archive.open(member) as opened:
+            file: Any = opened
+            # Not by NumPy's reader: it would read the header again, of whatever length.
+            file.read(piece.offset)
+            while got := file.readinto(waiting[:AT_ONCE]):
+                waiting = waiting[got:]
+            if waiting:
+                raise ValueError("it is cut off")
+            # The checksum is compared at the member's end, which an array may not reach.
+            if file.read(1):
+                raise ValueError("it is longer than its array")
+    return array.reshape(piece.shape, order="F" if piece.fortran else "C")
+
+
+def _packed(archive: zipfile.ZipFile, member: str) -> Piece:
+    if archive.getinfo(member).compress_type not in COMPRESSIONS:
+        raise ValueError(f"{member} is compressed, but not by deflate")
     with archive.open(member) as file:
-        # Pickles stay forbidden: unpickling runs whatever code the file names.
-        array = np.lib.format.read_array(file, allow_pickle=False)
-        # The checksum is compared at the member's end, which an array may not reach.
-        if file.read(1):
-            raise ValueError("it is longer than its array")
-    return array
+        return _piece(Path(member), file, archive.getinfo(member).file_size)
 
 
 def _piece(path: Path, file: IO[bytes], end: int) -> Piece:
     """Return the piece whose header begins where the file stands, and that ends before `end`."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
-        raise ValueError(f"its format is version {version}, that of records with names")
+    at = file.tell()
+    start = io.BytesIO(file.read(_BEFORE_HEADER + _LONGEST_HEADER))
+    shape, fortran, dtype = _header(start)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
-    offset = file.tell()
+    offset = at + start.tell()
     if any(size < 0 for size in shape) or not dtype.itemsize:
         raise ValueError(f"its shape is {shape} of {dtype.itemsize} bytes each")
     if offset + math.prod(shape) * dtype.itemsize > end:
         raise ValueError("it is cut off")
     return Piece(path, offset, shape, dtype, fortran)
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        # NumPy warns of headers that Python 2 wrote, Python of what a damaged one looks like.
+        with warnings.catch_warnings(action="ignore"):
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                return np.lib.format.read_array_header_1_0(file)
+            if version == (2, 0):
+                return np.lib.format.read_array_header_2_0(file)
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:
+        # A header is Python's notation: its parser has many words for what is none.
+        raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
+    raise ValueError(f"its format is version {version}, that of records with names")

@@ -5,7 +5,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,47 @@ import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError, first_line
 from batchnorm_mechanics._io import tables
-from batchnorm_mechanics._io.arrays import Piece, Stored, piece_of, pieces_in
+from batchnorm_mechanics._io.arrays import (
+    Packed,
+    Piece,
+    Stored,
+    check_unpacked,
+    piece_of,
+    pieces_in,
+)
 from batchnorm_mechanics._io.images import classes_of, image_files, images
+from batchnorm_mechanics._io.model_archives import TooLargeError
 from batchnorm_mechanics._io.rows import first_rows, scaled
 from batchnorm_mechanics._io.user_data import from_function, is_function
 
 # Names of arrays in a file.
 _INPUTS, _LABELS = "x", "y"
 _FRACTION = re.compile(r"([-+]?[\d.]+(?:e[-+]?\d+)?)(?:/([\d.]+))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which data are read, and how.
+
+    Attributes:
+        labels_name: of an `.npz` file or table, the name of its array of labels, `y` where there
+            is one; of others, a `.npy` file or folder of such with the labels.
+        batch_size: of a dataset that is cut to `samples`.
+        samples: how many to take at most, the first ones.
+        scale: by what to multiply, such as "1/255", and what to add then: "1/127.5,-1".
+        takes: the shapes of one sample, by the names of the model's inputs.
+        most: how many bytes a compressed `.npz` file may unpack to; None for 10 times its own size
+            and 100 MiB.
+        caller: the function to name in an error.
+    """
+
+    labels_name: str | None = None
+    batch_size: int = 32
+    samples: int | None = None
+    scale: str | None = None
+    takes: tables.Shapes = field(default_factory=dict)
+    most: int | None = None
+    caller: str = "doctor"
 
 
 class Read(NamedTuple):
@@ -37,16 +70,7 @@ class Read(NamedTuple):
     note: str
 
 
-def read_data(
-    path: Path | str,
-    *,
-    labels_name: str | None = None,
-    batch_size: int = 32,
-    samples: int | None = None,
-    scale: str | None = None,
-    takes: tables.Shapes | None = None,
-    caller: str = "doctor",
-) -> Read:
+def read_data(path: Path | str, **options: Any) -> Read:
     """Read samples and labels; rows of arrays and images are read when they are needed.
 
     Args:
@@ -57,16 +81,11 @@ def read_data(
             returns arrays, pairs of inputs and labels, a generator of batches, a `tf.data.Dataset`
             or a `keras.utils.PyDataset`. A compressed `.npz` file is read into memory, and so are
             tables.
-        labels_name: of an `.npz` file or table, the name of its array of labels, `y` where there
-            is one; of others, a `.npy` file or folder of such with the labels.
-        batch_size: of a dataset that is cut to `samples`.
-        samples: how many to take at most, the first ones.
-        scale: by what to multiply, such as "1/255", and what to add then: "1/127.5,-1".
-        takes: the shapes of one sample, by the names of the model's inputs.
-        caller: the function to name in an error.
+        **options: of `Wanted`.
 
     Raises:
-        InputError: there is no such file, it is damaged, empty, or holds other things than numbers.
+        InputError: there is no such file, it is damaged, empty, larger than it may be, or holds
+            other things than numbers.
 
     Example:
         >>> import pathlib, tempfile
@@ -76,6 +95,8 @@ def read_data(
         >>> read.inputs[:].tolist(), read.labels[:].tolist()
         ([[1.0, 1.0], [1.0, 1.0]], [0, 1])
     """
+    wanted = Wanted(**options)
+    scale, samples, caller = wanted.scale, wanted.samples, wanted.caller
     numbers = None if scale is None else _scale(scale, caller)
     if is_function(path):
         if numbers is not None:
@@ -83,14 +104,14 @@ def read_data(
                 f"{caller}: `scale` must go with a file of data. Received: scale={scale!r} with "
                 f"data={str(path)!r}. Scale them in that function."
             )
-        return Read(*from_function(str(path), samples, batch_size, caller), "")
+        return Read(*from_function(str(path), samples, wanted.batch_size, caller), "")
     path = Path(path)
     source = _Source(path, "data", caller)
     with source.named():
-        read = source.read(labels_name, samples, takes or {})
+        read = source.read(wanted)
     inputs, labels, note = read
-    if labels is None and labels_name is not None:
-        given = _Source(Path(labels_name), "labels", caller)
+    if labels is None and wanted.labels_name is not None:
+        given = _Source(Path(wanted.labels_name), "labels", caller)
         with given.named():
             labels = given.from_files()
     parts = inputs if isinstance(inputs, dict) else {_INPUTS: inputs}
@@ -161,23 +182,25 @@ class _Source:
             why = f"It cannot be read ({strerror or first_line(error)})."
             if isinstance(error, FileNotFoundError):
                 why = f"There is no {error.filename or self.path}; check the path."
+            elif isinstance(error, TooLargeError):
+                why = f"{error}. If you know who made it, allow that many: --max-size."
             elif isinstance(error, zipfile.BadZipFile):
                 why = "It is no .npz file, or it is damaged or cut off."
             raise self._refusal(why) from error
 
-    def read(self, labels_name: str | None, samples: int | None, takes: tables.Shapes) -> Read:
+    def read(self, wanted: Wanted) -> Read:
         """Return what is there, by the kind that its name says it is."""
         is_folder = self.path.is_dir()
         if self.path.suffix == ".npz" and not is_folder:
-            return Read(*self.from_archive(labels_name), "")
+            return Read(*self.from_archive(wanted), "")
         for suffixes in (tables.PARQUET, tables.TF_RECORD):
             paths = self._shards(suffixes) if is_folder else [self.path]
             if paths and paths[0].suffix.lower() in suffixes:
-                return self.from_table(paths, labels_name, samples, takes)
+                return self.from_table(paths, wanted)
         if is_folder and not self._shards((".npy",)):
             found = image_files(self.path)
             if found:
-                return self.from_images(found, takes)
+                return self.from_images(found, wanted.takes)
         return Read(self.from_files(), None, "")
 
     def _shards(self, suffixes: Sequence[str]) -> list[Path]:
@@ -185,17 +208,15 @@ class _Source:
         found = [path for path in self.path.iterdir() if path.suffix.lower() in suffixes]
         return sorted(found, key=lambda shard: _numbers_as_numbers(shard.name))
 
-    def from_table(
-        self, paths: list[Path], labels_name: str | None, samples: int | None, takes: tables.Shapes
-    ) -> Read:
+    def from_table(self, paths: list[Path], wanted: Wanted) -> Read:
         """Return columns of Parquet or TFRecord files."""
         for path in paths:
             self._check_regular(path)
         if paths[0].suffix.lower() in tables.PARQUET:
-            columns = tables.from_parquet(paths, samples, self.caller)
+            columns = tables.from_parquet(paths, wanted.samples, self.caller)
         else:
-            columns = tables.from_tf_record(paths, samples)
-        return Read(*tables.chosen(columns, labels_name, takes, self.caller))
+            columns = tables.from_tf_record(paths, wanted.samples)
+        return Read(*tables.chosen(columns, wanted.labels_name, wanted.takes, self.caller))
 
     def from_images(self, found: list[Path], takes: tables.Shapes) -> Read:
         """Return images in the size that the model takes, and the numbers of their subfolders."""
@@ -208,8 +229,9 @@ class _Source:
         shape = next(iter(takes.values()), None)
         return Read(images(found, shape, caller=self.caller), labels, note)
 
-    def from_archive(self, labels_name: str | None) -> tuple[Any, Any]:
+    def from_archive(self, wanted: Wanted) -> tuple[Any, Any]:
         """Return samples, by name if there are several arrays of them, and labels or None."""
+        labels_name = wanted.labels_name
         self._check_regular(self.path)
         # Before anything is read: what is no archive says so in other words than a missing one.
         with self.path.open("rb"):
@@ -224,6 +246,7 @@ class _Source:
         inputs = {_INPUTS: pieces[_INPUTS]} if _INPUTS in pieces else pieces
         if not inputs:
             raise self._refusal(f"It holds {held}: name the array of samples {_INPUTS!r}.")
+        check_unpacked((*inputs.values(), labels), self.path, wanted.most)
         arrays = {name: self._array(piece, name) for name, piece in inputs.items()}
         return (
             arrays.get(_INPUTS, arrays),
@@ -260,12 +283,12 @@ class _Source:
         self._check_numbers(pieces[0].dtype, paths[0].name)
         return Stored(pieces)
 
-    def _array(self, found: Piece | np.ndarray, name: str) -> Any:
+    def _array(self, found: Piece | Packed, name: str) -> Any:
         self._check_numbers(found.dtype, name)
         if not found.shape:
             why = f"{name} is a single number; the first axis is that of the samples."
             raise self._refusal(why)
-        return Stored([found]) if isinstance(found, Piece) else found
+        return Stored([found]) if isinstance(found, Piece) else found.read()
 
     def _check_regular(self, path: Path) -> None:
         # Opening a named pipe would wait for whoever writes to it.

@@ -71,7 +71,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that an interruption leaves either the old one or the new one."""
     with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        # A file's name can be bytes that are no UTF-8: they are written out.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def set_aside(path: Path) -> Path:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Control characters of eight bits, and those that turn the direction of writing.
-_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters of eight bits, those that turn the direction of writing, and halves of
+# characters, which no UTF-8 holds.
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class NewerError(ValueError):

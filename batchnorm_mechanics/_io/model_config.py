@@ -8,7 +8,7 @@ has their names; a test holds each name that Keras exports against it.
 
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ _DEEPEST = 100
 _MOST = 50_000
 _LONGEST = 200
 _LARGEST = 2**64
+
+# Keys and numbers, from the outermost on: as text they would be written anew for each part.
+Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,19 @@ def check_config(config: Any, *, custom: Collection[str] = ()) -> None:
         ...     print(refused.place, refused.what)
         layers[1] the class 'keras.layers.TFSMLayer'
     """
-    _Reader(frozenset(custom)).value(config, "")
+    _Reader(frozenset(custom)).value(config, ())
 
 
-def _refused(place: str, what: str, **more: Any) -> Refused:
+def _refused(place: Place, what: str, **more: Any) -> Refused:
+    text = "".join(map(_step, place)).removeprefix(".")
     # The keys of a file can be of any length.
-    return Refused(place if len(place) <= _LONGEST else f"...{place[-_LONGEST:]}", what, **more)
+    return Refused(text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}", what, **more)
+
+
+def _step(key: str | int) -> str:
+    if isinstance(key, int):
+        return f"[{key}]"
+    return f".{key}" if key.isidentifier() else f"[{_shown(key)}]"
 
 
 @dataclass
@@ -102,24 +112,24 @@ class _Reader:
     custom: frozenset[str]
     things: int = 0
 
-    def value(self, value: Any, place: str, depth: int = 0) -> None:
+    def value(self, value: Any, place: Place) -> None:
         """Look at a value and all that is in it."""
-        if depth > _DEEPEST:
+        if len(place) > _DEEPEST:
             raise _refused(place, f"a value nested more than {_DEEPEST} deep")
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if "class_name" in value:
                 self.thing(value, place)
             for key, part in value.items():
                 if key in _WORDS and not isinstance(part, list | None):
-                    raise _refused(_at(place, key), f"{_shown(part)}; a list is due, and no file")
-                self.value(part, _at(place, key), depth + 1)
+                    raise _refused((*place, key), f"{_shown(part)}; a list is due, and no file")
+                self.value(part, (*place, key))
         elif isinstance(value, list):
             for number, part in enumerate(value):
-                self.value(part, f"{place}[{number}]", depth + 1)
+                self.value(part, (*place, number))
         elif isinstance(value, int) and abs(value) >= _LARGEST:
             raise _refused(place, "an integer of more than 64 bits")
 
-    def thing(self, value: Mapping[str, Any], place: str) -> None:
+    def thing(self, value: Mapping[str, Any], place: Place) -> None:
         """Look at what is to be made of a class, or is a function."""
         self.things += 1
         if self.things > _MOST:
@@ -127,6 +137,9 @@ class _Reader:
         name, module = value["class_name"], value.get("module")
         if not isinstance(name, str) or not isinstance(module, str | None):
             raise _refused(place, f"{_shown(name)} of {_shown(module)}; two names are due")
+        registered = value.get("registered_name")
+        if not isinstance(registered, str | None):
+            raise _refused((*place, "registered_name"), f"{_shown(registered)}; a name is due")
         if name in _VALUES:
             return
         if name == _CODE:
@@ -134,15 +147,15 @@ class _Reader:
         if name == "function":
             self.function(value, module, place)
             return
-        if {name, value.get("registered_name")} & self.custom:
+        if {name, registered} & self.custom:
             return
         if not _is_admitted("classes", module, name):
             raise _refusal("class", module, name, place)
         if name == "Lambda":
             self.of_lambda(value.get("config"), place)
-        self.calls(value.get("inbound_nodes", []), _at(place, "inbound_nodes"))
+        self.calls(value.get("inbound_nodes", []), (*place, "inbound_nodes"))
 
-    def function(self, value: Mapping[str, Any], module: str | None, place: str) -> None:
+    def function(self, value: Mapping[str, Any], module: str | None, place: Place) -> None:
         name = value.get("config")
         if not isinstance(name, str):
             raise _refused(place, f"the function {_shown(name)}; a name is due")
@@ -151,20 +164,20 @@ class _Reader:
         if not _is_admitted("functions", module, name):
             raise _refusal("function", module, name, place)
 
-    def of_lambda(self, config: Any, place: str) -> None:
+    def of_lambda(self, config: Any, place: Place) -> None:
         """See that what a Lambda calls is told by its name."""
         for key in ("function", "output_shape", "mask"):
             part = config.get(key) if isinstance(config, Mapping) else None
             # Keras 2 had the code itself: a list of text, default values and closure.
             if isinstance(part, list) and any(isinstance(one, str) for one in part):
-                raise _refused(_at(_at(place, "config"), key), "Python code", is_code=True)
+                raise _refused((*place, "config", key), "Python code", is_code=True)
 
-    def calls(self, nodes: Any, place: str) -> None:
+    def calls(self, nodes: Any, place: Place) -> None:
         """See that each call in a graph takes a tensor: other arguments would be worked on now."""
         for number, node in enumerate(nodes if isinstance(nodes, list) else [nodes]):
             # Before Keras 3: lists of [layer, node, tensor, keywords], which can be tensors alone.
-            if not (node if isinstance(node, list) else any(_tensors(node))):
-                raise _refused(f"{place}[{number}]", "a call without a tensor of the graph")
+            if not (node if isinstance(node, list) else _has_tensor(node)):
+                raise _refused((*place, number), "a call without a tensor of the graph")
 
 
 def _is_admitted(kind: str, module: str | None, name: str) -> bool:
@@ -176,7 +189,7 @@ def _is_admitted(kind: str, module: str | None, name: str) -> bool:
     return name in known.get(module, ())
 
 
-def _refusal(kind: str, module: str | None, name: str, place: str) -> Refused:
+def _refusal(kind: str, module: str | None, name: str, place: Place) -> Refused:
     if module is not None and module.partition(".")[0] == "keras":
         return _refused(place, f"the {kind} {_shown(f'{module}.{name}')}")
     # A registered name is Package>Name; only the last part can be imported.
@@ -184,21 +197,18 @@ def _refusal(kind: str, module: str | None, name: str, place: str) -> Refused:
     return _refused(place, f"the {kind} {_shown(name)}", unknown=name)
 
 
-def _tensors(node: Any) -> Iterator[Any]:
-    if isinstance(node, Mapping):
-        if node.get("class_name") == "__keras_tensor__":
-            yield node
-        for part in node.values():
-            yield from _tensors(part)
-    elif isinstance(node, list):
-        for part in node:
-            yield from _tensors(part)
-
-
-def _at(place: str, key: str) -> str:
-    if not key.isidentifier():
-        return f"{place}[{_shown(key)}]"
-    return f"{place}.{key}" if place else key
+def _has_tensor(node: Any) -> bool:
+    # No call for each part: how deep they are is looked at later.
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if part.get("class_name") == "__keras_tensor__":
+                return True
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return False
 
 
 def _shown(value: Any) -> str:

@@ -27,14 +27,17 @@ def check_out(out: Path, model: Path, *, caller: str) -> None:
 
     if out.suffix != ".keras":
         raise refuse("end in .keras", "Keras knows the format by that.")
-    if out.is_dir():
-        raise refuse("be a file", "It is a folder; add a name.")
-    if not out.absolute().parent.is_dir():
-        raise refuse("lie in a folder that exists", "Make the folder first.")
-    if not os.access(out.absolute().parent, os.W_OK):
-        raise refuse("lie in a folder that can be written", "Choose another.")
-    if out.exists() and model.exists() and out.samefile(model):
-        raise refuse("be another file than the model", "The input is never written to.")
+    try:
+        if out.is_dir():
+            raise refuse("be a file", "It is a folder; add a name.")
+        if not out.absolute().parent.is_dir():
+            raise refuse("lie in a folder that exists", "Make the folder first.")
+        if not os.access(out.absolute().parent, os.W_OK):
+            raise refuse("lie in a folder that can be written", "Choose another.")
+        if out.exists() and model.exists() and out.samefile(model):
+            raise refuse("be another file than the model", "The input is never written to.")
+    except OSError as error:
+        raise refuse("be a file that there can be", f"{error.strerror}.") from error
 
 
 def save_model(

@@ -104,12 +104,13 @@ def _fault(path: Path, start: bytes) -> str | None:
         return "It is an HDF5 file: name it .h5."
     if not is_zip:
         return "It is no zip archive, as a .keras file is."
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:
+        # Not a list of types: a wrong byte in its directory makes zipfile raise any of its own.
         return _DAMAGED
-    with zipfile.ZipFile(path) as archive:
-        if "config.json" not in archive.namelist():
-            return "It is a zip archive without a model in it."
-    return None
+    return None if "config.json" in names else "It is a zip archive without a model in it."
 
 
 def refusal_of(path: Path, error: Exception, caller: str) -> InputError:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from batchnorm_mechanics._user_code import is_there
+
 # Of a TensorFlow checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _BESIDE = re.compile(r"optimizer/|keras_api/|save_counter|_CHECKPOINTABLE|.*\.OPTIMIZER_SLOT")
@@ -32,17 +34,15 @@ def checkpoint_at(path: Path) -> Path | None:
     """
     if path.suffix == ".index":
         path = path.with_suffix("")
-    if path.name and path.with_name(f"{path.name}.index").is_file():
-        return path
+    found = [path]
     named = path / "checkpoint"
-    last = named.is_file() and re.search(
-        r'^model_checkpoint_path: "(.+)"$', named.read_text(), re.M
-    )
+    last = is_there(named) and _LAST.search(named.read_text(errors="replace"))
     if last:
         # Its own folder: a path that was stored elsewhere need not be there.
-        return checkpoint_at(path / Path(last[1]).name)
-    saved = path / "variables" / "variables"
-    return saved if saved.with_name("variables.index").is_file() else None
+        found.append(path / Path(last[1]).name)
+    found.append(path / "variables" / "variables")
+    whole = (one for one in found if one.name and is_there(one.with_name(f"{one.name}.index")))
+    return next(whole, None)
 
 
 def put_weights(model: Any, path: Path) -> None:

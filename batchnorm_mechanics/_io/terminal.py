@@ -16,9 +16,11 @@ from rich.segment import Segment
 # Where nothing says how wide a terminal is: a notebook, a log.
 _USUAL = 100, 24
 
-# Control characters but for tab and newline, those of eight bits too, and those that turn the
-# direction of what is written after them.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters but for tab and newline, those of eight bits too, those that turn the direction
+# of what is written after them, and halves of characters: bytes of a name that are no UTF-8.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def harmless(text: str) -> str:

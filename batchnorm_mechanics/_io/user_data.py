@@ -1,6 +1,7 @@
 """Data that a user's own function returns."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ _MOST_BYTES = 2**31
 
 def is_function(path: Path | str) -> bool:
     """Return whether data are named as `path/to/file.py:function` or `module:function`."""
-    return bool(_FUNCTION.fullmatch(str(path))) and not Path(path).exists()
+    return bool(_FUNCTION.fullmatch(str(path))) and not os.path.lexists(path)
 
 
 def from_function(spec: str, samples: int | None, batch_size: int, caller: str) -> tuple[Any, Any]:

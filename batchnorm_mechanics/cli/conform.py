@@ -1,7 +1,6 @@
 """`bnm conform`: whether implementations of batch normalization are right."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -101,13 +100,14 @@ def _list() -> None:
 
 def _check(spec: str) -> None:
     """Refuse what cannot name a subject before any work starts, without importing anything."""
+    from batchnorm_mechanics._user_code import is_there
     from batchnorm_mechanics.conformance import subjects
 
     if spec in subjects.default_names():
         return
     where, _, name = spec.rpartition(":")
     of_form = bool(where) and name.isidentifier()
-    if not of_form or (where.endswith(".py") and not Path(where).is_file()):
+    if not of_form or (where.endswith(".py") and not is_there(where)):
         # It cannot be one, and `resolve` has the words for each way in which it is not.
         subjects.resolve(spec)
 

@@ -92,7 +92,7 @@ def doctor(  # noqa: PLR0913 - each is an option
     loaded = reading.load(Path(model), caller="doctor", loss=compared.loss)
     from batchnorm_mechanics.doctor.diagnose import diagnose
 
-    read = given.load(loaded, caller="doctor", labels=compared.labels)
+    read = given.load(loaded, caller="doctor", labels=compared.labels, most=reading.max_size)
     with options.working(f"Examining {model}", caller="doctor", data=given.data):
         diagnosis = diagnose(
             loaded, read, select=options.codes(select), ignore=options.codes(ignore)

@@ -40,7 +40,7 @@ def fold(
     loaded = reading.load(model, caller="fold")
     from batchnorm_mechanics.doctor.fold import fold as carry_out
 
-    read = given.load(loaded, caller="fold")
+    read = given.load(loaded, caller="fold", most=reading.max_size)
     with options.working(f"Folding {model}", caller="fold", data=given.data):
         folded = carry_out(loaded, read, batch_size=given.batch_size)
     difference = folded.difference

@@ -61,7 +61,7 @@ class ModelOptions:
             "--max-size",
             metavar="BYTES",
             min=1,
-            help="What a model's file may unpack to, and its weights take.",
+            help="What a file may unpack to, and a model's weights take.",
             show_default="10 times the file, and 100 MiB",
         ),
     ] = None
@@ -115,7 +115,9 @@ class DataOptions:
         ),
     ] = None
 
-    def load(self, model: Any, *, caller: str, labels: str | None = None) -> "Checked | None":
+    def load(
+        self, model: Any, *, caller: str, labels: str | None = None, most: int | None = None
+    ) -> "Checked | None":
         """Open data and see that they fit the model; None where there are none."""
         from batchnorm_mechanics.doctor.data import load_data
         from batchnorm_mechanics.doctor.data_fit import check_data_fits
@@ -135,6 +137,7 @@ class DataOptions:
                 samples=self.samples,
                 scale=self.scale,
                 takes={one.name: one.shape[1:] for one in getattr(model, "inputs", None) or ()},
+                most=most,
                 caller=caller,
             )
             return check_data_fits(model, data, name=str(self.data), caller=caller)
@@ -234,16 +237,21 @@ def check_page(page: Path, *inputs: str | Path | None, caller: str) -> None:
             f"{caller}: `html` must {expectation}. Received: html={str(page)!r}. {what}"
         )
 
-    if page.is_dir():
-        raise refuse("be a file", "It is a folder; add a name.")
-    folder = page.absolute().parent
-    if not folder.is_dir():
-        raise refuse("be a file in a folder that exists", "Make the folder first.")
-    if not os.access(folder, os.W_OK):
-        raise refuse("be a file in a folder that can be written", "Choose another.")
     given = [Path(one) for one in inputs if one is not None]
-    if page.exists() and any(one.exists() and one.samefile(page) for one in given):
-        raise refuse("be another file than the model and the data", "Inputs are never written to.")
+    try:
+        if page.is_dir():
+            raise refuse("be a file", "It is a folder; add a name.")
+        folder = page.absolute().parent
+        if not folder.is_dir():
+            raise refuse("be a file in a folder that exists", "Make the folder first.")
+        if not os.access(folder, os.W_OK):
+            raise refuse("be a file in a folder that can be written", "Choose another.")
+        if page.exists() and any(one.exists() and one.samefile(page) for one in given):
+            raise refuse(
+                "be another file than the model and the data", "Inputs are never written to."
+            )
+    except OSError as error:
+        raise refuse("be a file that there can be", f"{error.strerror}.") from error
 
 
 def write_page(page: Path, html: str, *, caller: str) -> None:

@@ -79,7 +79,7 @@ def repair(  # noqa: PLR0913 - each is an option
     loaded = reading.load(model, caller="repair", loss=compared.loss)
     from batchnorm_mechanics.doctor.repair import repair as carry_out
 
-    read = given.load(loaded, caller="repair", labels=compared.labels)
+    read = given.load(loaded, caller="repair", labels=compared.labels, most=reading.max_size)
     with options.working(f"Repairing {model}", caller="repair", data=given.data):
         done = carry_out(
             loaded,

@@ -147,7 +147,7 @@ def trace(  # noqa: PLR0913 - each is an option
     read = None
     if model is not None:
         loaded = reading.load(model, caller="trace")
-        read = given.load(loaded, caller="trace")
+        read = given.load(loaded, caller="trace", most=reading.max_size)
         if read is None:
             raise InputError(
                 "trace: `data` must be given with a model. Received: "

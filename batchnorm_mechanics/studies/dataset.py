@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import unpacked
+from batchnorm_mechanics._io.model_archives import TooLargeError, allowance, check_size
 from batchnorm_mechanics.studies.registry import Settings
 
 if TYPE_CHECKING:
@@ -140,12 +141,17 @@ def _read(source: str, file: BufferedReader) -> tuple[str, dict[str, np.ndarray]
             if missing:
                 hint = f"It lacks {', '.join(missing)}; it has {', '.join(found) or 'nothing'}."
                 raise _refusal(source, f"hold {', '.join(MNIST_SHA256)}", hint)
+            sizes = [archive.getinfo(f"{name}.npy").file_size for name in MNIST_SHA256]
+            check_size("It unpacks to", sum(sizes), allowance(Path(file.name)))
             arrays = {}
             for what in MNIST_SHA256:
                 arrays[what] = unpacked(archive, f"{what}.npy")
             return sha256, arrays
     except DataError:
         raise
+    except TooLargeError as error:
+        hint = f"{error}. If you know who made it, save it anew with numpy.savez, uncompressed."
+        raise _refusal(source, "be of a size that its file explains", hint) from error
     except Exception as error:
         # Not a list of types: one wrong bit makes zipfile, the decompressors and NumPy's parser
         # raise BadZipFile, LZMAError, zlib.error, TokenError, NotImplementedError, MemoryError...

@@ -438,3 +438,8 @@ def test_an_array_that_claims_what_cannot_be_is_refused(tmp_path, shape, kind):
             archive.writestr("x.npy", array.getvalue())
     with pytest.raises(InputError, match="`data` must"):
         load_data(path)
+
+
+def test_a_name_that_no_file_can_have_is_said_to_be_that():
+    for name in ("a" * 300 + ".npy", "a" * 300 + ".py:data", "a" * 300 + ":data"):
+        assert f"Received: data={name!r}" in refusal(load_data, name)

@@ -283,3 +283,15 @@ def test_a_place_that_cannot_hold_the_new_model_is_refused_at_once(tmp_path):
         with pytest.raises(InputError, match=rf"^repair: `out` must {expectation}\. Received"):
             check_out(tmp_path / out, model, caller="repair")
     check_out(tmp_path / "fixed.keras", model, caller="repair")
+
+
+def test_a_name_that_no_file_can_have_is_said_to_be_that(tmp_path):
+    # With .index behind it, as a checkpoint has, the first is too long alone.
+    assert "There is no such file" in refusal(tmp_path / ("a" * 246 + ".keras"))
+    assert "It cannot be opened: File name too long" in refusal(tmp_path / ("a" * 300 + ".keras"))
+
+
+@pytest.mark.parametrize("name", [b".", b"..", b"x", b"\xff", b"/"])
+def test_a_folder_whose_checkpoint_names_itself_or_nothing_is_a_folder(tmp_path, name):
+    (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "%b"\n' % name)
+    assert "It is a folder; save the model" in refusal(tmp_path)

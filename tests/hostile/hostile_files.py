@@ -6,8 +6,10 @@ this machine, imports a module that lies there, or takes memory.
 
 import io
 import json
+import re
 import warnings
 import zipfile
+import zlib
 
 import h5py
 import keras
@@ -183,6 +185,20 @@ def _claims(group):
     group.create_dataset("0", shape=(10**9,), dtype="float32", chunks=(1024,))
 
 
+def _claims_in_a_chunk(group):
+    group.create_dataset(
+        "0", data=[[1.0]], maxshape=(None, None), chunks=(2**14, 2**14), compression="gzip"
+    )
+
+
+def _texts(group):
+    group.create_dataset("0", shape=(10**7,), dtype=h5py.string_dtype(), chunks=(1024,))
+
+
+def _references(group):
+    group.attrs.create("x", [group.ref] * 3, dtype=h5py.ref_dtype)
+
+
 def _external(group):
     group.create_dataset("0", shape=(2, 2), dtype="float32", external=[("plain.keras", 0, 16)])
 
@@ -205,8 +221,26 @@ def _itself(group):
     group["0"] = group
 
 
+def with_one_text_many_times(path):
+    """Have all the names in an HDF5 file be its longest text, which is in it once."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["long"] = "x" * 2**20
+        file["model_weights"].attrs["layer_names"] = [f"{number:07}" for number in range(2000)]
+    content = path.read_bytes()
+    heaps = b"|".join(
+        re.escape(one.start().to_bytes(8, "little")) for one in re.finditer(b"GCOL", content)
+    )
+    (long,) = re.findall(b"(?s)(\0\0\x10\0(?:%b)....)" % heaps, content)
+    content, many = re.subn(b"(?s)\7\0\0\0(?:%b)...." % heaps, lambda _: long, content)
+    assert many >= 2000
+    path.write_bytes(content)
+
+
 WEIGHTS = {
     "data that claim memory": _claims,
+    "a chunk that claims memory": _claims_in_a_chunk,
+    "texts of any length": _texts,
+    "references": _references,
     "data in another file": _external,
     "virtual data": _virtual,
     "a link to another file": _linked,
@@ -251,6 +285,29 @@ def _linked_member(path, parts):
         archive.writestr(member, "/etc/passwd")
 
 
+def _bzipped(path, parts):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def _longer_than_said(path, parts):
+    """Of the weights the directory knows a beginning alone, and its checksum."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", parts["config.json"])
+        member = zipfile.ZipInfo("model.weights.h5")
+        member.compress_type = zipfile.ZIP_DEFLATED
+        with archive.open(member, "w") as stored:
+            for _ in range(700):
+                stored.write(bytes(2**20))
+        member.file_size, member.CRC = 1000, zlib.crc32(bytes(1000))
+
+
+def _many_parts(path, parts):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b"[" + b"{}," * 5_000_000 + b"{}]")
+
+
 def _deep(path, parts):
     write(path, {**parts, "config.json": "[" * 200_000 + "]" * 200_000})
 
@@ -264,4 +321,7 @@ ARCHIVES = {
     "an encrypted member": _encrypted,
     "a member that is a link": _linked_member,
     "a configuration nested deep": _deep,
+    "a configuration of many parts": _many_parts,
+    "members compressed in another way": _bzipped,
+    "a member longer than it says": _longer_than_said,
 }

@@ -139,10 +139,10 @@ def test_any_header_of_an_array_is_answered_in_bounded_memory(
     (tmp_path / "x.npy").write_bytes(content)
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", content)
-    refusals = (ValueError, TypeError, SyntaxError, OSError, zipfile.BadZipFile)
+    refusals = (ValueError, OSError, zipfile.BadZipFile)
     for read in (
         lambda: piece_of(tmp_path / "x.npy").read(),
-        lambda: pieces_in(tmp_path / "x.npz")["x"],
+        lambda: np.asarray(pieces_in(tmp_path / "x.npz")["x"].read()),
     ):
         found = []
         error_of(lambda read=read, found=found: found.append(read()), *refusals)

@@ -1,16 +1,26 @@
 """Nothing that a model's file names is run, opened, imported or allocated; each is refused."""
 
 import json
+import re
 import resource
 import socket
 import sys
 
+import h5py
 import keras
+import numpy as np
 import pytest
 from commands import bnm_here
 from hostile import hostile_files as hostile
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._io.model_archives import (
+    TooLargeError,
+    UnsoundError,
+    allowance,
+    parsed,
+    read_hdf5,
+)
 from batchnorm_mechanics.doctor.model_files import load_model
 
 
@@ -71,6 +81,38 @@ def test_weights_are_refused(folder, name):
     parts = hostile.parts_of(folder / "plain.keras")
     hostile.write(folder / "x.keras", hostile._weights(parts, hostile.WEIGHTS[name]))
     assert "`model` must be a .keras or .h5 file" in refusal(folder / "x.keras")
+
+
+def test_a_text_counts_as_often_as_it_is_named(folder):
+    hostile.plain_model().save(folder / "x.h5")
+    hostile.with_one_text_many_times(folder / "x.h5")
+    message = refusal(folder / "x.h5")
+    assert re.search(r"Its texts and data declare 2,09\d,\d{3},\d{3} bytes, more than", message)
+    assert "--max-size" in message
+
+
+def test_numbers_beside_the_data_count_too(folder):
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.attrs["x"] = np.ones(100, np.float32)
+    read_hdf5(folder / "x.h5", 400)
+    with pytest.raises(TooLargeError, match="Its data, up to x of /, declare 400 bytes, more than"):
+        read_hdf5(folder / "x.h5", 399)
+
+
+def test_a_configuration_has_a_longest_length():
+    assert parsed(b"[" + b" " * (2**24 - 2) + b"]") == []
+    with pytest.raises(UnsoundError, match="Its configuration has 16,777,217 bytes"):
+        parsed(b"[" + b" " * (2**24 - 1) + b"]")
+
+
+def test_the_names_of_many_layers_beside_large_weights_are_not_refused(folder):
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["x"] = np.ones((5, 2**20), np.float32)
+        file.attrs["layer_names"] = [f"layer_{number}" for number in range(300)]
+        for number in range(300):
+            file.create_group(f"layer_{number}").attrs["name"] = f"layer_{number}"
+    stored = read_hdf5(folder / "x.h5", allowance(folder / "x.h5"))
+    assert stored == (None, None, True)
 
 
 @pytest.mark.parametrize("name", hostile.ARCHIVES)

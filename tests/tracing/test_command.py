@@ -8,7 +8,7 @@ import pytest
 from oracle_cases import whole
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.tracing import command
+from batchnorm_mechanics.tracing import numbers
 from batchnorm_mechanics.tracing.command import Options, trace_with
 
 A = np.array([[1, 2, 3], [4, 5, 6]], np.float64)
@@ -186,7 +186,7 @@ def test_what_cannot_be_used_is_refused_in_one_line_that_names_the_option(tmp_pa
 
 
 def test_a_file_of_too_many_numbers_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "MOST_NUMBERS", 5)
+    monkeypatch.setattr(numbers, "MOST_NUMBERS", 5)
     path = npy(tmp_path / "x.npy", A)
     message = (
         f"trace: `input` must hold at most 5 numbers. Received: input={str(path)!r} with 6. Trace "
