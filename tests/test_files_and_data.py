@@ -67,6 +67,7 @@ def test_an_old_model_computes_what_it_did_in_the_keras_that_wrote_it(files, nam
     model = load_model(path, **OLD[name])
     inputs = [outputs[f"{name}/{at}"] for at in range(len(model.inputs))]
     made = np.asarray(model(inputs if len(inputs) > 1 else inputs[0]))
+    assert made.shape == outputs[name].shape
     np.testing.assert_allclose(made, outputs[name], rtol=1e-4, atol=1e-5)
 
 

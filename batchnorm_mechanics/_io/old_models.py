@@ -215,7 +215,10 @@ def _graph(config: Mapping[str, Any]) -> dict[str, Any]:
         if _is_reference(tensors, kinds):
             name, number, position = tensors[:3]
             return [name, number - (kinds[name] == "Sequential"), position]
-        return [ends(part) for part in tensors] if isinstance(tensors, list) else tensors
+        if not isinstance(tensors, list):
+            return tensors
+        # A list of one was a tensor; Keras 3 would ask for a list, and return one.
+        return ends(tensors[0]) if len(tensors) == 1 else [ends(part) for part in tensors]
 
     new = [
         _function({**layer, "inbound_nodes": [call(node) for node in layer["inbound_nodes"]]})
