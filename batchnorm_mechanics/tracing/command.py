@@ -75,7 +75,7 @@ def trace_with(options: Options) -> Trace:
         return _of_model(options)
     _check_options(options)
     x, x_note = _input(options)
-    axes = _read_axes(options.axes or "0")
+    axes = _read_axes("0" if options.axes is None else options.axes)
     written = {name: text for name, text in options.parameters.items() if text is not None}
     given = {name: read_parameter(text, option=name) for name, text in written.items()}
     if options.input_file is None:
