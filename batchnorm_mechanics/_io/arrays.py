@@ -196,8 +196,14 @@ def _stored(path: Path, member: zipfile.ZipInfo) -> Piece:
         return _piece(path, file, start + member.file_size)
 
 
-def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+def unpacked(archive: zipfile.ZipFile, member: str, *, is_known: bool = False) -> np.ndarray:
     """Return the array that a member of an archive holds.
+
+    Args:
+        archive: open for reading.
+        member: the name of it there.
+        is_known: whether nobody else made the archive: by LZMA or bzip2 it can unpack to any size
+            at once, and is refused otherwise.
 
     Raises:
         ValueError: it is longer than its array, or holds Python objects.
@@ -205,7 +211,7 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     """
     with damage_named(zipfile.BadZipFile):
         # Known before the memory for it is asked for.
-        piece = _packed(archive, member)
+        piece = _packed(archive, member, is_known=is_known)
         array = np.empty(piece.size, piece.dtype)
         waiting = array.reshape(-1).view(np.uint8).data
         with archive.open(member) as opened:
@@ -222,8 +228,8 @@ def unpacked(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     return array.reshape(piece.shape, order="F" if piece.fortran else "C")
 
 
-def _packed(archive: zipfile.ZipFile, member: str) -> Piece:
-    if archive.getinfo(member).compress_type not in COMPRESSIONS:
+def _packed(archive: zipfile.ZipFile, member: str, *, is_known: bool = False) -> Piece:
+    if not is_known and archive.getinfo(member).compress_type not in COMPRESSIONS:
         raise ValueError(f"{member} is compressed, but not by deflate")
     with archive.open(member) as file:
         return _piece(Path(member), file, archive.getinfo(member).file_size)
