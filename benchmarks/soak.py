@@ -6,9 +6,8 @@ Models of changing kind and size are made, diagnosed, recalibrated, repaired and
 and then let go. Every minute it prints what the process holds. At the end memory must be where it
 was after the warm-up, within 5 %, and nothing else may be left; the exit code says it.
 
-After each turn through the kinds, Keras's session is cleared: TensorFlow keeps kernels of every
-model that was computed until then, which is a megabyte of each `predict` of a new model, ours or
-not. `--keep` shows that.
+After each turn through the kinds, Keras's session is cleared: until then about a megabyte stays of
+each new model that Keras's own `predict` computes, without any code of ours. `--keep` shows that.
 """
 
 import argparse
@@ -195,7 +194,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, help="at most so many")
-    parser.add_argument("--keep", action="store_true", help="let TensorFlow keep its kernels")
+    parser.add_argument("--keep", action="store_true", help="never clear the session")
     options = parser.parse_args()
     found = soak(
         seconds=60 * options.minutes,

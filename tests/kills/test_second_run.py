@@ -7,7 +7,7 @@ import time
 
 import pytest
 from commands import BNM, bnm
-from processes import start
+from processes import group_is_alive, start
 
 REPRODUCE = ["reproduce", "reversed-100-short", "--quick", "--out", "out"]
 
@@ -27,7 +27,7 @@ def begun(tmp_path):
 
     yield begin
     for process in processes:
-        if process.poll() is None:
+        if group_is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
@@ -39,6 +39,8 @@ def holder(folder):
 
 def test_a_second_run_is_refused_with_the_process_that_has_the_folder(begun, tmp_path):
     first = begun()
+    # It would be done before the second has begun, on a machine that has much to do.
+    os.killpg(first.pid, signal.SIGSTOP)
     second = bnm(*REPRODUCE, cwd=tmp_path)
     assert (second.code, second.out) == (2, "")
     (line,) = second.err.splitlines()
@@ -51,11 +53,11 @@ def test_a_second_run_is_refused_with_the_process_that_has_the_folder(begun, tmp
     assert line.endswith("). Wait for its end, or name another with --out.")
     assert holder(tmp_path) == first.pid
     # One that is killed leaves its name behind, and does not hold the folder any more.
-    first.kill()
+    os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert holder(tmp_path) == first.pid
     third = begun()
     os.kill(third.pid, signal.SIGINT)
-    third.communicate(timeout=60)
+    third.communicate(timeout=240)
     assert third.returncode == 130
     assert holder(tmp_path) is None
