@@ -93,12 +93,20 @@ class Forking:
     def _answer(self):
         return self._process.stdout.readline().strip()
 
-    def __call__(self, name, folder, *, seconds=None, between=False):
-        """Run a command, kill it and all that it has started after so long; return its code."""
+    def __call__(self, name, folder, *, seconds=None, between=False, writing=False):
+        """Run a command, kill it and all that it has started after so long; return its code.
+
+        With `writing`, the time runs from where it begins to write a file.
+        """
         arguments, _ = COMMANDS[name]
+        before = set(left_behind(folder))
         print(json.dumps([str(folder), arguments, between]), file=self._process.stdin, flush=True)
         process = int(self._answer())
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        ready = []
+        while writing and not ready and set(left_behind(folder)) <= before:
+            ready, _, _ = select.select([self._process.stdout], [], [], 0.0005)
+        if not ready:
+            ready, _, _ = select.select([self._process.stdout], [], [], seconds)
         if not ready:
             # It may end just now.
             with contextlib.suppress(ProcessLookupError):
@@ -198,8 +206,11 @@ def kill_at_random(bnm, name, folder, undisturbed, times, record_property):
     moments = random.Random(f"{SEED} {name} {times}")
     print(f"KILLS_SEED={SEED}: {name}, {times} kills within {seconds:.1f} s")
     hit = collections.Counter()
-    for _ in range(times):
-        code = bnm(name, folder, seconds=moments.uniform(0.0, 0.7) * seconds)
+    for number in range(times):
+        # One in three while a file is being written, which takes next to no time.
+        writing = number % 3 == 2
+        longest = 0.003 if writing else 0.7 * seconds
+        code = bnm(name, folder, seconds=moments.uniform(0.0, longest), writing=writing)
         hit[moment(folder) if code == -signal.SIGKILL else "it had ended"] += 1
         check_whole(folder)
     record_property("kills", [name, times, dict(hit), "differs"])
