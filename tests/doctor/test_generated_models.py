@@ -49,14 +49,14 @@ def few(examples):
     )
 
 
-@few(6)
+@few(4)
 @given(drawn=st.fixed_dictionaries(DRAWN))
 def test_no_distance_is_passed_over_and_nothing_is_found_where_there_is_none(drawn):
     judge(drawn, repairs=False)
 
 
 @pytest.mark.slow
-@few(20)
+@few(8)
 @given(drawn=st.fixed_dictionaries(DRAWN))
 def test_repair_makes_no_distance_larger_and_hides_none(drawn):
     judge(drawn, repairs=True)
