@@ -115,6 +115,11 @@ def own_state(layer: Any) -> list[Any]:
     return [*layer._non_trainable_variables, *seeds, *keras.tree.flatten(carried or [])]
 
 
+def has_mask(tensor: Any) -> bool:
+    """Return whether a tensor of a functional graph comes with a mask, as behind `Masking`."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
 def draws_at_random(layer: Any) -> bool:
     """Return whether a layer draws numbers at random when it trains, as dropout does."""
     return bool(layer._seed_generators) and takes_training(layer)

@@ -1,6 +1,6 @@
 """Models that are drawn at random, with statistics that are right or wrong in one known layer.
 
-What they are like is measured by Keras alone: nothing here asks the doctor.
+What they are like is measured by Keras alone; `judged` holds what the doctor says against it.
 """
 
 import dataclasses
@@ -8,12 +8,16 @@ import dataclasses
 import keras
 import numpy as np
 
+import batchnorm_mechanics as bnm
+
 layers = keras.layers
 
 ROWS, BATCH, WIDTH, STEPS = 1000, 50, 6, 3
 KINDS = ("chain", "twice", "nested", "siamese", "steps", "steps of a model")
 # Of the outputs' spread: what is to be told, and what chance alone does to a thousand samples.
 LARGE, NOTHING = 0.25, 0.05
+# The doctor looks at 512 samples, which tell a distance to about a tenth of it.
+ERROR = 1.2
 
 
 @dataclasses.dataclass
@@ -172,6 +176,56 @@ def distance(model, x):
     of = [np.sqrt(((one - inference) ** 2).mean()) / spread for one in runs]
     chance = np.sqrt(((runs[0] - runs[1]) ** 2).mean() / 2) / spread
     return float(np.sqrt(max(0.0, np.mean(np.square(of)) - chance**2))), float(chance)
+
+
+@dataclasses.dataclass
+class Judged:
+    """What came of one model.
+
+    Attributes:
+        wrong: by name, whether the doctor was.
+        right_first: whether the spoilt layer is the first that is found; None where none is, or
+            other things part the modes, too.
+        about: what a reader wants to know of it.
+    """
+
+    wrong: dict[str, bool]
+    right_first: bool | None
+    about: dict[str, object]
+
+
+def judged(made, *, repairs):
+    """Hold what the doctor says of a model against what Keras computes.
+
+    Args:
+        made: `Made`.
+        repairs: whether to repair it, too, and look at what that gives.
+    """
+    apart, chance = distance(made.model, made.x)
+    diagnosis = bnm.diagnose(made.model, made.x, batch_size=BATCH)
+    found = loud(diagnosis)
+    # A flag that wanders parts modes otherwise than by statistics.
+    parting = [one for one in found if one.code not in ("BN107", "BN202")]
+    wrong = {
+        "missed": apart > ERROR * LARGE and not found,
+        "false alarm": apart < NOTHING and bool(parting),
+    }
+    about = {"apart": apart, "by chance": chance, "found": ", ".join(one.key for one in found)}
+    first = None
+    if made.spoilt and apart > LARGE and not made.unlike and not made.drops:
+        first = bool(parting) and parting[0].layer.rpartition("/")[2] == made.spoilt
+    if repairs:
+        done = bnm.repair(made.model, made.x, batch_size=BATCH)
+        after, _ = distance(done.model, made.x)
+        wrong["made worse"] = after > 1.02 * apart + 0.02
+        wrong["hidden"] = after > ERROR * LARGE and not loud(done.after)
+        about["after"] = after
+    return Judged(wrong, first, {**about, **diagnosis.measures, "spoilt": made.spoilt})
+
+
+def loud(diagnosis):
+    """Return what is found that is no mere note."""
+    return [one for one in diagnosis.findings if one.severity != "note"]
 
 
 def drawn(seed):

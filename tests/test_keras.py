@@ -63,6 +63,24 @@ def test_own_variables_and_state_are_without_those_of_inner_layers():
     assert not any(one is holder.again.seed_generator.state for one in state)
 
 
+def test_what_a_stateful_recurrent_layer_carries_is_state():
+    layer = keras.layers.LSTM(2, stateful=True)
+    layer.build((4, 3, 5))
+    assert {id(one) for one in layer.states} <= {id(one) for one in _keras.own_state(layer)}
+
+
+def test_what_draws_at_random_in_training_is_told():
+    drawing = [keras.layers.Dropout(0.5), keras.layers.GaussianNoise(1.0), Holder()]
+    assert all(_keras.draws_at_random(layer) for layer in drawing)
+    assert not _keras.draws_at_random(keras.layers.BatchNormalization())
+
+
+def test_a_tensor_tells_whether_it_has_a_mask():
+    inputs = keras.Input((4, 3))
+    assert not _keras.has_mask(inputs)
+    assert _keras.has_mask(keras.layers.Masking()(inputs))
+
+
 def test_a_variable_tells_whether_it_is_cast():
     layer = keras.layers.BatchNormalization(dtype="mixed_float16")
     layer.build((None, 2))

@@ -168,6 +168,12 @@ class Runner:
         call: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self._model, self._norms, self._call = model, norms, call or _predicted
+        held = {id(norm.layer) for norm in norms}
+        self._recurrent = [
+            one
+            for one in layers_in(model)
+            if isinstance(one, keras.layers.RNN) and held & {id(part) for part in layers_in(one)}
+        ]
         self._epsilons = {norm.name: float(norm.layer.epsilon) for norm in norms}
         self._heard = frozenset(self._epsilons if heard is None else heard)
         self.by_batch = frozenset(by_batch)
@@ -249,7 +255,7 @@ class Runner:
             outputs, calls[call] = self._answer(norm, heard, call)
             return outputs
 
-        with listening(self._norms, answer), _unrolled(self._model, yes=self._eagerly):
+        with listening(self._norms, answer), _unrolled(self._recurrent if self._eagerly else ()):
             outputs = self._call(self._model, inputs)
         if not self._outputs:
             return None, tf.constant(0, tf.int64), calls
@@ -273,13 +279,12 @@ class Runner:
 
 
 @contextmanager
-def _unrolled(model: Any, *, yes: bool) -> Iterator[None]:
+def _unrolled(recurrent: Iterable[Any]) -> Iterator[None]:
     """Have recurrent layers go through their steps one by one.
 
     Else Keras tries the first one out before the loop, which would count it twice.
     """
-    rolled = [one for one in layers_in(model) if isinstance(one, keras.layers.RNN)] if yes else []
-    rolled = [one for one in rolled if not one.unroll]
+    rolled = [one for one in recurrent if not one.unroll]
     for one in rolled:
         one.unroll = True
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from batchnorm_mechanics.doctor.calls import build
 from batchnorm_mechanics.doctor.causes import ordered
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
-from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
+from batchnorm_mechanics.doctor.findings import Diagnosis, Finding, milder
 from batchnorm_mechanics.doctor.gaps import Gap
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
@@ -106,17 +106,23 @@ def diagnose(
 
 def findings_of(case: Case) -> tuple[Finding, ...]:
     """Return what all rules find, with roots, in the order in which a reader wants it."""
-    found = [one for rule in RULES.values() for one in rule.check(case)]
-    effects = None if case.measured is None else case.measured.effects
-    if effects is not None and effects.relative is not None and effects.severity == "note":
-        found = [
-            replace(one, severity="note") if RULES[one.code].parts_modes else one for one in found
-        ]
+    found = [by_effect(one, case) for rule in RULES.values() for one in rule.check(case)]
     # Layers that data say nothing of come last.
     order = list(dict.fromkeys((*case.gaps, *(norm.name for norm in case.norms))))
     before = ordered(found, order)
     last = [one for rule in RULES.values() for one in rule.check_last(case, before)]
     return ordered([*found, *last], order) if last else before
+
+
+def by_effect(found: Finding, case: Case) -> Finding:
+    """Return a finding that is no louder than what it does to the outputs, if that is known."""
+    effects = None if case.measured is None else case.measured.effects
+    if effects is None or effects.relative is None or not RULES[found.code].parts_modes:
+        return found
+    severity = milder(found.severity, effects.severity)
+    if severity == found.severity:
+        return found
+    return replace(found, severity=severity, evidence={**found.evidence, **effects.on_output})
 
 
 def _largest(gaps: Mapping[str, Gap]) -> dict[str, float]:

@@ -125,7 +125,7 @@ def _gap(norm: "Norm", found: "NormMeasured", channels: int, noise: float) -> Ga
         layer=weighted(gaps, norm.gamma),
         own=own,
         stale=min(weighted(change(one, moving, epsilon), norm.gamma) for one in joint),
-        unlike=_unlike(norm, found, by_call, limit),
+        unlike=_unlike(norm, found, by_call, joint, limit) if len(by_call) > 1 else 0.0,
         channels=gaps,
         felt=felt,
         shift=shift,
@@ -210,19 +210,17 @@ def _average(calls: Sequence[Statistics], weights: Vector) -> Statistics:
 
 
 def _unlike(
-    norm: "Norm", found: "NormMeasured", by_call: Sequence[Statistics], limit: float
+    norm: "Norm",
+    found: "NormMeasured",
+    by_call: Sequence[Statistics],
+    joint: Sequence[Statistics],
+    limit: float,
 ) -> float:
-    """Return the gap that is left by the best statistics for all calls; 0 if that is chance."""
-    if len(by_call) == 1:
-        return 0.0
+    """Return the gap that is left by the best of some statistics for all calls; 0 if by chance."""
     epsilon = norm.layer.epsilon
-    pool = (found.pool.mean, found.pool.variance)
-    left = [
-        rms([change(call, best, epsilon) for call in by_call])
-        for best in (pool, *(_average(by_call, by) for by in _weights(norm, len(by_call))))
-    ]
-    best = _average(by_call, np.full(len(by_call), 1 / len(by_call)))
-    beyond = [_beyond_chance(one, best, limit, 1 / one.batches, epsilon) for one in found.calls]
+    left = [rms([change(call, one, epsilon) for call in by_call]) for one in joint]
+    alike = _average(by_call, np.full(len(by_call), 1 / len(by_call)))
+    beyond = [_beyond_chance(one, alike, limit, 1 / one.batches, epsilon) for one in found.calls]
     felt = np.min(left, axis=0) * np.minimum(1.0, _share(norm.gamma, norm.channels))
     if not (np.any(beyond, axis=0) & (felt >= FLOOR)).any():
         return 0.0

@@ -90,7 +90,7 @@ def by_batch(norm: Norm, heard: Heard, *, exactly: bool) -> tuple[tf.Tensor, cor
 
 
 def moments_of(norm: Norm, heard: Heard, *, exactly: bool) -> core.Moments:
-    """Return the moments of what a layer was called with; `exactly` as in `_by_batch`."""
+    """Return the moments of what a layer was called with; `exactly` as in `by_batch`."""
     if not exactly and fits_fused(norm, heard):
         return _fused(norm, heard.inputs, None, None, 1e-3)[1]
     return batch_moments(heard.inputs, axes_of(norm, heard.inputs), mask=heard.mask)
@@ -108,7 +108,7 @@ def _fused(
     """Normalize by one kernel, with as few operations around it as can be.
 
     Its mean is right only where that is not many standard deviations. The variance is the unbiased
-    one, and the count the number of values in all channels, an integer: `_on_host` goes on from
+    one, and the count the number of values in all channels, an integer: `on_host` goes on from
     there.
     """
     channels = norm.channels

@@ -142,8 +142,7 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
         both[""].add(labels, ran.outputs)
         if labels is not None and trained and both[""].results():
             both["_by_batch"].add(labels, by_batch(inputs).outputs)
-    odd = {number for of_layer in pools.values() for number in of_layer.settle().odd}
-    sample.without(odd)
+    sample.without({number for of_layer in pools.values() for number in of_layer.settle().odd})
     again = Again(model, norms, trained, sample, run, widest, data.call)
     scores = {
         name + mode: value for mode, of in both.items() for name, value in of.results().items()
@@ -156,13 +155,13 @@ def _measured(model: keras.Model, norms: tuple[Norm, ...], data: Data) -> Measur
             dtype=dtype,
             frozen=frozen[name],
             by_batch=name in run.told_to_train,
-            pool=pools[name].settle().together,
+            pool=pools[name].together,
             calls=tuple(pools[name].calls),
             own=tuple(own[name].calls),
             odd=pools[name].odd,
         )
         for name, dtype in run.dtypes.items()
-        if pools[name].settle().together.batches
+        if pools[name].together.batches
     }
     return Measured(
         norms=MappingProxyType(measured),

@@ -217,8 +217,10 @@ class _Copies:
         if not self._holds_split(layer):
             return self._for_call(layer, names)(*positional, **named)
         if isinstance(layer, keras.layers.TimeDistributed):
+            flag = {name: value for name, value in named.items() if name == "training"}
             steps = keras.ops.unstack(positional[0], axis=1)
-            return keras.ops.stack([self._call(layer.layer, names, step) for step in steps], axis=1)
+            steps = [self._call(layer.layer, names, step, **flag) for step in steps]
+            return keras.ops.stack(steps, axis=1)
         graph: Any = graph_of(layer)
         self.lost.append(
             f"{layer.name} is no model of its own any more: its layers stand where it was called."

@@ -39,6 +39,7 @@ LINEAR = (
 )
 # Layers that call what they hold for each step of their input's second axis.
 _LOOPS = (keras.layers.TimeDistributed, keras.layers.RNN)
+_WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)
 _USUAL_STARTS = {keras.initializers.Zeros: 0.0, keras.initializers.Ones: 1.0}
 
 
@@ -258,9 +259,12 @@ def _per_pass(model: Any) -> Counter[int]:
                 if not node.is_input:
                     visit(node.operation, times, node.input_tensors[0].shape)
         elif isinstance(layer, keras.Layer):
-            is_loop = isinstance(layer, _LOOPS) and len(shape) > 1
+            if isinstance(layer, _LOOPS) and len(shape) > 1:
+                times, shape = times * (shape[1] or 1), ()
+            # What wraps a recurrent layer hands it its own input.
+            inner = shape if isinstance(layer, _WRAPPERS) else ()
             for one in direct_layers(layer):
-                visit(one, times * (shape[1] or 1) if is_loop else times)
+                visit(one, times, inner)
 
     visit(model, 1)
     return counts

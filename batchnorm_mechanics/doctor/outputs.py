@@ -10,11 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from batchnorm_mechanics._keras import (
-    layers_by_path,
-    layers_in,
-    takes_training,
-)
+from batchnorm_mechanics._keras import layers_by_path, layers_in, takes_training
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
 from batchnorm_mechanics.doctor.findings import Severity, by_size, worse
 from batchnorm_mechanics.doctor.norms import Norm
@@ -133,7 +129,7 @@ def effects_on(model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs) 
         runs: the ways to run them.
     """
     rounding = _rounding(model)
-    # The size of a batch where the model's inputs state one.
+    # The size of a batch where the model's inputs state one, if it is those that it is called on.
     inputs = (getattr(model, "inputs", None) or ()) if runs.plainly is model else ()
     sizes = {part.shape[0] for part in inputs} - {None}
     fixed = max(sizes, default=None)

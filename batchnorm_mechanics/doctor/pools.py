@@ -129,7 +129,7 @@ class Pools:
         self.together = Pool(channels)
         self.calls: list[Pool] = []
         self.odd: tuple[int, ...] = ()
-        self._scales: list[float] = []
+        self._passes = 0
         self._held: list[tuple[float, int, Sequence[Said]]] = []
 
     def add(self, calls: Sequence[Said]) -> float:
@@ -138,8 +138,8 @@ class Pools:
         with np.errstate(invalid="ignore"):
             logs = [np.log(said.variance + self._epsilon).mean() for said in calls]
         scale = float(np.exp(np.mean(logs)))
-        number = len(self._scales)
-        self._scales.append(scale)
+        number = self._passes
+        self._passes += 1
         if not np.isfinite(scale):
             self._take(calls)
             return scale

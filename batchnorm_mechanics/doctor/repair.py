@@ -103,13 +103,16 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
 ) -> Repair:
     """Diagnose a model, repair what was found, and diagnose it again.
 
-    Only layers and channels that a finding names are touched: statistics that are not finite,
+    Layers and channels that a finding names are touched: statistics that are not finite,
     negative, never updated, collapsed, unconverged or stale, or not those of the data (BN101 to
-    104, 106, 110, 201) are estimated anew from the data; gamma and beta that are not finite become
-    1 and 0, which is a guess (BN101); mean and variance that were swapped are swapped back (BN115);
-    PyTorch's momentum becomes Keras's (BN105); a baked training flag is removed (BN107) and a
-    layer with several inputs split (BN113), both in a new model. With labels, what makes loss or
-    accuracy worse is taken back: the statistics were then better as they were.
+    104, 106, 110, 200, 201, 207) are estimated anew from the data, without batches that are odd;
+    gamma and beta that are not finite become 1 and 0, which is a guess (BN101); mean and variance
+    that were swapped are swapped back (BN115); PyTorch's momentum becomes Keras's (BN105), and
+    epsilon that of the training (BN116); a training flag is removed or kept away (BN107) and a
+    layer whose calls are unlike gets a copy for each (BN113), both in a new model. What makes the
+    model worse is taken back: its loss or accuracy with labels, and without them the distance of
+    its outputs in training mode and in inference. If they are apart after that, all layers that
+    train are estimated anew, which is kept only if it makes the model better.
 
     Args:
         model: any Keras model. It is changed in place, unless its graph must be built anew.
@@ -166,24 +169,10 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
             if dry_run:
                 taken += decided.steps
                 break
-            then, worse = work.tried(decided.steps, now)
-            done = decided.steps
-            if worse is not None and len(parts := apart(decided.steps)) > 1:
-                # What one of them spoils may hide what another one mends.
-                then, done = now, ()
-                for steps in parts:
-                    after, worse = work.tried(steps, then)
-                    if worse is None:
-                        then, done = after, (*done, *steps)
-                    else:
-                        refused |= {key: worse for step in steps for key in step.findings}
-            elif worse is not None:
-                refused |= {key: worse for step in done for key in step.findings}
-                done = ()
+            now, done = work.take(decided.steps, now)
             if not done:
                 break
             taken += done
-            now = then
         if asked is None and not dry_run:
             now, more = work.with_all_estimated(now, taken)
             taken += more
@@ -192,6 +181,7 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
         renew_compiled_functions(model)
         raise
     estimated = any(step.how is RE_ESTIMATE for step in taken)
+    refused |= work.taken_back
     left = {found.key for found in now.findings}
     return Repair(
         model=work.model,
@@ -215,6 +205,7 @@ class _Work:
         self.changes: list[LayerChange] = []
         self.notes: list[str] = []
         self.done: set[tuple[str, str, tuple[int, ...]]] = set()
+        self.taken_back: dict[str, str] = {}
         self._why_no_copy = functools.cache(why_no_copy)
 
     def point(self) -> tuple[Any, Mark | None, int, int]:
@@ -230,8 +221,31 @@ class _Work:
             put_mark(self.model, mark)
         renew_compiled_functions(self.model)
 
-    def tried(self, steps: Sequence[Step], before: Diagnosis) -> tuple[Diagnosis, str | None]:
-        """Take steps; take them back if they made the model worse.
+    def take(self, steps: Sequence[Step], before: Diagnosis) -> tuple[Diagnosis, list[Step]]:
+        """Take steps that make the model no worse: all of them, or those that do not alone.
+
+        Returns:
+            The diagnosis of the model as it is then, and the steps that were taken.
+        """
+        is_guess = any(RULES[key[:5]].keeps_effects for step in steps for key in step.findings)
+        now, worse = self.tried(steps, before, is_guess=is_guess)
+        if worse is None:
+            return now, [*steps]
+        groups = apart(steps)
+        if len(groups) == 1:
+            self.taken_back |= {key: worse for step in steps for key in step.findings}
+            return now, []
+        # What one of them spoils may hide what another one mends.
+        done: list[Step] = []
+        for group in groups:
+            now, taken = self.take(group, now)
+            done += taken
+        return now, done
+
+    def tried(
+        self, steps: Sequence[Step], before: Diagnosis, *, is_guess: bool
+    ) -> tuple[Diagnosis, str | None]:
+        """Take steps; take them back if they made the model worse, or a guess no better.
 
         Returns:
             The diagnosis of the model as it is then, and why they were taken back, or None.
@@ -239,7 +253,6 @@ class _Work:
         point = self.point()
         self.do(steps)
         after = diagnose(self.model, self.data)
-        is_guess = any(RULES[key[:5]].keeps_effects for step in steps for key in step.findings)
         worse = worsening(before, after) or (no_better(before, after) if is_guess else None)
         if worse is None:
             return after, None
@@ -269,11 +282,10 @@ class _Work:
             for norm in norms_in(self.model)
             if norm.layer.trainable
         ]
-        if self.how.sequential or not {step.layer for step in steps} <= whole:
-            after, worse = self.tried(steps, now)
-            if worse is None and no_better(now, after) is None:
-                return after, steps
-        return now, []
+        if not self.how.sequential and {step.layer for step in steps} <= whole:
+            return now, []
+        now, worse = self.tried(steps, now, is_guess=True)
+        return now, steps if worse is None else []
 
     def decide(self, diagnosis: Diagnosis, asked: frozenset[str] | None) -> Decided:
         circumstances = Circumstances(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding, Severity, milder
+from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 from batchnorm_mechanics.doctor.known import Known
 
@@ -88,18 +88,10 @@ class Case:
         """Return how bad it is that training should have left wrong statistics, and evidence.
 
         Nothing in a file says that statistics were estimated anew since: where they suit the data,
-        it is a note. Where they do not, it is no louder than what they do to the output.
+        it is a note.
         """
         gap = self.gaps.get(norm.name)
-        if gap is None or self.measured is None:
-            return severity, {}
-        if gap.suits:
-            return "note", {"gap": gap.layer}
-        effects = self.measured.effects
-        if effects.relative is None:
-            return severity, {}
-        told = milder(severity, effects.severity)
-        return told, {} if told == severity else dict(effects.on_output)
+        return (severity, {}) if gap is None or not gap.suits else ("note", {"gap": gap.layer})
 
 
 class Stage(IntEnum):
@@ -225,8 +217,8 @@ class Rule:
         explains_later: likewise, at layers that the model calls after this one's.
         hides: codes of findings that mean nothing at a layer where this one stands.
         is_only_unexplained: whether a finding is left out where another one explains it.
-        parts_modes: whether it makes training mode and inference differ, so that it is a note where
-            data show that their outputs do not.
+        parts_modes: whether it makes training mode and inference differ, so that it is no louder
+            than data show their outputs to do.
         keeps_effects: whether what a finding explains is left as it is while it is not repaired.
         spoils_outputs: whether outputs are no numbers, so that none of them can get worse.
         judges_whole_training: whether it means nothing before training ends.

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 
 import keras
 
-from batchnorm_mechanics._keras import direct_layers, functional_of, layers_in, nodes_in, origin_of
+from batchnorm_mechanics._keras import (
+    direct_layers,
+    functional_of,
+    has_mask,
+    layers_in,
+    nodes_in,
+    origin_of,
+)
 from batchnorm_mechanics.doctor.norms import graphs_in
 
 
@@ -136,6 +143,8 @@ def calls_apart(model: Any, layer: Any) -> Apart:
         steps = 1
         if isinstance(one, keras.layers.TimeDistributed):
             steps, one = node.input_tensors[0].shape[1], one.layer
+            if has_mask(node.input_tensors[0]):
+                return Apart(0, f"{node.operation.name} goes by a mask, which single steps lack")
             if steps is None:
                 return Apart(0, f"{node.operation.name} goes through a number of steps that varies")
         if isinstance(one, keras.layers.RNN | keras.layers.Bidirectional):

@@ -2,6 +2,7 @@
 
 from batchnorm_mechanics.doctor.causes import ordered
 from batchnorm_mechanics.doctor.data import Data
+from batchnorm_mechanics.doctor.diagnose import by_effect
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.rule import Case
@@ -18,5 +19,5 @@ def case_of(model, x=None, *, batch_size=32):
 def found_by(codes, case):
     """Return what the rules with these codes, or beginnings of codes, find in a case."""
     wanted = sorted(chosen(codes))
-    found = [finding for code in wanted for finding in RULES[code].check(case)]
+    found = [by_effect(one, case) for code in wanted for one in RULES[code].check(case)]
     return list(ordered(found, list(case.gaps) or [norm.name for norm in case.norms]))

@@ -111,6 +111,7 @@ class BakedTrainingFlag(Rule):
     def check(self, case: Case) -> Iterator[Finding]:
         """Look at all calls of a layer that trains, and of what holds it."""
         spoken_of: set[str] = set()
+        flags = _flags_in(case.model)
         for norm in case.norms:
             # Frozen, a layer infers whatever it is told.
             if not norm.layer.trainable:
@@ -132,7 +133,7 @@ class BakedTrainingFlag(Rule):
                     flag_on=layer.name,
                     norms_that_inherit_it=_inheriting(node, graph),
                 )
-            elif (flag_from := _handed_on(case, norm)) and (
+            elif (flag_from := flags.reached.get(id(norm.layer)) or _heard_from(case, norm)) and (
                 flag_from.rpartition("/")[2] not in spoken_of
             ):
                 yield self.finding(
@@ -146,7 +147,7 @@ class BakedTrainingFlag(Rule):
                     flag_on=flag_from,
                     handed_on="True",
                 )
-            elif infer and id(norm.layer) not in _flags_in(case.model).shielded:
+            elif infer and id(norm.layer) not in flags.shielded:
                 yield self.finding(
                     norm.name,
                     severity="note",
@@ -158,13 +159,15 @@ class BakedTrainingFlag(Rule):
                 )
 
 
-def _handed_on(case: Case, norm: "Norm") -> str:
-    """Return the layer whose flag reaches a batch norm layer that has none, or ""."""
+def _heard_from(case: Case, norm: "Norm") -> str:
+    """Return the layer whose flag was heard to reach a batch norm layer, or ""."""
     if case.measured is None:
-        return _flags_in(case.model).reached.get(id(norm.layer), "")
+        return ""
     effects, found = case.measured.effects, case.measured.norms.get(norm.name)
     is_reached = norm.name in effects.called_by_batch or (found is not None and found.by_batch)
-    return effects.flag_from if is_reached and effects.flag_from != norm.name else ""
+    # A batch norm that tells itself to train has code of its own, of which BN202 speaks.
+    is_a_norm = any(one.name == effects.flag_from for one in case.norms)
+    return effects.flag_from if is_reached and not is_a_norm else ""
 
 
 class _Flags(NamedTuple):

@@ -8,6 +8,7 @@ import batchnorm_mechanics as bnm
 from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.past import past_of
 from batchnorm_mechanics.doctor.rules.bn106_unconverged_average import weight_of_start
+from batchnorm_mechanics.layers.intercept import intercepted
 
 layers = keras.layers
 
@@ -277,6 +278,56 @@ def test_a_recurrent_cell_is_measured_at_all_of_its_steps():
         np.testing.assert_array_equal(old, new)
 
 
+@keras.saving.register_keras_serializable("test_calls")
+class NormalizedCell(layers.SimpleRNNCell):
+    """Normalizes what each step gives."""
+
+    def build(self, shape):
+        self.norm = layers.BatchNormalization(momentum=0.9, name="bn")
+        self.norm.build((shape[0], self.units))
+        super().build(shape)
+
+    def call(self, inputs, states, training=False):
+        outputs, states = super().call(inputs, states, training=training)
+        return self.norm(outputs, training=training), states
+
+
+def test_both_directions_are_measured_and_counted_at_all_steps():
+    x = numbers(200, 6, 4) + 6 * np.arange(6, dtype="float32")[:, None]
+    inputs = layers.Input((6, 4))
+    both = layers.Bidirectional(layers.RNN(NormalizedCell(5)))
+    model = settled(keras.Model(inputs, layers.Dense(2)(both(inputs))), x)
+    assert [norm.per_pass for norm in norms_in(model)] == [6, 6]
+    diagnosis = bnm.diagnose(model, x)
+    assert [one.evidence["calls"] for one in diagnosis.of("BN113")] == [6, 6]
+    assert dict(diagnosis.unseen) == {}
+
+
+def test_recurrent_layers_without_batch_norm_are_left_to_their_loop():
+    unrolled = []
+    lstm = layers.LSTM(3)
+
+    def noting(call, *args, **kwargs):
+        unrolled.append(lstm.unroll)
+        return call(*args, **kwargs)
+
+    model = keras.Sequential([layers.Input((6, 4)), lstm, layers.BatchNormalization()])
+    with intercepted(lstm, noting):
+        bnm.diagnose(model, numbers(100, 6, 4))
+    assert unrolled
+    assert not any(unrolled)
+
+
+def test_steps_with_a_mask_are_not_taken_apart():
+    x = numbers(200, 5, 3) + 6 * np.arange(5, dtype="float32")[:, None]
+    inputs = layers.Input((5, 3))
+    masked = layers.Masking()(inputs)
+    norm = layers.TimeDistributed(layers.BatchNormalization(name="bn"), name="td")
+    model = settled(keras.Model(inputs, layers.GlobalAveragePooling1D()(norm(masked))), x)
+    done = bnm.repair(model, x)
+    assert "goes by a mask" in done.refused["BN113 td/bn"]
+
+
 def encoder():
     return keras.Sequential(
         [layers.Input((3,)), layers.BatchNormalization(momentum=0.9, name="bn")], name="encoder"
@@ -393,3 +444,41 @@ def test_what_makes_the_outputs_differ_more_is_taken_back():
     # Of all steps together: what is between them is in no batch of training.
     done = bnm.repair(model, x, only=["BN201"])
     assert bnm.diagnose(done.model, x).measures["output_change"] <= before + 1e-6
+
+
+def test_an_estimation_that_is_no_better_leaves_nothing_behind(monkeypatch):
+    from batchnorm_mechanics.doctor import repair as module
+
+    model, x, _ = all_stale()
+    # One layer is repaired; to estimate all is neither worse nor better.
+    monkeypatch.setattr(module, "worsening", lambda *_: None)
+    monkeypatch.setattr(module, "no_better", lambda *_: "it makes the model no better")
+    decide = module.decide
+    monkeypatch.setattr(
+        module, "decide", lambda found, given: decide([f for f in found if f.layer == "bn0"], given)
+    )
+    before = {norm.name: norm.mean for norm in norms_in(model)}
+    done = bnm.repair(model, x)
+    assert {step.layer for step in done.steps} == {"bn0"}
+    moved = [
+        norm.name for norm in norms_in(model) if not np.array_equal(norm.mean, before[norm.name])
+    ]
+    assert moved == ["bn0"]
+
+
+def test_what_was_taken_back_is_said_to_be_in_later_rounds_too(monkeypatch):
+    from batchnorm_mechanics.doctor import repair as module
+
+    model, x, _ = all_stale()
+    judged = module.worsening
+    # Whatever touches the first layer is said to do harm.
+    first = model.get_layer("bn0").moving_mean
+    before = first.numpy()
+
+    def harm(*diagnoses):
+        return judged(*diagnoses) if np.array_equal(first.numpy(), before) else "it does harm"
+
+    monkeypatch.setattr(module, "worsening", harm)
+    done = bnm.repair(model, x, only=["BN201"])
+    assert {step.layer for step in done.steps} >= {"bn1", "bn2"}
+    assert done.refused["BN201 bn0"] == "it does harm"
