@@ -19,9 +19,11 @@ FUZZ := $(VENV)/.ready-fuzz
 SECONDS ?= 300
 # The tests' packages; `make lowest` takes the lowest that pyproject.toml admits.
 TEST_LOCK ?= requirements-dev.lock
-# What the processor's kernels can change, and what another Python can.
-KERNEL_TESTS := tests/core tests/layers tests/statistics tests/doctor \
-	tests/test_machine.py tests/test_cli_repair.py tests/test_cli_trace.py
+# What the processor's kernels can change, and what another Python can. Of the doctor what compares
+# computed figures with bounds: the rest asks what it says of them.
+KERNEL_TESTS := tests/core tests/layers tests/statistics tests/test_machine.py tests/test_cli_trace.py \
+	tests/doctor/rules/test_data.py tests/doctor/test_effects.py tests/doctor/test_fold.py \
+	tests/doctor/test_gaps.py tests/doctor/test_healthy_models.py tests/doctor/test_recalibrate.py
 PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statistics \
 	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/rules/test_weights.py \
 	tests/doctor/test_fold.py tests/tracing tests/test_machine.py tests/test_cli_trace.py
@@ -75,7 +77,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test test-slow test-other test-pythons lowest fuzz lint format types peers check wheel lock audit clean
+.PHONY: help reproduce bench test test-slow test-other test-pythons lowest kills fuzz lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -111,6 +113,9 @@ test-pythons: ## run a part of the tests on Python 3.12 and 3.13, where they are
 
 lowest: ## run a part of the tests with the lowest versions that pyproject.toml admits
 	@$(MAKE) --no-print-directory VENV=.venv-lowest TEST_LOCK=requirements-lowest.lock test ARGS="$(LOWEST_TESTS)"
+
+kills: $(DEV) ## kill commands some fifty times, at random moments (KILLS_SEED=1 gives other ones)
+	KILLS=$${KILLS:-3} $(BIN)/python -m pytest tests/kills/test_kills.py $(ARGS)
 
 fuzz: $(FUZZ) ## fuzz what reads files and options, five minutes for each target (ARGS="arrays trace", SECONDS=60)
 	$(BIN)/python tests/fuzz $(ARGS) $(SECONDS)

@@ -48,7 +48,7 @@ SHORTER = {
     "bnm conform my_layers.py:MyBatchNorm": '{command} --cases "one step rank 2"',
     "bnm reproduce --list": "{command}",
     "bnm reproduce --quick --out try": "{command}",
-    "bnm reproduce keras-100 algorithm2-100 --seeds 3 --out two": "{command} --quick",
+    "bnm reproduce keras-100 algorithm2-100 --seeds 3 --out two": "{command} --quick --seeds 1",
     "bnm reproduce keras-100 --data mine.npz --out mine": "{command} --quick",
     "bnm reproduce paper-with-bn paper-without-bn --paper-steps 50000 --out paper": (
         "{command} --quick --seeds 1 --paper-steps 40"

@@ -1,5 +1,6 @@
 """Batch mean and biased variance, and how the moments of two groups become those of both."""
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -130,9 +131,13 @@ def check_samples(x: tf.Tensor, axes: tuple[int, ...], *, caller: str) -> None:
 
 
 def _count(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    shape = tf.shape(x)
-    kept = [1 if axis in axes else shape[axis] for axis in range(x.shape.rank)]
-    reduced = tf.reduce_prod(tf.gather(shape, axes))
+    # What is known beforehand takes no operation: this is in every step, and often traced.
+    sizes = x.shape.as_list()
+    if None in sizes:
+        found = tf.shape(x, out_type=tf.int64)
+        sizes = [found[axis] if size is None else size for axis, size in enumerate(sizes)]
+    kept = [1 if axis in axes else size for axis, size in enumerate(sizes)]
+    reduced = tf.convert_to_tensor(math.prod(sizes[axis] for axis in axes), tf.int64)
     return tf.fill(kept, tf.cast(reduced, x.dtype))
 
 

@@ -28,14 +28,14 @@ def few(examples):
     )
 
 
-@few(4)
+@few(3)
 @given(drawn=st.fixed_dictionaries(DRAWN))
 def test_no_distance_is_passed_over_and_nothing_is_found_where_there_is_none(drawn):
     check(drawn, repairs=False)
 
 
 @pytest.mark.slow
-@few(8)
+@few(5)
 @given(drawn=st.fixed_dictionaries(DRAWN))
 def test_repair_makes_no_distance_larger_and_hides_none(drawn):
     check(drawn, repairs=True)

@@ -699,7 +699,7 @@ def apart(model, data):
     return dict(diagnose(model, data, batch_size=32).measures)["output_change"]
 
 
-@pytest.mark.parametrize("make", [sequence, functional, nested])
+@pytest.mark.parametrize("make", [sequence, nested])
 def test_a_model_called_on_inputs_that_are_unlike_gets_batch_norm_for_each(make, tmp_path):
     model = siamese(make, BN(name="last"))
     recalibrate(model, UNLIKE)
@@ -718,28 +718,22 @@ def test_a_model_called_on_inputs_that_are_unlike_gets_batch_norm_for_each(make,
     assert len(again.trainable_variables) == len(done.model.trainable_variables)
 
 
-def steps_unlike(*shape):
-    """Return data of 5 steps, each with a mean and a deviation of its own."""
-    steps = np.arange(5, dtype="float32").reshape(5, *[1] * len(shape))
-    return numbers(seed=3, shape=(5, *shape)) * (1 + steps) + 9 * steps
-
-
-@pytest.mark.parametrize("outer", [sequence, functional])
-@pytest.mark.parametrize("inner", ["bn", "model"])
+@pytest.mark.parametrize(("outer", "inner"), [(sequence, "bn"), (functional, "model")])
 def test_steps_that_are_unlike_get_batch_norm_for_each(outer, inner):
     one = BN(name="bn")
     if inner == "model":
-        one = keras.Sequential([layers.Input((3,)), layers.Dense(4), one, layers.ReLU()])
+        one = keras.Sequential([layers.Input((2,)), layers.Dense(4), one, layers.ReLU()])
     parts = [layers.TimeDistributed(one), layers.Flatten(), layers.Dense(2)]
-    model = keras.Sequential([layers.Input((5, 3)), *parts])
+    model = keras.Sequential([layers.Input((3, 2)), *parts])
     if outer is functional:
         model = keras.Model(model.inputs, model.outputs)
-    x = steps_unlike(3)
+    steps = np.arange(3, dtype="float32")[:, None]
+    x = numbers(seed=3, shape=(3, 2)) * (1 + steps) + 9 * steps
     recalibrate(model, x)
     finding = diagnose(model, x).of("BN113")[0]
-    assert (finding.severity, finding.evidence["calls"]) == ("error", 5)
+    assert (finding.severity, finding.evidence["calls"]) == ("error", 3)
     done = repair(model, x)
-    assert len(norms_in(done.model)) == 5
+    assert len(norms_in(done.model)) == 3
     assert apart(done.model, x) < 0.1
 
 

@@ -1,8 +1,8 @@
 """Commands that are killed at any moment: what they have written is whole, and they go on.
 
-SIGKILL leaves a process no time to tidy up. `make test` kills ten times, the slow tests fifty; each
-test prints the seed of its moments, and `KILLS_SEED` gives another one. A table at the end of the
-run says what was hit: `make test-slow ARGS="tests/kills"`.
+SIGKILL leaves a process no time to tidy up. `make test` kills ten times and the slow tests eight
+times; `KILLS=3 make kills` kills three times as often. Each test prints the seed of its moments,
+and `KILLS_SEED` gives another one. A table at the end of the run says what was hit.
 """
 
 import collections
@@ -24,6 +24,7 @@ import pytest
 import sick_models
 
 SEED = int(os.environ.get("KILLS_SEED", "0"))
+MORE = int(os.environ.get("KILLS", "1"))
 COMMANDS = {
     "repair": (["repair", "sick.keras", "--data", "data.npz", "--out", "out.keras"], "out.keras"),
     "fold": (["fold", "healthy.keras", "--out", "out.keras"], "out.keras"),
@@ -202,6 +203,7 @@ def moment(folder):
 
 
 def kill_at_random(bnm, name, folder, undisturbed, times, record_property):
+    times *= MORE
     expected, seconds = undisturbed(name)
     moments = random.Random(f"{SEED} {name} {times}")
     print(f"KILLS_SEED={SEED}: {name}, {times} kills within {seconds:.1f} s")
@@ -249,9 +251,8 @@ def test_a_command_that_is_killed_between_a_file_and_its_name_leaves_the_old_one
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    ("name", "times"),
-    [("repair", 10), ("fold", 10), ("doctor", 10), ("trace", 8), ("reproduce", 12)],
-)
-def test_fifty_kills(bnm, name, times, folder, undisturbed, record_property):
+@pytest.mark.parametrize(("name", "times"), [("doctor", 4), ("reproduce", 4)])
+def test_a_longer_command_that_is_killed_goes_on_and_ends_with_the_same(
+    bnm, name, times, folder, undisturbed, record_property
+):
     kill_at_random(bnm, name, folder, undisturbed, times, record_property)
