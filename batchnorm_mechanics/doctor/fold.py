@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError, first_line
@@ -23,7 +22,7 @@ from batchnorm_mechanics.doctor.fold_compare import (
     rounding_of,
     times_as_fast,
 )
-from batchnorm_mechanics.doctor.fold_kinds import KINDS, Weights
+from batchnorm_mechanics.doctor.fold_kinds import Weights, store
 from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
 from batchnorm_mechanics.doctor.model_copies import Copied, Edits, copied
 from batchnorm_mechanics.doctor.wiring import graph_of
@@ -239,7 +238,7 @@ def rewritten(model: Any, plan: FoldPlan) -> Copied:
     new = copied(model, Edits(left_out=plan.folded, settings=settings), caller="fold")
     for key, weights in plan.weights.items():
         (layer,) = new.of[key]
-        _store(layer, weights)
+        store(layer, weights)
     return new
 
 
@@ -247,17 +246,6 @@ def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
     """Return what changes in the configuration of a layer that takes a batch norm in."""
     unset = {name: None for name in config if name.endswith(("_regularizer", "_constraint"))}
     return {**unset, "use_bias": weights.has_bias}
-
-
-def _store(layer: Any, weights: Weights) -> None:
-    for name, kernel in zip(KINDS[type(layer)].kernels, weights.kernels, strict=True):
-        getattr(layer, name).assign(_rounded(kernel, getattr(layer, name)))
-    if weights.has_bias:
-        layer.bias.assign(_rounded(weights.bias, layer.bias))
-
-
-def _rounded(value: np.ndarray, variable: Any) -> np.ndarray:
-    return value.astype(keras.backend.standardize_dtype(variable.dtype))
 
 
 def _check(model: Any) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 
 from batchnorm_mechanics._keras import layers_in, nodes_in, own_variables
 from batchnorm_mechanics.doctor.fold_kinds import (
-    KINDS,
     Affine,
     Array,
     Weights,
     activation_of,
     affine_of,
     channel_axis,
-    kind_of,
     obstacle,
     offset_obstacle,
+    read,
+    takes_a_norm,
 )
 from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.wiring import (
@@ -231,8 +231,7 @@ class _Planner:
         if reason is None and (users.is_output or len(users.nodes) > 1):
             reason = "has an output that is used elsewhere too"
         if reason is None:
-            kind = KINDS[type(layer)]
-            reason = self._take(layer, kind.after(self._weights_of(layer), _affine(norm)))
+            reason = self._take(layer, self._weights_of(layer).followed_by(_affine(norm)))
         return None if reason is None else f"{layer.name} {reason}"
 
     def _outside(self, tensor: Any) -> str:
@@ -272,13 +271,12 @@ class _Planner:
             or _digits_lost(norm, layer)
         )
         if reason is None:
-            kind = KINDS[type(layer)]
-            reason = self._take(layer, kind.before(self._weights_of(layer), placed.affine))
+            reason = self._take(layer, self._weights_of(layer).preceded_by(placed.affine))
         return None if reason is None else f"{layer.name} {reason}"
 
     def _reason_against(self, norm: Norm, layer: Any, placed: Placed) -> str | None:
         """Return why a layer beside a norm can take no norm in, or not this one."""
-        if kind_of(layer) is None:
+        if not takes_a_norm(layer):
             return f"({type(layer).__name__}) is no layer that takes it in"
         if self.calls[id(layer)] > 1:
             return f"is called {self.calls[id(layer)]} times"
@@ -292,7 +290,7 @@ class _Planner:
         return None
 
     def _weights_of(self, layer: Any) -> Weights:
-        return self.weights.get(id(layer)) or KINDS[type(layer)].read(layer)
+        return self.weights.get(id(layer)) or read(layer)
 
     def _take(self, layer: Any, weights: Weights) -> str | None:
         """Keep new weights of a layer, or return why it cannot have them."""
@@ -371,8 +369,7 @@ def moved_past(node: Any, placed: Placed) -> Placed | None:
         return None
     layer, (tensor,) = node.operation, node.input_tensors
     if _is(layer, _AVERAGES):
-        channels = 1 if layer.data_format == "channels_first" else placed.rank - 1
-        if placed.axis != channels:
+        if placed.axis != channel_axis(layer, placed.rank):
             return None
         return placed if layer.keepdims else Placed(placed.affine, axis=1, rank=2)
     shape = tuple(tensor.shape[1:])

@@ -16,6 +16,7 @@ from batchnorm_mechanics._keras import (
     nodes_in,
     origin_of,
 )
+from batchnorm_mechanics.doctor import fold_kinds
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.layers.intercept import own_call
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
@@ -24,19 +25,7 @@ Vector = NDArray[np.float64]
 
 KINDS = (keras.layers.BatchNormalization, BatchNormalization)
 # Layers that are linear in their input, and begin with a bias of zero unless told otherwise.
-LINEAR = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
+LINEAR = tuple(fold_kinds.KINDS)
 # Layers that call what they hold for each step of their input's second axis.
 _LOOPS = (keras.layers.TimeDistributed, keras.layers.RNN)
 _WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)
