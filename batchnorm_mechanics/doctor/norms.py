@@ -93,6 +93,11 @@ class Norm:
         return _vector(self.layer.moving_variance)
 
     @property
+    def moving(self) -> tuple[Vector, Vector]:
+        """Both."""
+        return self.mean, self.variance
+
+    @property
     def gamma(self) -> Vector | None:
         """Gamma likewise, or None where the layer does not scale."""
         return None if self.layer.gamma is None else _vector(self.layer.gamma)

@@ -17,7 +17,7 @@ from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data, w
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
-from batchnorm_mechanics.doctor.pools import Pool, Pools
+from batchnorm_mechanics.doctor.pools import Pools
 from batchnorm_mechanics.statistics import Statistics
 
 Method = Literal["pooled", "average"]
@@ -222,13 +222,11 @@ class Estimates(NamedTuple):
             calls.
         left: the others, and why nothing is known of them.
         samples: samples of data.
-        odd: by name, what is to be said of batches that make most of a layer's variance.
     """
 
-    by_name: Mapping[str, Pool]
+    by_name: Mapping[str, Pools]
     left: Mapping[str, str]
     samples: int
-    odd: Mapping[str, str]
 
 
 def estimate_anew(
@@ -254,7 +252,7 @@ def estimate_anew(
     marked = estimated_in(model)
     changes: list[LayerChange] = []
 
-    def apply(found: Mapping[str, Pool]) -> None:
+    def apply(found: Mapping[str, Pools]) -> None:
         # All are known to be good before the first is changed.
         values = {
             name: _new_values(by_name[name], of_layer, channels[name], how)
@@ -282,18 +280,19 @@ def estimate_anew(
     order = list(by_name)
     in_order = tuple(sorted(changes, key=lambda change: order.index(change.name)))
     done = "were left out" if how.without_odd else "are in these statistics: look at the data"
-    notes = tuple(f"{name}: {words}, and {done}." for name, words in found.odd.items())
+    odd = ((name, pools.what_is_odd) for name, pools in found.by_name.items())
+    notes = tuple(f"{name}: {words}, and {done}." for name, words in odd if words)
     return Change(in_order, MappingProxyType(dict(found.left)), found.samples, str(how), notes)
 
 
-def _new_values(norm: Norm, found: Pool, channels: tuple[int, ...], how: How) -> dict[str, Vector]:
+def _new_values(norm: Norm, found: Pools, channels: tuple[int, ...], how: How) -> dict[str, Vector]:
     """Return the new values of a layer's weights by their names, checked."""
     if found.freedom < 1:
         raise InputError(
             f"{how.caller}: `data` must have two samples behind each statistic of a batch. "
             f"Received: one in every batch, at the input of {norm.name}. Make the batches larger."
         )
-    mean, variance = found.mean, _variance(norm, found, how.method)
+    mean, variance = found.together.mean, _variance(norm, found, how.method)
     if how.blend is not None:
         mean = (1 - how.blend) * norm.mean + how.blend * mean
         variance = (1 - how.blend) * norm.variance + how.blend * variance
@@ -318,16 +317,17 @@ def _new_values(norm: Norm, found: Pool, channels: tuple[int, ...], how: How) ->
     return values
 
 
-def _variance(norm: Norm, found: Pool, method: Method) -> Vector:
+def _variance(norm: Norm, found: Pools, method: Method) -> Vector:
     if method == "average":
-        return found.within / max(found.freedom, 1)
+        return np.sum([call.within for call in found.calls], axis=0) / found.freedom
     # Each policy says which variance it keeps; Keras's layer keeps the biased one.
     unbiased = norm.is_ours and norm.policy.keeps_unbiased_variance
-    return found.deviations / max(found.count - 1 if unbiased else found.count, 1)
+    together = found.together
+    return together.deviations / max(together.count - 1 if unbiased else together.count, 1)
 
 
 def _state_of(
-    norm: Norm, mean: Vector, variance: Vector, *, found: Pool, method: Method
+    norm: Norm, mean: Vector, variance: Vector, *, found: Pools, method: Method
 ) -> dict[str, Vector]:
     """Return all that a layer keeps of its statistics, so that training goes on from them."""
     moving = {"moving_mean": mean, "moving_variance": variance}
@@ -337,9 +337,9 @@ def _state_of(
         return {**moving, "moving_stddev": stddev, "renorm_mean": mean, "renorm_stddev": stddev}
     if not norm.is_ours:
         return moving
-    batches = found.batches if method == "average" else 1
+    batches = sum(call.batches for call in found.calls) if method == "average" else 1
     state = norm.policy.settled(
-        Statistics(tf.constant(mean), tf.constant(variance)), found.count, batches
+        Statistics(tf.constant(mean), tf.constant(variance)), found.together.count, batches
     )
     rest = list(state._asdict().items())[2:]
     return moving | {name: np.asarray(value, np.float64) for name, value in rest}
@@ -389,8 +389,7 @@ def estimate(
         if name not in run.in_loops
     }
     return Estimates(
-        {name: of_layer.as_training for name, of_layer in found.items()},
+        found,
         {name: run.reason_unheard(name) for name in names if name not in found},
         fitting.samples,
-        {name: of_layer.what_is_odd for name, of_layer in found.items() if of_layer.odd},
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.gaps import FLOOR, change, weighted
+from batchnorm_mechanics.doctor.gaps import FLOOR, misfit
 from batchnorm_mechanics.doctor.rule import (
     Action,
     Case,
@@ -58,14 +58,7 @@ class ForeignEpsilon(Rule):
                 continue
             pools = case.measured.again.with_epsilon(epsilon)
             left = max(
-                weighted(
-                    change(
-                        (pools[norm.name].mean, pools[norm.name].variance),
-                        (norm.mean, norm.variance),
-                        epsilon,
-                    ),
-                    norm.gamma,
-                )
+                misfit(norm, [pools[norm.name]], norm.moving, epsilon)
                 for norm, _ in later
                 if norm.name in pools
             )

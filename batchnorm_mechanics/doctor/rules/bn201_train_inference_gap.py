@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
-from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, change, rms, weighted
+from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, misfit
 from batchnorm_mechanics.doctor.known import Known
 from batchnorm_mechanics.doctor.rule import Case, Circumstances, Rule, Step
 
@@ -127,9 +127,7 @@ def _explained_by_noise(case: Case, norm: "Norm", gap: Gap) -> dict[str, Any]:
     if norm.name not in case.noisy or gap.own is None:
         return {}
     behind, calls = case.noisy[norm.name]
-    moving = (norm.mean, norm.variance)
-    gaps = [change((call.mean, call.variance), moving, norm.layer.epsilon) for call in calls]
-    left = weighted(rms(gaps), norm.gamma)
+    left = misfit(norm, calls, norm.moving)
     # What few samples differ by at random may be left, but not most of the gap.
     if left > max(gap.own / 2, FLOOR):
         return {}
