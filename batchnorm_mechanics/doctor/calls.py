@@ -138,6 +138,7 @@ class Runner:
         call: how to run the model on a batch, as in `Data`.
 
     Attributes:
+        model, norms, call: as given.
         on_call: told each call as it comes; does nothing until another is put here.
         in_loops: names of layers that run inside a function of their own, compiled or vectorized;
             what they get there cannot be read from outside.
@@ -167,7 +168,7 @@ class Runner:
         eagerly: bool = False,
         call: Callable[[Any, Any], Any] | None = None,
     ) -> None:
-        self._model, self._norms, self._call = model, norms, call or _predicted
+        self.model, self.norms, self.call = model, norms, call
         held = {id(norm.layer) for norm in norms}
         self._recurrent = [
             one
@@ -187,6 +188,10 @@ class Runner:
         self.in_loops: set[str] = set()
         self.told_to_train: set[str] = set()
         self.dtypes: dict[str, str] = {}
+
+    def otherwise(self, **options: Any) -> "Runner":
+        """Return the same model to be run in another way, with options as of a `Runner`."""
+        return Runner(self.model, self.norms, call=self.call, **options)
 
     def __call__(self, inputs: Any) -> Ran:
         """Run the model on a batch of inputs, tensors or arrays."""
@@ -255,8 +260,8 @@ class Runner:
             outputs, calls[call] = self._answer(norm, heard, call)
             return outputs
 
-        with listening(self._norms, answer), _unrolled(self._recurrent if self._eagerly else ()):
-            outputs = self._call(self._model, inputs)
+        with listening(self.norms, answer), _unrolled(self._recurrent if self._eagerly else ()):
+            outputs = (self.call or _predicted)(self.model, inputs)
         if not self._outputs:
             return None, tf.constant(0, tf.int64), calls
         return outputs, _non_finite(outputs), calls

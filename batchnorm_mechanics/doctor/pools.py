@@ -1,13 +1,13 @@
 """Moments of what a layer gets, batch by batch, in memory that does not grow with the data."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from batchnorm_mechanics.doctor.calls import Said
-from batchnorm_mechanics.doctor.norms import Vector
+from batchnorm_mechanics.doctor.norms import Norm, Vector
 
 
 @dataclass
@@ -206,3 +206,8 @@ def _joined(calls: Sequence[Said]) -> Said:
     for said in calls:
         joined.add(*said)
     return Said(joined.count, joined.mean, joined.variance, joined.non_finite, joined.largest)
+
+
+def pools_of(norms: Iterable[Norm]) -> dict[str, Pools]:
+    """Return pools for layers, by their names."""
+    return {norm.name: Pools(norm.channels, norm.layer.epsilon) for norm in norms}

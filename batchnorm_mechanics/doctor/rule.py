@@ -17,10 +17,11 @@ from batchnorm_mechanics.doctor.known import Known
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.measuring import Measured, Noisy, NormMeasured
+    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
     from batchnorm_mechanics.doctor.norms import Norm
     from batchnorm_mechanics.doctor.past import Past
+    from batchnorm_mechanics.doctor.sample import Noisy
     from batchnorm_mechanics.doctor.wiring import Container
 
 Channels = tuple[int, ...]
