@@ -31,28 +31,25 @@ class Edits:
     Attributes:
         left_out: layers whose calls go: their input, one tensor, stands for their output.
         settings: layers with other settings; they get no weights, since those may not fit.
-        unflagged: calls whose `training=...` goes.
+        flags: the `training` that calls get in place of their own; None for none at all.
         split: layers with a copy for each of their calls, in models that are called several times
             and for each step of `TimeDistributed` too. Such models become a part of the graph that
             calls them, in which all else of them stays shared: two models with layers in common
             cannot be saved. The first copy keeps the name, the others are "name_2" and so on.
-        pinned: calls that get `training=False`.
     """
 
     left_out: Collection[int] = frozenset()
     settings: Mapping[int, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
-    unflagged: Collection[int] = frozenset()
+    flags: Mapping[int, bool | None] = field(default_factory=lambda: MappingProxyType({}))
     split: Collection[int] = frozenset()
-    pinned: Collection[int] = frozenset()
 
     def __or__(self, other: "Edits") -> "Edits":
         """Return the edits of both."""
         return Edits(
             frozenset(self.left_out) | frozenset(other.left_out),
             MappingProxyType({**self.settings, **other.settings}),
-            frozenset(self.unflagged) | frozenset(other.unflagged),
+            MappingProxyType({**self.flags, **other.flags}),
             frozenset(self.split) | frozenset(other.split),
-            frozenset(self.pinned) | frozenset(other.pinned),
         )
 
 
@@ -274,10 +271,10 @@ class _Copies:
 
         arguments = keras.tree.map_structure(constant, node.arguments.fill_in(tensors))
         positional, named = arguments
-        if id(node) in self._edits.unflagged:
+        if id(node) in self._edits.flags:
+            flag = self._edits.flags[id(node)]
             named = {name: value for name, value in named.items() if name != "training"}
-        if id(node) in self._edits.pinned:
-            named = {**named, "training": False}
+            named |= {} if flag is None else {"training": flag}
         return positional, named
 
     def _holds_split(self, layer: Any) -> bool:

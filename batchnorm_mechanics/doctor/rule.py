@@ -13,7 +13,6 @@ import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
-from batchnorm_mechanics.doctor.known import Known
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
     from batchnorm_mechanics.doctor.past import Past
     from batchnorm_mechanics.doctor.sample import Noisy
-    from batchnorm_mechanics.doctor.wiring import Container
 
 Channels = tuple[int, ...]
 
@@ -63,15 +61,16 @@ class Case:
         return {} if self.measured is None else gaps_of(self.norms, self.measured)
 
     @cached_property
-    def containers(self) -> tuple["Container", ...]:
-        """The layers that hold layers, each with its calls."""
+    def _containers(self) -> Mapping[Any, Mapping[Any, Any]]:
         from batchnorm_mechanics.doctor.wiring import containers_in
 
         return containers_in(self.model)
 
-    def around(self, norm: "Norm") -> Iterator["Container"]:
-        """Yield the layers that hold a batch norm layer, and that a graph calls."""
-        return (one for one in self.containers if one.holds(norm.layer))
+    def around(self, norm: "Norm") -> dict[Any, Mapping[Any, Any]]:
+        """Return the layers that hold a batch norm layer, each with its calls and their graphs."""
+        from batchnorm_mechanics.doctor.wiring import holds
+
+        return {one: calls for one, calls in self._containers.items() if holds(one, norm.layer)}
 
     @cached_property
     def noisy(self) -> "Mapping[str, Noisy]":
@@ -122,8 +121,9 @@ class Action:
         words: what it does, for a reader.
         stage: when it is done.
         new_values: what it changes in the layer, or in that before it; None where it does not.
-        edits: which calls of the model's graph it has built anew in another way; None likewise.
-        obstacle: tells why it cannot be taken at a layer of a model, or None.
+        edits: which calls of the model's graph it has built anew in another way, or why it cannot;
+            None likewise.
+        obstacle: tells why new values cannot be put into a layer of a model, or None.
         heals: whether it changes what the layer gives.
     """
 
@@ -131,7 +131,7 @@ class Action:
     words: str
     stage: Stage
     new_values: "Callable[[Norm], Iterable[NewValues]] | None" = None
-    edits: "Callable[[Any, Norm], Edits] | None" = None
+    edits: "Callable[[Any, Norm], Edits | str] | None" = None
     obstacle: "Callable[[Any, Norm], str | None]" = lambda _model, _norm: None
     heals: bool = True
 
@@ -266,14 +266,10 @@ class Rule:
         del case, found
         return ()
 
-    def cause(self, finding: Finding, known: Known) -> str | None:
-        """Return the key of the finding that explains one of this rule directly, or None."""
-        return (
-            known.here(finding)
-            or known.anywhere(finding)
-            or known.perhaps_here(finding)
-            or known.before(finding)
-        )
+    def explained_by(self, finding: Finding) -> Iterable[str]:
+        """Return by which of their attributes other rules may explain a finding, in that order."""
+        del finding
+        return "explains", "explains_everywhere", "may_explain", "explains_later"
 
     def severity_under(self, finding: Finding, root: Finding) -> Severity:
         """Return the severity of a finding of this rule that another one explains."""

@@ -12,66 +12,34 @@ if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
 
 
-def _flagged_calls(model: Any, norm: "Norm") -> list[Any]:
-    """Return the calls with a flag that a layer obeys, of the graphs that can be built anew."""
-    from batchnorm_mechanics.doctor.wiring import editable_graphs
-
-    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
-    return [node for node in nodes if _is_flagged(node, norm.layer)]
-
-
-def _is_flagged(node: Any, layer: Any) -> bool:
-    import keras
-
-    if not isinstance(node.operation, keras.Layer):
-        return False
-    held = layers_in(node.operation)
-    return _flag(node) is not None and any(one is layer for one in held)
-
-
 def _flag(node: Any) -> Any:
     return node.arguments.kwargs.get("training")
 
 
-def _without_flag(model: Any, norm: "Norm") -> "Edits":
+def _without_flag(model: Any, norm: "Norm") -> "Edits | str":
     from batchnorm_mechanics.doctor.model_copies import Edits
+    from batchnorm_mechanics.doctor.wiring import calls_around
 
-    return Edits(unflagged=frozenset(map(id, _flagged_calls(model, norm))))
-
-
-def _obstacle(model: Any, norm: "Norm") -> str | None:
-    return (
-        None
-        if _flagged_calls(model, norm)
-        else "the flag stands within a layer that has its own code"
-    )
+    flagged = [id(node) for node in calls_around(model, norm.layer) if _flag(node) is not None]
+    if not flagged:
+        return "the flag stands within a layer that has its own code"
+    return Edits(flags=dict.fromkeys(flagged))
 
 
-def _pinned(model: Any, norm: "Norm") -> "Edits":
-    from batchnorm_mechanics.doctor.model_copies import Edits
-
-    return Edits(pinned=frozenset(map(id, _calls(model, norm))))
-
-
-def _calls(model: Any, norm: "Norm") -> list[Any]:
+def _pinned(model: Any, norm: "Norm") -> "Edits | str":
     import keras
 
-    from batchnorm_mechanics.doctor.wiring import editable_graphs
+    from batchnorm_mechanics.doctor.model_copies import Edits
+    from batchnorm_mechanics.doctor.wiring import calls_around
 
-    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
+    nodes = calls_around(model, norm.layer)
     # In a sequence no call has a flag of its own; what holds the sequence has one.
-    return [node for node in nodes if node.operation is norm.layer] or [
-        node
-        for node in nodes
-        if isinstance(node.operation, keras.Sequential)
-        and any(one is norm.layer for one in layers_in(node.operation))
+    own = [node for node in nodes if node.operation is norm.layer] or [
+        node for node in nodes if isinstance(node.operation, keras.Sequential)
     ]
-
-
-def _not_pinned(model: Any, norm: "Norm") -> str | None:
-    if _flagged_calls(model, norm) or _calls(model, norm):
-        return None
-    return "the model's own code calls it: pass training=False on there"
+    if not own and all(_flag(node) is None for node in nodes):
+        return "the model's own code calls it: pass training=False on there"
+    return Edits(flags=dict.fromkeys(map(id, own), False))
 
 
 PIN = Action(
@@ -79,14 +47,12 @@ PIN = Action(
     words="call it with training=False, which `fit` overrides",
     stage=Stage.GRAPH,
     edits=_pinned,
-    obstacle=_not_pinned,
 )
 UNFLAG = Action(
     name="unflag",
     words="remove the baked training flag",
     stage=Stage.GRAPH,
     edits=_without_flag,
-    obstacle=_obstacle,
 )
 
 
@@ -117,7 +83,8 @@ class BakedTrainingFlag(Rule):
             if not norm.layer.trainable:
                 continue
             calls = [(norm.layer, call.node, call.graph) for call in norm.calls]
-            calls += [(one.layer, *call) for one in case.around(norm) for call in one.calls]
+            for layer, of_one in case.around(norm).items():
+                calls += [(layer, *call) for call in of_one.items()]
             train = [call for call in calls if _flag(call[1]) is True]
             infer = [layer for layer, node, _ in calls if _is_told_to_infer(layer, node, norm)]
             if train:

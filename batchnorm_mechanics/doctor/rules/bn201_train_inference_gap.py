@@ -7,7 +7,6 @@ import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, misfit
-from batchnorm_mechanics.doctor.known import Known
 from batchnorm_mechanics.doctor.rule import Case, Circumstances, Rule, Step
 
 if TYPE_CHECKING:
@@ -95,17 +94,15 @@ class TrainInferenceGap(Rule):
                 **effects.on_output,
             )
 
-    def cause(self, finding: Finding, known: Known) -> str | None:
-        """Return what explains it; another domain explains no note, as of a frozen layer."""
+    def explained_by(self, finding: Finding) -> Iterator[str]:
+        """Leave out another domain for a note, as of a frozen layer, and what is no inheritance."""
         own = finding.evidence.get("own_gap")
         # Right by itself: whatever is wrong came from before.
         is_inherited = isinstance(own, int | float) and own < FLOOR
-        return (
-            known.here(finding)
-            or (known.anywhere(finding) if finding.severity != "note" else None)
-            or known.perhaps_here(finding)
-            or (known.before(finding) if is_inherited else None)
-        )
+        for way in super().explained_by(finding):
+            fits_a_note = way != "explains_everywhere" or finding.severity != "note"
+            if fits_a_note and (way != "explains_later" or is_inherited):
+                yield way
 
     def steps(
         self, finding: Finding, norm: "Norm", circumstances: Circumstances
