@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.sample import Noisy
 
 Channels = tuple[int, ...]
+Findings = Iterator[Finding]
 
 _NEEDS_DATA = "it needs data"
 _FROZEN = (
@@ -164,6 +165,10 @@ class Step:
         return f"{self.layer}: {self.how.words} ({', '.join(self.findings)})"
 
 
+# What is done about a finding, or why nothing.
+Answer = list[Step] | str
+
+
 @dataclass(frozen=True)
 class Circumstances:
     """What a decision depends on besides the findings.
@@ -189,9 +194,7 @@ class Circumstances:
         """Whether the code of a finding was asked for by name."""
         return self.asked is not None and finding.code in self.asked
 
-    def re_estimated(
-        self, finding: Finding, norm: "Norm", channels: Channels = ()
-    ) -> list[Step] | str:
+    def re_estimated(self, finding: Finding, norm: "Norm", channels: Channels = ()) -> Answer:
         """Return the step that estimates a layer, or some channels, anew; or why it is not taken.
 
         A frozen layer is left alone unless it was asked for.
@@ -257,14 +260,15 @@ class Rule:
         module = sys.modules[type(self).__module__].__file__ or ""
         return Path(module).with_suffix(".md").read_text(encoding="utf-8")
 
-    def check(self, case: Case) -> Iterable[Finding]:
+    def check(self, case: Case) -> Findings:
         """Return what is found; roots are not yet named."""
-        raise NotImplementedError
+        del case
+        yield from ()
 
-    def check_last(self, case: Case, found: Sequence[Finding]) -> Iterable[Finding]:
+    def check_last(self, case: Case, found: Sequence[Finding]) -> Findings:
         """Return what is found beside what all rules have found, with their roots."""
         del case, found
-        return ()
+        yield from ()
 
     def explained_by(self, finding: Finding) -> Iterable[str]:
         """Return by which of their attributes other rules may explain a finding, in that order."""
@@ -276,9 +280,7 @@ class Rule:
         del root
         return finding.severity
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Return what repair does about a finding at a layer, or why nothing."""
         reasons = (circumstances.obstacle(norm, action) for action in self.actions)
         if (reason := next(filter(None, reasons), None)) is not None:

@@ -1,11 +1,8 @@
 """BN102: a variance is below 0."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 
 class NegativeVariance(Rule):
@@ -19,7 +16,7 @@ class NegativeVariance(Rule):
     # The others may be right.
     estimates = "channels"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the moving variances; those that are not finite are BN101's."""
         for norm in case.norms:
             variance, epsilon = norm.variance, norm.layer.epsilon

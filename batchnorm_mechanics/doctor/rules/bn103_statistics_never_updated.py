@@ -1,12 +1,11 @@
 """BN103: mean and variance are exactly what they began with."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding, Severity
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.findings import Severity
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -24,7 +23,7 @@ class StatisticsNeverUpdated(Rule):
     judges_whole_training = True
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look for exact starts; one note is enough for a model that was not trained at all."""
         if case.norms and not case.past.is_trained:
             yield self.finding(

@@ -1,13 +1,11 @@
 """BN104: variances next to nothing, as batches of one sample leave them."""
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -34,7 +32,7 @@ class CollapsedVariance(Rule):
     # The others may be right.
     estimates = "channels"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look for the mark of batches without variance, then for variances below epsilon."""
         for norm in case.norms:
             steps = steps_of_decay(norm)
@@ -55,7 +53,7 @@ class CollapsedVariance(Rule):
             else:
                 yield from self._below_epsilon(norm)
 
-    def _below_epsilon(self, norm: "Norm") -> Iterator[Finding]:
+    def _below_epsilon(self, norm: "Norm") -> Findings:
         variance, epsilon = norm.variance, float(norm.layer.epsilon)
         usable = np.isfinite(variance) & (variance >= 0)
         small = usable & (variance <= epsilon)

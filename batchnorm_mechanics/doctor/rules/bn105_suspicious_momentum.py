@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Action, Case, NewValues, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -60,7 +59,7 @@ class SuspiciousMomentum(Rule):
     may_explain = ("BN201",)
     actions = (CORRECT,)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the momentum of every moving average."""
         for norm in case.norms:
             momentum = norm.momentum

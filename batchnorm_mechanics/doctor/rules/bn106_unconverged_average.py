@@ -1,13 +1,11 @@
 """BN106: after few steps, the start value still makes a part of the statistics."""
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm, Vector
@@ -33,7 +31,7 @@ class UnconvergedAverage(Rule):
     # What moved these channels moved others below the threshold.
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at layers whose averages began with this training, unless data say they are well."""
         if not _began_in_this_training(case):
             return

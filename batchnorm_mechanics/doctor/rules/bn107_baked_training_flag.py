@@ -1,11 +1,19 @@
 """BN107: the graph calls the layer, or a model that holds it, with a training flag of its own."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchnorm_mechanics._keras import layers_in, nodes_in
 from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Action, Case, Circumstances, Rule, Stage, Step
+from batchnorm_mechanics.doctor.rule import (
+    Action,
+    Answer,
+    Case,
+    Circumstances,
+    Findings,
+    Rule,
+    Stage,
+    Step,
+)
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.model_copies import Edits
@@ -65,16 +73,14 @@ class BakedTrainingFlag(Rule):
     explains = ("BN202",)
     actions = (UNFLAG,)
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Remove the layer's own flag, or keep one that comes from elsewhere away from it."""
         if "handed_on" not in finding.evidence:
             return super().steps(finding, norm, circumstances)
         reason = circumstances.obstacle(norm, PIN)
         return reason or [Step(PIN, finding.layer, (), (finding.key,))]
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at all calls of a layer that trains, and of what holds it."""
         spoken_of: set[str] = set()
         flags = _flags_in(case.model)

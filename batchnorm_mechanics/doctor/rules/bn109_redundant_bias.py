@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Action, Case, NewValues, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Call, Norm
@@ -47,7 +46,7 @@ class RedundantBias(Rule):
     severity = "note"
     actions = (FOLD_BIAS,)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the linear layers whose output goes nowhere else."""
         import keras
 

@@ -1,12 +1,12 @@
 """BN113: one layer normalizes several inputs, by one mixture of their statistics."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from batchnorm_mechanics._keras import origin_of
 from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.gaps import FLOOR, Gap
-from batchnorm_mechanics.doctor.rule import Action, Case, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Findings, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import NormMeasured
@@ -50,7 +50,7 @@ class SharedLayer(Rule):
     # Apart, the layers still hold statistics of all inputs together.
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Compare what the calls get; without data, count the inputs that the graph gives."""
         heard = {norm.name: (found, gap) for norm, found, gap in case.heard()}
         for norm in case.norms:
@@ -68,7 +68,7 @@ class SharedLayer(Rule):
 
     def _measured(
         self, norm: "Norm", found: "NormMeasured", gap: Gap, effects: "Effects", about: Any
-    ) -> Iterator[Finding]:
+    ) -> Findings:
         if gap.unlike < FLOOR:
             if not about:
                 return

@@ -10,8 +10,10 @@ from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.gaps import FLOOR, misfit
 from batchnorm_mechanics.doctor.rule import (
     Action,
+    Answer,
     Case,
     Circumstances,
+    Findings,
     NewValues,
     Rule,
     Stage,
@@ -43,7 +45,7 @@ class ForeignEpsilon(Rule):
     # That all variances are next to epsilon is why another one matters.
     hides = ("BN104",)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Try the usual values where variances are small and a later layer is off."""
         heard = [(norm, gap) for norm, found, gap in case.heard() if not found.frozen]
         small = [place for place, (norm, _) in enumerate(heard) if _is_small(norm)]
@@ -80,9 +82,7 @@ class ForeignEpsilon(Rule):
                 )
             return
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Set the epsilon that fits."""
         del norm, circumstances
         epsilon = float(finding.evidence["epsilon_that_fits"])

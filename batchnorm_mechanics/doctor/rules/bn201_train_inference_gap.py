@@ -7,7 +7,7 @@ import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, misfit
-from batchnorm_mechanics.doctor.rule import Case, Circumstances, Rule, Step
+from batchnorm_mechanics.doctor.rule import Answer, Case, Circumstances, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -58,7 +58,7 @@ class TrainInferenceGap(Rule):
     # What moved these channels moved others below the threshold.
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the gap of each layer, in the order of the calls."""
         is_first = True
         for norm, measured, gap in case.heard():
@@ -104,9 +104,7 @@ class TrainInferenceGap(Rule):
             if fits_a_note and (way != "explains_later" or is_inherited):
                 yield way
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Estimate the layer anew, unless its statistics are the best for all its calls."""
         stale = finding.evidence.get("stale_gap")
         if isinstance(stale, int | float) and stale < FLOOR:

@@ -1,12 +1,11 @@
 """BN206: batches of this size say too little of a variance."""
 
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding, Severity
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.findings import Severity
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 # Below, a batch's variance is off by half of itself.
 _FEWEST = 9
@@ -22,7 +21,7 @@ class TooFewSamples(Rule):
     explains = ("BN104",)
     refusal = "it is about the batches of training: make them larger, or leave out the last one"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Count what stands behind the statistics of full batches and of the last."""
         if case.measured is None or not case.measured.full:
             return
