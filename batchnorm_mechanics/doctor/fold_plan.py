@@ -1,6 +1,6 @@
 """Which batch norm goes into which layer, past which others, and which stays and why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -76,14 +76,14 @@ class FoldPlan:
         weights: by id of a layer, its new weights in float64.
         folded: ids of the batch norm layers that go.
         left: by path of each other batch norm layer, why it stays.
-        undefined: names of layers whose weights give no number whatever they get: batch norms
-            whose scale or offset in inference is not finite, and other layers with NaN.
+        is_undefined: whether a layer gives no number whatever it gets: a batch norm whose scale or
+            offset in inference is not finite, or another layer with NaN.
     """
 
     weights: Mapping[int, Weights]
     folded: frozenset[int]
     left: Mapping[str, str]
-    undefined: tuple[str, ...] = ()
+    is_undefined: bool = False
 
 
 def tolerance_of(dtype: str) -> float:
@@ -146,49 +146,35 @@ class _Planner:
                 self.wiring.bridge(node)
 
     def plan(self) -> FoldPlan:
-        left: dict[str, str] = {}
-        open_norms: list[Norm] = []
-        for norm in self.norms:
-            reason = self._reason_to_stay(norm)
-            if reason is None:
-                open_norms.append(norm)
-            else:
-                left[norm.name] = reason
+        reasons = {norm.name: self._reason_to_stay(norm) for norm in self.norms}
+        waiting = [norm for norm in self.norms if reasons[norm.name] is None]
         folded: set[int] = set()
         # Each norm that goes can bring another one next to a layer that takes it: go round until
         # nothing changes.
-        while True:
-            reasons: dict[str, str] = {}
-            for norm in open_norms:
-                reason = self._fold(norm)
-                if reason is None:
-                    folded.add(id(norm.layer))
-                else:
-                    reasons[norm.name] = reason
-            if len(reasons) == len(open_norms):
+        while waiting:
+            reasons |= {norm.name: self._fold(norm) for norm in waiting}
+            gone = {id(norm.layer) for norm in waiting if reasons[norm.name] is None}
+            if not gone:
                 break
-            open_norms = [norm for norm in open_norms if norm.name in reasons]
-        left |= reasons
-        ordered = {norm.name: left[norm.name] for norm in self.norms if norm.name in left}
+            folded |= gone
+            waiting = [norm for norm in waiting if id(norm.layer) not in gone]
+        left = {name: reason for name, reason in reasons.items() if reason is not None}
         return FoldPlan(
             MappingProxyType(self.weights),
             frozenset(folded),
-            MappingProxyType(ordered),
-            tuple(self._undefined()),
+            MappingProxyType(left),
+            is_undefined=self._is_undefined(),
         )
 
-    def _undefined(self) -> Iterator[str]:
-        """Yield the names of layers that give no number whatever they get."""
-        for norm in self.norms:
-            # Whatever flag a call has: Keras predicts by the moving statistics.
-            if not all(np.isfinite(part).all() for part in _affine(norm)):
-                yield norm.name
+    def _is_undefined(self) -> bool:
+        # Whatever flag a call has: Keras predicts by the moving statistics.
+        if not all(np.isfinite(_affine(norm)).all() for norm in self.norms):
+            return True
         norms = {id(norm.layer) for norm in self.norms}
-        for layer in layers_in(self.model):
-            weights = own_variables(layer)
-            floating = [one for one in weights if "float" in one.dtype]
-            if id(layer) not in norms and any(_has_nan(one) for one in floating):
-                yield layer.name
+        others = [layer for layer in layers_in(self.model) if id(layer) not in norms]
+        weights = [one for layer in others for one in own_variables(layer) if "float" in one.dtype]
+        numbers = (np.asarray(keras.ops.convert_to_numpy(one), np.float64) for one in weights)
+        return any(np.isnan(one).any() for one in numbers)
 
     def _reason_to_stay(self, norm: Norm) -> str | None:
         """Return why a norm cannot go, whatever stands beside it."""
@@ -205,7 +191,7 @@ class _Planner:
             baked_training(call.node) or self.reached[id(call.graph)].training
         ):
             return "training=True is baked into its call, so it normalizes by the batch"
-        if not all(np.isfinite(part).all() for part in _affine(norm)):
+        if not np.isfinite(_affine(norm)).all():
             return "its statistics, gamma or beta are not finite, or its variance is negative"
         return None
 
@@ -301,11 +287,6 @@ class _Planner:
         return None
 
 
-def _has_nan(weight: Any) -> bool:
-    """Return whether a floating weight holds NaN."""
-    return bool(np.isnan(np.asarray(keras.ops.convert_to_numpy(weight), np.float64)).any())
-
-
 def _affine(norm: Norm) -> Affine:
     return affine_of(norm.mean, norm.variance, norm.gamma, norm.beta, norm.layer.epsilon)
 
@@ -321,19 +302,13 @@ def _digits_lost(norm: Norm, layer: Any) -> str | None:
     It would sum numbers of the size of the mean to get one of the size of the deviation. The layer
     before a norm has done that already, so there the question does not arise.
     """
-    if not _gets_floats(norm):
+    if "float" not in norm.calls[0].node.input_tensors[0].dtype:
         return "would get integers"
     times = float(np.max(np.abs(norm.mean) / np.sqrt(norm.variance + norm.layer.epsilon)))
     dtype = layer.compute_dtype
     if times * float(ml_dtypes.finfo(dtype).eps) > tolerance_of(dtype) / 4:
         return f"would lose digits in {dtype}: its mean is up to {times:.3g} times the deviation"
     return None
-
-
-def _gets_floats(norm: Norm) -> bool:
-    """Say whether a norm's input is of a floating type."""
-    call = norm.calls[0]
-    return "float" in call.node.input_tensors[0].dtype
 
 
 def is_identity(node: Any, *, training: bool) -> bool:

@@ -96,13 +96,6 @@ def holds(holder: Any, layer: Any) -> bool:
     return holder is layer or any(one is layer for one in held_by(holder))
 
 
-def calls_around(model: Any, layer: Any) -> list[Any]:
-    """Return the calls of a layer, and of what holds it, in graphs whose calls can be changed."""
-    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
-    # Operations that are no layers hold nothing.
-    return [node for node in nodes if holds(node.operation, layer)]
-
-
 def why_not_apart(model: Any, layer: Any) -> str | None:
     """Return why a layer cannot have a copy for each of its calls, or None.
 
@@ -211,10 +204,11 @@ def graphs_reached(model: Any) -> tuple[Reached, ...]:
     return tuple(found.values())
 
 
-def editable_graphs(model: Any) -> tuple[Any, ...]:
-    """Return the graphs in a model whose calls can be changed when it is built anew.
+def calls_around(model: Any, layer: Any) -> list[Any]:
+    """Return the calls of a layer, and of what holds it, that can be changed in a new model.
 
     Missing are those within layers that have their own code, and those of sequences of layers, in
     which no call has a flag and no layer has two.
     """
-    return tuple(one.graph for one in graphs_reached(model) if not one.is_sequence)
+    graphs = (one.graph for one in graphs_reached(model) if not one.is_sequence)
+    return [node for graph in graphs for node in nodes_in(graph) if holds(node.operation, layer)]

@@ -70,24 +70,18 @@ class RedundantBias(Rule):
 
 
 def _has_no_use(norm: "Norm", call: "Call") -> bool:
-    """Whether the layer before a call has a bias that the layer takes away again."""
-    layer = call.linear_before
-    if layer is None or getattr(layer, "bias", None) is None or not _is_linear(layer):
-        return False
-    features = 1 if getattr(layer, "data_format", "") == "channels_first" else -1
-    same_axis = norm.layer.axis % len(call.shape) == features % len(call.shape)
-    return same_axis and _feeds_only(call)
-
-
-def _is_linear(layer: Any) -> bool:
+    """Whether the layer before a call has a bias that the layer, and no other, takes away again."""
     import keras
 
-    return layer.activation is keras.activations.linear
-
-
-def _feeds_only(call: "Call") -> bool:
-    """Whether nothing but this call uses the tensor that it takes."""
+    from batchnorm_mechanics.doctor.fold_kinds import channel_axis
     from batchnorm_mechanics.doctor.wiring import Wiring
 
+    layer, rank = call.linear_before, len(call.shape)
+    if layer is None or getattr(layer, "bias", None) is None:
+        return False
+    if layer.activation is not keras.activations.linear:
+        return False
+    if norm.layer.axis % rank != channel_axis(layer, rank):
+        return False
     users = Wiring(call.graph).users(call.node.input_tensors[0])
     return not users.is_output and len(users.nodes) == 1
