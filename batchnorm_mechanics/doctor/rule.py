@@ -210,8 +210,8 @@ class Rule:
     """What a code stands for; each rule is a subclass, in a module of its own in `rules`.
 
     Attributes:
-        code: such as "BN101".
-        name: in a few words joined by hyphens.
+        code: such as "BN101", by which the module's name begins.
+        name: in a few words joined by hyphens; the rest of that.
         severity: of its findings where the rule does not know better.
         needs_data: whether weights and graph alone cannot tell.
         explains: codes of findings that are explained by one of this rule at the same layer or of
@@ -253,6 +253,11 @@ class Rule:
     refusal: str | None = None
     actions: tuple[Action, ...] = ()
     estimates: Literal["layer", "channels"] | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Name a rule as its module is named, such as `bn105_suspicious_momentum`."""
+        code, _, name = cls.__module__.rpartition(".")[2].partition("_")
+        cls.code, cls.name = code.upper(), name.replace("_", "-")
 
     @property
     def story(self) -> str:

@@ -44,8 +44,6 @@ RESET = Action(
 class NonFiniteStatistics(Rule):
     """The statistics, gamma or beta hold NaN or infinity, which they never forget."""
 
-    code = "BN101"
-    name = "non-finite-statistics"
     severity = "error"
     explains = ("BN201", "BN203")
     explains_later = ("BN205",)

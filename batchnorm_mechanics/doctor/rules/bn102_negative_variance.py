@@ -8,8 +8,6 @@ from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 class NegativeVariance(Rule):
     """No variance is below 0: something else stands in its place."""
 
-    code = "BN102"
-    name = "negative-variance"
     severity = "error"
     explains = ("BN201", "BN203")
     explains_later = ("BN205",)

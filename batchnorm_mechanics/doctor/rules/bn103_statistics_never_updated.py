@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 class StatisticsNeverUpdated(Rule):
     """The moving statistics have not left their start, though the weights have."""
 
-    code = "BN103"
-    name = "statistics-never-updated"
     severity = "error"
     parts_modes = True
     explains = ("BN201", "BN203")

@@ -24,8 +24,6 @@ _REMEDY = (
 class CollapsedVariance(Rule):
     """Batches of one sample, or a constant input, left no variance."""
 
-    code = "BN104"
-    name = "collapsed-variance"
     severity = "warning"
     parts_modes = True
     may_explain = ("BN201",)

@@ -53,8 +53,6 @@ CORRECT = Action(
 class SuspiciousMomentum(Rule):
     """PyTorch's momentum is the complement of Keras's; at 1 nothing moves."""
 
-    code = "BN105"
-    name = "suspicious-momentum"
     severity = "warning"
     may_explain = ("BN201",)
     actions = (CORRECT,)

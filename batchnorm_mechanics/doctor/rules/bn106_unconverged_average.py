@@ -22,8 +22,6 @@ _SHIFT_OF_MEAN = 0.25
 class UnconvergedAverage(Rule):
     """The moving average has not forgotten its start."""
 
-    code = "BN106"
-    name = "unconverged-average"
     severity = "warning"
     parts_modes = True
     explains = ("BN201", "BN203")

@@ -67,8 +67,6 @@ UNFLAG = Action(
 class BakedTrainingFlag(Rule):
     """`fit` and `predict` of Keras 3 override such a flag, and `model(x)` obeys it."""
 
-    code = "BN107"
-    name = "baked-training-flag"
     severity = "warning"
     explains = ("BN202",)
     actions = (UNFLAG,)

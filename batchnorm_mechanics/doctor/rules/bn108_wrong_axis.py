@@ -71,8 +71,6 @@ class Layout(NamedTuple):
 class WrongAxis(Rule):
     """Statistics of positions, over all features, where those of features are meant."""
 
-    code = "BN108"
-    name = "wrong-axis"
     severity = "error"
     keeps_effects = True
     refusal = (

@@ -41,8 +41,6 @@ FOLD_BIAS = Action(
 class RedundantBias(Rule):
     """A bias that does nothing: the mean takes it away, and beta does its work."""
 
-    code = "BN109"
-    name = "redundant-bias"
     severity = "note"
     actions = (FOLD_BIAS,)
 

@@ -6,8 +6,6 @@ from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 class AveragedWeightsStaleStatistics(Rule):
     """No layer ever saw the activations that averaged weights give."""
 
-    code = "BN110"
-    name = "averaged-weights-stale-statistics"
     severity = "warning"
     parts_modes = True
     explains = ("BN201", "BN203")

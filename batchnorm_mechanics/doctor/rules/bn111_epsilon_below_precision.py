@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 class EpsilonBelowPrecision(Rule):
     """Variance and epsilon together are less than rounding, or epsilon is no normal number."""
 
-    code = "BN111"
-    name = "epsilon-below-precision"
     severity = "warning"
     refusal = "epsilon is part of what the model computes: choose it where the model is built"
 

@@ -11,8 +11,6 @@ _TINY = 1e-3
 class DeadGamma(Rule):
     """A gamma of 0, or tiny beside the others, left so by training or pruning."""
 
-    code = "BN112"
-    name = "dead-gamma"
     severity = "note"
     refusal = "a gamma of 0 may be what training wanted: prune the channels, or train on"
 

@@ -41,8 +41,6 @@ _MIXED = (
 class SharedLayer(Rule):
     """Training normalizes each input by itself, inference all of them by one mixture."""
 
-    code = "BN113"
-    name = "shared-layer"
     severity = "warning"
     parts_modes = True
     may_explain = ("BN201",)

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 class PartlyFrozen(Rule):
     """Frozen layers infer in training too, and the others normalize by the batch."""
 
-    code = "BN114"
-    name = "partly-frozen"
     severity = "note"
     refusal = "which layers are frozen is a choice of training"
 

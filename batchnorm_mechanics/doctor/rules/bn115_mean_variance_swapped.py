@@ -32,8 +32,6 @@ SWAP = Action(
 class MeanVarianceSwapped(Rule):
     """Variances of both signs beside means of one, or statistics that data fit crosswise."""
 
-    code = "BN115"
-    name = "mean-variance-swapped"
     severity = "error"
     parts_modes = True
     explains = ("BN102", "BN201", "BN203")

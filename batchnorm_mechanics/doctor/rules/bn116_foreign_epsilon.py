@@ -36,8 +36,6 @@ def _set(norm: "Norm", epsilon: float) -> Iterator[NewValues]:
 class ForeignEpsilon(Rule):
     """What the next layers get is what their statistics are of only with another epsilon."""
 
-    code = "BN116"
-    name = "foreign-epsilon"
     severity = "error"
     needs_data = True
     parts_modes = True

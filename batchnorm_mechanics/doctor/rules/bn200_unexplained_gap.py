@@ -9,8 +9,6 @@ from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 class UnexplainedGap(Rule):
     """The outputs say that something is wrong where every rule is silent."""
 
-    code = "BN200"
-    name = "unexplained-gap"
     severity = "warning"
     parts_modes = True
     needs_data = True

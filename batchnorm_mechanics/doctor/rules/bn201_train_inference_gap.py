@@ -48,8 +48,6 @@ _OFF = (
 class TrainInferenceGap(Rule):
     """Training normalizes by the batch, inference by statistics that are not those of the data."""
 
-    code = "BN201"
-    name = "train-inference-gap"
     severity = "error"
     parts_modes = True
     needs_data = True

@@ -6,8 +6,6 @@ from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 class BatchDependentInference(Rule):
     """Something normalizes by the batch, or mixes its samples, when the model predicts."""
 
-    code = "BN202"
-    name = "batch-dependent-inference"
     severity = "error"
     needs_data = True
     refusal = "the model's own code has the layer normalize by the batch: pass `training` on there"

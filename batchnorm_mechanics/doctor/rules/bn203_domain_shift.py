@@ -23,8 +23,6 @@ _NO_GAP, _SPREAD = 0.05, 0.4
 class DomainShift(Rule):
     """Data from another domain, or prepared in another way than those of training."""
 
-    code = "BN203"
-    name = "domain-shift"
     severity = "warning"
     parts_modes = True
     needs_data = True

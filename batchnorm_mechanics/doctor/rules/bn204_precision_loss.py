@@ -15,8 +15,6 @@ _INPUT_LIMIT = 2.0**-4
 class PrecisionLoss(Rule):
     """The formula, or the type of the input, keeps too few digits of what differs."""
 
-    code = "BN204"
-    name = "precision-loss"
     severity = "warning"
     needs_data = True
     refusal = "the statistics are right, and Keras's formula loses digits: `accelerate` does not"

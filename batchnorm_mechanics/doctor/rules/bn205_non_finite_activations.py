@@ -11,8 +11,6 @@ _NEAR_OVERFLOW = float(np.finfo(np.float16).max) / 2
 class NonFiniteActivations(Rule):
     """Finite data become NaN or infinity on their way through the model."""
 
-    code = "BN205"
-    name = "non-finite-activations"
     severity = "error"
     needs_data = True
     refusal = "the values come from a layer before it"

@@ -14,8 +14,6 @@ _FEWEST = 9
 class TooFewSamples(Rule):
     """Training normalizes by noise where few samples stand behind each statistic."""
 
-    code = "BN206"
-    name = "too-few-samples"
     severity = "warning"
     needs_data = True
     explains = ("BN104",)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 class OddSample(Rule):
     """A few batches vary so much more than the rest that the statistics are theirs."""
 
-    code = "BN207"
-    name = "odd-sample"
     severity = "warning"
     needs_data = True
     parts_modes = True
