@@ -1,5 +1,6 @@
 """Run a model as `predict` does, note what each call of a batch norm layer gets, and answer it."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -89,23 +90,14 @@ def listening(
         ...     _ = model(tf.zeros((1, 2)), training=True)
         bn True
     """
-    with ExitStack() as stack:
-        for norm in norms:
-            stack.enter_context(intercepted(norm.layer, _answering(norm, answer)))
-        yield
 
-
-def _answering(norm: Norm, answer: Callable[[Norm, Heard], Any | None]) -> Callable[..., Any]:
-    def answering(call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def answering(norm: Norm, call: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         tensor = tf.convert_to_tensor(inputs)
         if not tensor.dtype.is_floating:
             tensor = tf.cast(tensor, tf.float32)
         # Keras hands both over by name, whether the model's code did or not.
-        heard = Heard(
-            tensor,
-            kwargs.get("mask"),
-            bool(kwargs.get("training")) and bool(norm.layer.trainable),
-        )
+        is_training = bool(kwargs.get("training")) and bool(norm.layer.trainable)
+        heard = Heard(tensor, kwargs.get("mask"), is_training)
         output = answer(norm, heard)
         if output is not None:
             return output
@@ -113,7 +105,10 @@ def _answering(norm: Norm, answer: Callable[[Norm, Heard], Any | None]) -> Calla
             return by_batch(norm, heard, exactly=True)[0]
         return call(inputs, *args, **kwargs)
 
-    return answering
+    with ExitStack() as stack:
+        for norm in norms:
+            stack.enter_context(intercepted(norm.layer, functools.partial(answering, norm)))
+        yield
 
 
 class Runner:

@@ -240,6 +240,12 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
     )
 
 
+def norm_layers_in(operation: Any) -> list[Any]:
+    """Return the batch norm layers in a layer, itself included; an operation has none."""
+    layers = layers_in(operation) if isinstance(operation, keras.Layer) else []
+    return [layer for layer in layers if isinstance(layer, KINDS)]
+
+
 def _per_pass(model: Any) -> Counter[int]:
     """Return by id how often each batch norm layer is called in one forward pass."""
     counts: Counter[int] = Counter()

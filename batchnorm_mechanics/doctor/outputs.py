@@ -1,5 +1,6 @@
 """What a model puts out: how good it is, and what the batch and its statistics do to it."""
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -244,13 +245,10 @@ def _called(effects: Effects, again: Again) -> Effects:
         if heard.training:
             by_batch[norm.name] = None
 
-    def told_by(path: str) -> Any:
-        def noting(call: Any, *args: Any, **kwargs: Any) -> Any:
-            if kwargs.get("training") is True:
-                told.append(path)
-            return call(*args, **kwargs)
-
-        return noting
+    def noting(path: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("training") is True:
+            told.append(path)
+        return call(*args, **kwargs)
 
     def found(difference: float | None) -> Effects:
         return replace(
@@ -265,7 +263,7 @@ def _called(effects: Effects, again: Again) -> Effects:
     with ExitStack() as stack:
         # Those of the norms come last, and so are the first to be asked.
         for path, layer in others.items():
-            stack.enter_context(intercepted(layer, told_by(path)))
+            stack.enter_context(intercepted(layer, functools.partial(noting, path)))
         stack.enter_context(listening(again.norms, answer))
         together = again.plainly(rows)
         if not by_batch:

@@ -1,5 +1,6 @@
 """A few samples of data, spread over all of them, and the ways to look at them again."""
 
+import functools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -189,19 +190,16 @@ class Again:
         before: list[str] = []
         behind: dict[str, tuple[str, ...]] = {}
 
-        def on(path: str) -> Any:
-            def answer(call: Any, *args: Any, **kwargs: Any) -> Any:
-                before.append(path)
-                return call(*args, **{**kwargs, "training": True})
-
-            return answer
+        def switched_on(path: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+            before.append(path)
+            return call(*args, **{**kwargs, "training": True})
 
         pools = pools_of(self.norms)
         run = self._run.otherwise(by_batch=self._trained, eagerly=True)
         run.on_call = lambda call: behind.setdefault(call.name, tuple(before))
         with kept(self.model), ExitStack() as stack:
             for path, layer in random.items():
-                stack.enter_context(intercepted(layer, on(path)))
+                stack.enter_context(intercepted(layer, functools.partial(switched_on, path)))
             for name, said in run(self._all()).by_layer.items():
                 pools[name].add(said)
         return {

@@ -1,5 +1,6 @@
 """BN107: the graph calls the layer, or a model that holds it, with a training flag of its own."""
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchnorm_mechanics._keras import layers_in, nodes_in
@@ -157,7 +158,7 @@ def _flags_in(model: Any) -> _Flags:
     import keras
 
     from batchnorm_mechanics._keras import functional_of, takes_training
-    from batchnorm_mechanics.doctor.norms import KINDS
+    from batchnorm_mechanics.doctor.norms import KINDS, norm_layers_in
 
     found = _Flags({}, set())
 
@@ -168,7 +169,7 @@ def _flags_in(model: Any) -> _Flags:
                 continue
             if _flag(node) is not None:
                 # A batch norm's own flag is spoken of where it stands.
-                if flag is True and not _flag(node) and not _holds_norms(source):
+                if flag is True and not _flag(node) and not norm_layers_in(source):
                     found.shielded.update(map(id, layers_in(layer)))
                 flag, source = _flag(node), layer
             elif flag is True and isinstance(layer, KINDS):
@@ -184,12 +185,6 @@ def _flags_in(model: Any) -> _Flags:
     return found
 
 
-def _holds_norms(layer: Any) -> bool:
-    from batchnorm_mechanics.doctor.norms import KINDS
-
-    return any(isinstance(one, KINDS) for one in layers_in(layer))
-
-
 def _is_told_to_infer(layer: Any, node: Any, norm: "Norm") -> bool:
     from batchnorm_mechanics.doctor.norms import graphs_in
 
@@ -199,17 +194,9 @@ def _is_told_to_infer(layer: Any, node: Any, norm: "Norm") -> bool:
 
 def _inheriting(node: Any, graph: Any) -> int:
     """Count the batch norm layers after a call to which `model(x)` passes the call's own flag."""
-    import keras
-
-    from batchnorm_mechanics.doctor.norms import KINDS
+    from batchnorm_mechanics.doctor.norms import norm_layers_in
 
     order = nodes_in(graph)
-    position = next(index for index, other in enumerate(order) if other is node)
-    count = 0
-    for later in order[position + 1 :]:
-        if _flag(later) is not None:
-            break  # Keras wrote a flag here too, were it only the default of a Dropout
-        if isinstance(later.operation, keras.Layer):
-            layers = layers_in(later.operation)
-            count += sum(isinstance(layer, KINDS) and layer.trainable for layer in layers)
-    return count
+    # Up to the next flag, which Keras wrote there too were it only the default of a Dropout.
+    after = itertools.takewhile(lambda one: _flag(one) is None, order[order.index(node) + 1 :])
+    return sum(norm.trainable for one in after for norm in norm_layers_in(one.operation))
