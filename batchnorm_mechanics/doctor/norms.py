@@ -55,16 +55,6 @@ class Call:
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
-    """What a batch norm layer's weights were before training; gamma and beta may be None."""
-
-    mean: Vector
-    variance: Vector
-    gamma: Vector | None
-    beta: Vector | None
-
-
-@dataclass(frozen=True, eq=False)
 class Norm:
     """A batch norm layer, Keras's or ours.
 
@@ -163,22 +153,38 @@ class Norm:
         """Whether the layer is one of batch renormalization, which derives its moving variance."""
         return bool(getattr(self.layer, "renorm", False))
 
-    @property
-    def start(self) -> Start:
-        """What the layer's own initializers begin with, as float64 of shape (channels,)."""
-        names = ("moving_mean", "moving_variance", "gamma", "beta")
-        begun: Any = [_begun(self.layer, name) for name in names]
-        return Start(*begun)
+    def begun(self, name: str) -> Any:
+        """Return what a weight of the layer's began with, by its own initializer.
+
+        Args:
+            name: such as "moving_mean".
+
+        Returns:
+            float64 of shape (channels,); None where the layer has no such weight.
+        """
+        weight, initializer = getattr(self.layer, name), getattr(self.layer, f"{name}_initializer")
+        if weight is None:
+            return None
+        # The usual ones, without TensorFlow's operations: rules are checked after each epoch.
+        for kind, number in _USUAL_STARTS.items():
+            if type(initializer) is kind:
+                return np.full(tuple(weight.shape), number)
+        # In the weight's own type: float16 rounds a start of 0.1.
+        return _vector(initializer(tuple(weight.shape), dtype=weight.dtype))
+
+    def _has_moved(self, name: str) -> bool:
+        begun = self.begun(name)
+        return begun is not None and not np.array_equal(_vector(getattr(self.layer, name)), begun)
 
     @property
     def mean_is_at_start(self) -> bool:
         """Whether the moving mean is exactly what it began with, in all channels."""
-        return np.array_equal(self.mean, self.start.mean)
+        return not self._has_moved("moving_mean")
 
     @property
     def variance_is_at_start(self) -> bool:
         """Whether the moving variance is exactly what it began with, in all channels."""
-        return np.array_equal(self.variance, self.start.variance)
+        return not self._has_moved("moving_variance")
 
     @property
     def is_at_start(self) -> bool:
@@ -188,28 +194,11 @@ class Norm:
     @property
     def affine_has_moved(self) -> bool:
         """Whether gamma or beta has left its start in any channel."""
-        start = self.start
-        pairs = ((self.gamma, start.gamma), (self.beta, start.beta))
-        return any(
-            now is not None and begun is not None and not np.array_equal(now, begun, equal_nan=True)
-            for now, begun in pairs
-        )
+        return self._has_moved("gamma") or self._has_moved("beta")
 
 
 def _vector(weight: Any) -> Vector:
     return np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
-
-
-def _begun(layer: Any, name: str) -> Vector | None:
-    weight, initializer = getattr(layer, name), getattr(layer, f"{name}_initializer")
-    if weight is None:
-        return None
-    # The usual ones, without TensorFlow's operations: rules are checked after each epoch.
-    for kind, number in _USUAL_STARTS.items():
-        if type(initializer) is kind:
-            return np.full(tuple(weight.shape), number)
-    # In the weight's own type: float16 rounds a start of 0.1.
-    return _vector(initializer(tuple(weight.shape), dtype=weight.dtype))
 
 
 def norms_in(model: Any) -> tuple[Norm, ...]:

@@ -15,10 +15,9 @@ from batchnorm_mechanics._keras import layers_by_path, layers_in, takes_training
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
 from batchnorm_mechanics.doctor.findings import Severity, by_size, worse
 from batchnorm_mechanics.doctor.norms import Norm
-from batchnorm_mechanics.doctor.sample import Again, Heads
+from batchnorm_mechanics.doctor.sample import Again, Heads, Rows
 from batchnorm_mechanics.layers.intercept import intercepted
 
-Rows = NDArray[np.int_]
 Run = Callable[[Rows], Heads]
 
 # Batches of this many at least: statistics of fewer samples are mostly noise.

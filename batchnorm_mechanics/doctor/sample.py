@@ -16,6 +16,7 @@ from batchnorm_mechanics.doctor.calls import Call, Runner
 from batchnorm_mechanics.doctor.pools import Pool, Pools, pools_of
 from batchnorm_mechanics.layers.intercept import intercepted
 
+Rows = NDArray[np.int_]
 # The outputs of a model, float64, each with the samples on its first axis.
 Heads = list[NDArray[np.float64]]
 
@@ -96,7 +97,7 @@ class Sample:
                 self._from[place] = self._batches - 1
         self.rows = min(self._offered, self._capacity)
 
-    def take(self, rows: np.ndarray) -> Any:
+    def take(self, rows: Rows) -> Any:
         """Return these rows as a batch of tensors."""
         return tf.nest.map_structure(lambda part: tf.convert_to_tensor(part[rows]), self._kept)
 
@@ -149,11 +150,11 @@ class Again:
         self._training = run.otherwise(by_batch=trained, eagerly=True)
         self._own = pools_of(self.norms)
 
-    def predict(self, rows: NDArray[np.int_]) -> Heads:
+    def predict(self, rows: Rows) -> Heads:
         """Return what the model gives at inference for these rows of the sample, in one batch."""
         return _heads(self._run(self.sample.take(rows)).outputs)
 
-    def train(self, rows: NDArray[np.int_]) -> Heads:
+    def train(self, rows: Rows) -> Heads:
         """Return likewise with batch norm alone in training mode."""
         self._training.by_batch = self._trained
         ran = self._training(self.sample.take(rows))
@@ -162,12 +163,12 @@ class Again:
         self.calls = [call for call in ran.calls if call.name in self._trained]
         return _heads(ran.outputs)
 
-    def switched(self, rows: NDArray[np.int_], calls: Collection[Call]) -> Heads:
+    def switched(self, rows: Rows, calls: Collection[Call]) -> Heads:
         """Return likewise with these calls of batch norm layers alone in training mode."""
         self._training.by_batch = frozenset(calls)
         return _heads(self._training(self.sample.take(rows)).outputs)
 
-    def plainly(self, rows: NDArray[np.int_]) -> Heads:
+    def plainly(self, rows: Rows) -> Heads:
         """Return what a user gets who says nothing of a mode."""
         call, inputs = self._run.call, self.sample.take(rows)
         return _heads(self.model(inputs) if call is None else call(self.model, inputs))
@@ -229,7 +230,7 @@ class Again:
         inputs, name = self.widest.inputs, next(iter(self._run.dtypes))
         everything = np.arange(len(tf.nest.flatten(inputs)[0]))
 
-        def scale_without(rows: np.ndarray) -> float:
+        def scale_without(rows: Rows) -> float:
             left = np.setdiff1d(everything, rows)
             part = tf.nest.map_structure(lambda part: tf.gather(part, left), inputs)
             return pools_of(self.norms)[name].add(self._run(part).by_layer[name])

@@ -95,7 +95,7 @@ def steps_of_decay(norm: "Norm") -> int | None:
         The steps if each channel holds momentum**steps of what it began with, up to the rounding of
         as many float32 products; None otherwise, and for a policy that is no moving average.
     """
-    start, momentum = norm.start.variance, norm.momentum
+    start, momentum = norm.begun("moving_variance"), norm.momentum
     if momentum is None or not 0 < momentum < 1 or norm.renorm or norm.channels < 2:
         return None
     if not (np.isfinite(norm.variance).all() and norm.variance.min() > 0 and start.min() > 0):
