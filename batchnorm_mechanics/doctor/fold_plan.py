@@ -22,11 +22,10 @@ from batchnorm_mechanics.doctor.fold_kinds import (
     read,
     takes_a_norm,
 )
-from batchnorm_mechanics.doctor.norms import Norm, norms_in
+from batchnorm_mechanics.doctor.norms import Norm, calls_in, norms_in
 from batchnorm_mechanics.doctor.wiring import (
     Wiring,
     baked_training,
-    calls_in,
     graph_of,
     graphs_reached,
     method_of_its_own,
@@ -129,7 +128,7 @@ class _Planner:
         self.model = model
         self.norms = norms_in(model)
         self.reached = {id(reached.graph): reached for reached in graphs_reached(model)}
-        self.calls = calls_in(model)
+        self.calls = {key: len(calls) for key, calls in calls_in(model).items()}
         self.wiring = Wiring(*(reached.graph for reached in self.reached.values()))
         self.closed: list[_Closed] = []
         self.weights: dict[int, Weights] = {}

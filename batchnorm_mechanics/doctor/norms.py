@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -32,21 +32,27 @@ _WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)
 _USUAL_STARTS = {keras.initializers.Zeros: 0.0, keras.initializers.Ones: 1.0}
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """How a functional graph calls a layer.
 
     Attributes:
-        before: the layer or operation that makes the input; None where it is the graph's own.
-        shape: of the input, None where a size is not known.
         node: Keras's record of the call.
         graph: the functional model that it belongs to.
     """
 
-    before: Any
-    shape: tuple[int | None, ...]
     node: Any
     graph: Any
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of the input, None where a size is not known."""
+        return tuple(self.node.input_tensors[0].shape)
+
+    @property
+    def before(self) -> Any:
+        """The layer or operation that makes the input; None where it is the graph's own."""
+        maker = origin_of(self.node.input_tensors[0]).operation
+        return None if isinstance(maker, keras.layers.InputLayer) else maker
 
     @property
     def linear_before(self) -> Any | None:
@@ -219,7 +225,7 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         >>> [(norm.name, norm.channels) for norm in norms_in(model)]
         [('inner/bn', 4)]
     """
-    calls, per_pass = _calls_in(model), _per_pass(model)
+    calls, per_pass = calls_in(model), _per_pass(model)
     found = layers_by_path(
         model, lambda layer: isinstance(layer, KINDS) and layer.moving_mean is not None
     )
@@ -270,20 +276,10 @@ def graphs_in(model: Any) -> tuple[Any, ...]:
     return tuple({id(graph): graph for graph in graphs}.values())
 
 
-def _calls_in(model: Any) -> dict[int, list[Call]]:
+def calls_in(model: Any) -> dict[int, list[Call]]:
+    """Return by id of each layer and operation how the functional graphs of a model call it."""
     calls: dict[int, list[Call]] = {}
     for graph in graphs_in(model):
         for node in nodes_in(graph):
-            if not isinstance(node.operation, KINDS):
-                continue
-            (tensor, *_) = node.input_tensors
-            before = origin_of(tensor).operation
-            calls.setdefault(id(node.operation), []).append(
-                Call(
-                    before=None if isinstance(before, keras.layers.InputLayer) else before,
-                    shape=tuple(tensor.shape),
-                    node=node,
-                    graph=graph,
-                )
-            )
+            calls.setdefault(id(node.operation), []).append(Call(node, graph))
     return calls

@@ -18,7 +18,7 @@ from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.norms import Call, Norm
     from batchnorm_mechanics.doctor.past import Past
     from batchnorm_mechanics.doctor.sample import Noisy
 
@@ -62,16 +62,21 @@ class Case:
         return {} if self.measured is None else gaps_of(self.norms, self.measured)
 
     @cached_property
-    def _containers(self) -> Mapping[Any, Mapping[Any, Any]]:
-        from batchnorm_mechanics.doctor.wiring import containers_in
+    def _of_containers(self) -> "list[list[Call]]":
+        from batchnorm_mechanics.doctor.norms import calls_in
+        from batchnorm_mechanics.doctor.wiring import held_by
 
-        return containers_in(self.model)
+        by_layer = calls_in(self.model).values()
+        # What two graphs have in common is called once.
+        once = [list({call.node: call for call in calls}.values()) for calls in by_layer]
+        return [calls for calls in once if held_by(calls[0].node.operation)]
 
-    def around(self, norm: "Norm") -> dict[Any, Mapping[Any, Any]]:
-        """Return the layers that hold a batch norm layer, each with its calls and their graphs."""
+    def around(self, norm: "Norm") -> "list[list[Call]]":
+        """Return the calls of each layer that holds a batch norm layer."""
         from batchnorm_mechanics.doctor.wiring import holds
 
-        return {one: calls for one, calls in self._containers.items() if holds(one, norm.layer)}
+        of_all = self._of_containers
+        return [calls for calls in of_all if holds(calls[0].node.operation, norm.layer)]
 
     @cached_property
     def noisy(self) -> "Mapping[str, Noisy]":

@@ -1,20 +1,16 @@
 """What is connected to what in a functional graph, as if some of its calls were not there."""
 
-from collections import Counter
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
 
 from batchnorm_mechanics._keras import (
-    direct_layers,
     functional_of,
     has_mask,
     layers_in,
     nodes_in,
     origin_of,
 )
-from batchnorm_mechanics.doctor.norms import graphs_in
 
 
 class Users(NamedTuple):
@@ -126,21 +122,6 @@ def why_not_apart(model: Any, layer: Any) -> str | None:
         if (reason := why_not_apart(one, layer)) is not None:
             return reason
     return None
-
-
-def containers_in(model: Any) -> dict[Any, dict[Any, Any]]:
-    """Return the layers that hold layers, each with its calls in all graphs and these graphs."""
-    calls: dict[Any, dict[Any, Any]] = {}
-    for graph in graphs_in(model):
-        for node in nodes_in(graph):
-            if isinstance(node.operation, keras.Layer) and direct_layers(node.operation):
-                calls.setdefault(node.operation, {})[node] = graph
-    return calls
-
-
-def calls_in(model: Any) -> Mapping[int, int]:
-    """Return by id how many times the functional graphs of a model call each layer."""
-    return Counter(id(node.operation) for graph in graphs_in(model) for node in nodes_in(graph))
 
 
 def graph_of(layer: Any) -> Any | None:

@@ -18,7 +18,7 @@ from batchnorm_mechanics.doctor.rule import (
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.norms import Call, Norm
 
 
 def _flag(node: Any) -> Any:
@@ -87,14 +87,12 @@ class BakedTrainingFlag(Rule):
             # Frozen, a layer infers whatever it is told.
             if not norm.layer.trainable:
                 continue
-            calls = [(norm.layer, call.node, call.graph) for call in norm.calls]
-            for layer, of_one in case.around(norm).items():
-                calls += [(layer, *call) for call in of_one.items()]
-            train = [call for call in calls if _flag(call[1]) is True]
-            infer = [layer for layer, node, _ in calls if _is_told_to_infer(layer, node, norm)]
+            calls = [*norm.calls, *itertools.chain(*case.around(norm))]
+            train = [call for call in calls if _flag(call.node) is True]
+            infer = [call for call in calls if _is_told_to_infer(call, norm)]
             if train:
-                layer, node, graph = train[0]
-                spoken_of.add(layer.name)
+                flag_on = train[0].node.operation.name
+                spoken_of.add(flag_on)
                 yield self.finding(
                     norm.name,
                     cause="The graph calls it with `training=True`: `fit` and `predict` of Keras 3 "
@@ -102,8 +100,8 @@ class BakedTrainingFlag(Rule):
                     "statistics, and hands the flag on to the layers that run next.",
                     remedy="Remove the flag with `bnm repair`, or call `model(x, training=False)`.",
                     training="True",
-                    flag_on=layer.name,
-                    norms_that_inherit_it=_inheriting(node, graph),
+                    flag_on=flag_on,
+                    norms_that_inherit_it=_inheriting(train[0]),
                 )
             elif (flag_from := flags.reached.get(id(norm.layer)) or _heard_from(case, norm)) and (
                 flag_from.rpartition("/")[2] not in spoken_of
@@ -127,7 +125,7 @@ class BakedTrainingFlag(Rule):
                     "overrides: the layer normalizes by the batch, and its statistics move.",
                     remedy="To keep the layer still, set `trainable = False` on it and compile.",
                     training="False",
-                    flag_on=infer[0].name,
+                    flag_on=infer[0].node.operation.name,
                 )
 
 
@@ -185,18 +183,19 @@ def _flags_in(model: Any) -> _Flags:
     return found
 
 
-def _is_told_to_infer(layer: Any, node: Any, norm: "Norm") -> bool:
+def _is_told_to_infer(call: "Call", norm: "Norm") -> bool:
     from batchnorm_mechanics.doctor.norms import graphs_in
 
+    layer = call.node.operation
     # Keras writes the default of a subclassed layer's `training=False` into the graph, too.
-    return _flag(node) is False and (layer is norm.layer or bool(graphs_in(layer)))
+    return _flag(call.node) is False and (layer is norm.layer or bool(graphs_in(layer)))
 
 
-def _inheriting(node: Any, graph: Any) -> int:
+def _inheriting(call: "Call") -> int:
     """Count the batch norm layers after a call to which `model(x)` passes the call's own flag."""
     from batchnorm_mechanics.doctor.norms import norm_layers_in
 
-    order = nodes_in(graph)
+    order = nodes_in(call.graph)
     # Up to the next flag, which Keras wrote there too were it only the default of a Dropout.
-    after = itertools.takewhile(lambda one: _flag(one) is None, order[order.index(node) + 1 :])
+    after = itertools.takewhile(lambda one: _flag(one) is None, order[order.index(call.node) + 1 :])
     return sum(norm.trainable for one in after for norm in norm_layers_in(one.operation))

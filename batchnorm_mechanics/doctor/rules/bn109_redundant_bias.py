@@ -22,9 +22,9 @@ def _moved_into_mean(norm: "Norm") -> Iterator[NewValues]:
 
 
 def _obstacle(model: Any, norm: "Norm") -> str | None:
-    from batchnorm_mechanics.doctor.wiring import calls_in
+    from batchnorm_mechanics.doctor.norms import calls_in
 
-    if len(norm.calls) == 1 and calls_in(model)[id(norm.calls[0].before)] == 1:
+    if len(norm.calls) == 1 and len(calls_in(model)[id(norm.calls[0].before)]) == 1:
         return None
     return "it or the layer before it is called more than once"
 

@@ -11,7 +11,7 @@ from batchnorm_mechanics.doctor.rule import Action, Case, Findings, Rule, Stage
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.norms import Call, Norm
     from batchnorm_mechanics.doctor.outputs import Effects
 
 
@@ -114,12 +114,11 @@ class SharedLayer(Rule):
 
 def _fed_by(case: Case, norm: "Norm") -> list[str]:
     """Return what makes the different inputs of a layer, or of what holds it."""
-    own = _inputs([call.node for call in norm.calls])
-    around = [_inputs(calls) for calls in case.around(norm).values()]
-    return max((list(inputs.values()) for inputs in (own, *around)), key=len)
+    inputs = [_inputs(calls) for calls in (norm.calls, *case.around(norm))]
+    return max((list(of_one.values()) for of_one in inputs), key=len)
 
 
-def _inputs(nodes: Iterable[Any]) -> dict[int, str]:
+def _inputs(calls: "Iterable[Call]") -> dict[int, str]:
     """Return the different tensors that calls take, by identity, each with its maker's name."""
-    tensors = {id(node.input_tensors[0]): node.input_tensors[0] for node in nodes}
-    return {key: origin_of(tensor).operation.name for key, tensor in tensors.items()}
+    tensors = (call.node.input_tensors[0] for call in calls)
+    return {id(tensor): origin_of(tensor).operation.name for tensor in tensors}
