@@ -5,6 +5,7 @@ several times, and cannot copy a layer with a function of one's own.
 """
 
 import inspect
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -213,8 +214,8 @@ class _Copies:
         """Call a layer's copy; of one that holds layers to be split, all that it holds."""
         if not self._holds_split(layer):
             return self._for_call(layer, names)(*positional, **named)
+        flag = {name: value for name, value in named.items() if name == "training"}
         if isinstance(layer, keras.layers.TimeDistributed):
-            flag = {name: value for name, value in named.items() if name == "training"}
             steps = keras.ops.unstack(positional[0], axis=1)
             steps = [self._call(layer.layer, names, step, **flag) for step in steps]
             return keras.ops.stack(steps, axis=1)
@@ -224,7 +225,6 @@ class _Copies:
         )
         inputs = keras.tree.flatten(positional[0])
         tensors = {id(of): tensor for of, tensor in zip(graph.inputs, inputs, strict=True)}
-        flag = {name: value for name, value in named.items() if name == "training"}
         self._call_all(graph, tensors, names, **flag)
         return keras.tree.map_structure(lambda tensor: tensors[id(tensor)], graph.output)
 
@@ -235,7 +235,8 @@ class _Copies:
             return copies[0]
         name = layer.name
         if copies or names.setdefault(name, id(layer)) != id(layer):
-            name = _unused(name, names)
+            numbered = (f"{layer.name}_{number}" for number in itertools.count(2))
+            name = next(one for one in numbered if one not in names)
             names[name] = id(layer)
         if copies:
             copies.append(self._of_a_layer(layer))
@@ -329,13 +330,6 @@ class _Copies:
             for layer, copies in self.made.values()
             if isinstance(layer, keras.Layer) and graph_of(layer) is None
         ]
-
-
-def _unused(name: str, names: Collection[str]) -> str:
-    number = 2
-    while f"{name}_{number}" in names:
-        number += 1
-    return f"{name}_{number}"
 
 
 def _constructed(kind: type, plain: type, parts: tuple[Any, ...], name: str) -> Any | None:

@@ -17,12 +17,11 @@ from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data, w
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
-from batchnorm_mechanics.doctor.pools import Pools
+from batchnorm_mechanics.doctor.pools import Pools, pools_of
 from batchnorm_mechanics.statistics import Statistics
 
 Method = Literal["pooled", "average"]
 METHODS: tuple[Method, ...] = ("pooled", "average")
-FROZEN = "it is frozen"
 # What decides which statistics a layer needs; a subclass with its own may need others.
 _DECIDING = ("call", "_moments")
 
@@ -100,9 +99,8 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
         >>> model.layers[0].moving_mean.numpy().tolist()
         [0.0, 0.0]
     """
-    how = How("recalibrate", method, sequential, blend)
     check_model(model, caller="recalibrate")
-    how.check()
+    how = How("recalibrate", method, sequential, blend)
     data = as_data(data, batch_size=batch_size, call=call, samples=samples, caller="recalibrate")
     build(model, data, caller="recalibrate")
     norms = norms_in(model)
@@ -158,7 +156,7 @@ def _choose(
 
 def _reason_to_leave(layer: Any, *, include_frozen: bool) -> str | None:
     if not layer.trainable and not include_frozen:
-        return FROZEN
+        return "it is frozen"
     base = next(kind for kind in KINDS if isinstance(layer, kind))
     for method in _DECIDING:
         if getattr(type(layer), method, None) is not getattr(base, method, None):
@@ -182,7 +180,7 @@ class How:
     blend: float | None = None
     without_odd: bool = False
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse what cannot be done."""
         if self.method not in METHODS:
             raise InputError(
@@ -243,7 +241,7 @@ def estimate_anew(
         data: whose labels are not looked at.
         norms: all batch norm layers of the model.
         channels: by the names of the layers to estimate; none means all channels of a layer.
-        how: checked.
+        how: to do it.
 
     Raises:
         InputError: as `recalibrate`. After any exception the model is as it was.
@@ -359,15 +357,14 @@ def estimate(
         norms: all its batch norm layers.
         names: of those to estimate.
         data: whose labels are not looked at.
-        how: checked.
+        how: to do it.
 
     Raises:
         InputError: the data do not fit the model, or give a statistic that is not finite.
     """
     run = Runner(model, tuple(norms), heard=names, by_batch=names, outputs=False, call=data.call)
     fitting = Fitting(model, how.caller, is_called_otherwise=data.call is not None)
-    by_name = {norm.name: norm for norm in norms}
-    pools: dict[str, Pools] = {}
+    pools = pools_of(norms)
     for number, (_, _, ran) in enumerate(run.over(without_a_last_single(data), fitting)):
         for (name, _), said in ran.calls.items():
             finite = np.isfinite(said.mean) & np.isfinite(said.variance)
@@ -379,13 +376,11 @@ def estimate(
                     "before it makes NaN or overflows: `bnm doctor` says which."
                 )
         for name, calls in ran.by_layer.items():
-            if name not in pools:
-                pools[name] = Pools(by_name[name].channels, by_name[name].layer.epsilon)
             pools[name].add(calls)
     # What one batch showed, another may have hidden in a loop.
     found = {
-        name: of_layer.settle(with_odd=not how.without_odd)
-        for name, of_layer in pools.items()
+        name: pools[name].settle(with_odd=not how.without_odd)
+        for name in run.dtypes
         if name not in run.in_loops
     }
     return Estimates(

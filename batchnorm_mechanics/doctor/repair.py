@@ -150,7 +150,6 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     """
     check_model(model, caller="repair")
     how = How("repair", method, sequential, without_odd=True)
-    how.check()
     asked = matching(only, caller="repair", argument="only") if only else None
     batches = None
     if data is not None:
@@ -255,8 +254,8 @@ class _Work:
         worse = worsening(before, after) or (no_better(before, after) if is_guess else None)
         if worse is None:
             return after, None
+        # They stay among what is done: to take them once more would help as little.
         self.go_back(point)
-        self.done |= {(step.action, step.layer, step.channels) for step in steps}
         return before, worse
 
     def with_all_estimated(

@@ -323,7 +323,8 @@ class Rule:
             channels: numbers, or a boolean vector that is true at them.
             severity: where the rule's own does not hold.
             root: key of the finding that explains this one.
-            **evidence: numbers or words; a number that is not finite becomes a word.
+            **evidence: numbers or words; a number that is not finite becomes a word, and what is
+                None is left out.
 
         Example:
             >>> from batchnorm_mechanics.doctor.rules import RULES
@@ -343,7 +344,7 @@ class Rule:
             severity=severity or self.severity,
             layer=layer,
             channels=tuple(int(channel) for channel in channels),
-            evidence={name: _plain(value) for name, value in evidence.items()},
+            evidence={name: _plain(of) for name, of in evidence.items() if of is not None},
             cause=cause,
             remedy=remedy,
             root=root,

@@ -303,7 +303,8 @@ class Recalibrate(keras.callbacks.Callback):
                     f"Received: {name}={value!r}. Did you mean {' or '.join(map(repr, close))}?"
                 )
         shared = {name: settings[name] for name in ("method", "blend") if name in settings}
-        How("Recalibrate", **shared).check()
+        # Refuses now what `recalibrate` would at the end of a training.
+        How("Recalibrate", **shared)
         self.data, self.when, self.settings = data, when, settings
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

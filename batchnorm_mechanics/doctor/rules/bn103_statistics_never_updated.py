@@ -37,14 +37,14 @@ class StatisticsNeverUpdated(Rule):
         for norm in case.norms:
             if norm.variance_is_at_start and np.isfinite(norm.mean).all():
                 severity, cause, remedy = _judged(norm, case.past)
-                moved = {} if norm.mean_is_at_start else {"largest_mean": np.abs(norm.mean).max()}
+                largest = None if norm.mean_is_at_start else np.abs(norm.mean).max()
                 yield self.finding(
                     norm.name,
                     severity=severity,
                     channels=range(norm.channels),
                     cause=cause,
                     remedy=remedy,
-                    **moved,
+                    largest_mean=largest,
                     moving_mean=norm.mean[0],
                     moving_variance=norm.variance[0],
                     optimizer_steps=case.past.steps,

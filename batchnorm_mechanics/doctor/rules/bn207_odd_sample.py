@@ -39,7 +39,7 @@ class OddSample(Rule):
                 "repair` re-estimates the statistics without such batches.",
                 batches=numbers,
                 times_the_usual=_times(norm, found.pool.variance),
-                **({} if row is None else {"sample": row}),
+                sample=row,
                 **measured.effects.on_output,
             )
             return
