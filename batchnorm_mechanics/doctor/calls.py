@@ -1,5 +1,6 @@
 """Run a model as `predict` does, note what each call of a batch norm layer gets, and answer it."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -89,23 +90,14 @@ def listening(
         ...     _ = model(tf.zeros((1, 2)), training=True)
         bn True
     """
-    with ExitStack() as stack:
-        for norm in norms:
-            stack.enter_context(intercepted(norm.layer, _answering(norm, answer)))
-        yield
 
-
-def _answering(norm: Norm, answer: Callable[[Norm, Heard], Any | None]) -> Callable[..., Any]:
-    def answering(call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def answering(norm: Norm, call: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         tensor = tf.convert_to_tensor(inputs)
         if not tensor.dtype.is_floating:
             tensor = tf.cast(tensor, tf.float32)
         # Keras hands both over by name, whether the model's code did or not.
-        heard = Heard(
-            tensor,
-            kwargs.get("mask"),
-            bool(kwargs.get("training")) and bool(norm.layer.trainable),
-        )
+        is_training = bool(kwargs.get("training")) and bool(norm.layer.trainable)
+        heard = Heard(tensor, kwargs.get("mask"), is_training)
         output = answer(norm, heard)
         if output is not None:
             return output
@@ -113,7 +105,10 @@ def _answering(norm: Norm, answer: Callable[[Norm, Heard], Any | None]) -> Calla
             return by_batch(norm, heard, exactly=True)[0]
         return call(inputs, *args, **kwargs)
 
-    return answering
+    with ExitStack() as stack:
+        for norm in norms:
+            stack.enter_context(intercepted(norm.layer, functools.partial(answering, norm)))
+        yield
 
 
 class Runner:
@@ -138,6 +133,7 @@ class Runner:
         call: how to run the model on a batch, as in `Data`.
 
     Attributes:
+        model, norms, call: as given.
         on_call: told each call as it comes; does nothing until another is put here.
         in_loops: names of layers that run inside a function of their own, compiled or vectorized;
             what they get there cannot be read from outside.
@@ -167,7 +163,7 @@ class Runner:
         eagerly: bool = False,
         call: Callable[[Any, Any], Any] | None = None,
     ) -> None:
-        self._model, self._norms, self._call = model, norms, call or _predicted
+        self.model, self.norms, self.call = model, norms, call
         held = {id(norm.layer) for norm in norms}
         self._recurrent = [
             one
@@ -187,6 +183,10 @@ class Runner:
         self.in_loops: set[str] = set()
         self.told_to_train: set[str] = set()
         self.dtypes: dict[str, str] = {}
+
+    def otherwise(self, **options: Any) -> "Runner":
+        """Return the same model to be run in another way, with options as of a `Runner`."""
+        return Runner(self.model, self.norms, call=self.call, **options)
 
     def __call__(self, inputs: Any) -> Ran:
         """Run the model on a batch of inputs, tensors or arrays."""
@@ -255,8 +255,8 @@ class Runner:
             outputs, calls[call] = self._answer(norm, heard, call)
             return outputs
 
-        with listening(self._norms, answer), _unrolled(self._recurrent if self._eagerly else ()):
-            outputs = self._call(self._model, inputs)
+        with listening(self.norms, answer), _unrolled(self._recurrent if self._eagerly else ()):
+            outputs = (self.call or _predicted)(self.model, inputs)
         if not self._outputs:
             return None, tf.constant(0, tf.int64), calls
         return outputs, _non_finite(outputs), calls

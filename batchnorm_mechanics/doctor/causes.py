@@ -1,10 +1,9 @@
 """What explains what among findings, and the order in which a reader wants them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Finding
-from batchnorm_mechanics.doctor.known import Known
 from batchnorm_mechanics.doctor.rules import RULES
 
 
@@ -31,8 +30,8 @@ def ordered(findings: Sequence[Finding], order: Sequence[str] = ()) -> tuple[Fin
     for found in findings:
         if (found.code, found.layer) not in hidden:
             by_key.setdefault(found.key, found)
-    known = Known(by_key, order, RULES)
-    causes = _causes(known)
+    place = {name: number for number, name in enumerate(order)}
+    causes = _causes(by_key, place)
     needless = [
         key
         for key, found in by_key.items()
@@ -41,24 +40,55 @@ def ordered(findings: Sequence[Finding], order: Sequence[str] = ()) -> tuple[Fin
     for key in needless:
         del by_key[key]
         # What it explained has the cause of what it was explained by, or another.
-        causes = _causes(known)
+        causes = _causes(by_key, place)
     roots = {key: _last(key, causes) for key in by_key}
     named = [_with_root(found, by_key.get(roots[key] or "")) for key, found in by_key.items()]
     explains = {found.root for found in named}
 
     def rank(found: Finding) -> tuple[int, int, str, int]:
         group = 2 if found.root else 0 if found.key in explains else 1
-        return group, SEVERITIES.index(found.severity), found.code, known.place.get(found.layer, -1)
+        return group, SEVERITIES.index(found.severity), found.code, place.get(found.layer, -1)
 
     return tuple(sorted(named, key=rank))
 
 
-def _causes(known: Known) -> dict[str, str | None]:
+def _causes(by_key: Mapping[str, Finding], place: Mapping[str, int]) -> dict[str, str | None]:
     """Return by key what explains each finding directly, or None."""
     return {
-        key: found.root if found.root in known.findings else RULES[found.code].cause(found, known)
-        for key, found in known.findings.items()
+        key: found.root if found.root in by_key else _cause(found, by_key.values(), place)
+        for key, found in by_key.items()
     }
+
+
+def _cause(found: Finding, others: Iterable[Finding], place: Mapping[str, int]) -> str | None:
+    """Return the key of what explains a finding, by the first way in which anything does.
+
+    Of several, that is the worst at its layer or of the model as a whole, the first before it, or
+    the first anywhere.
+    """
+    here = place.get(found.layer, len(place))
+    for way in RULES[found.code].explained_by(found):
+        named = [one for one in others if found.code in getattr(RULES[one.code], way)]
+        if way == "explains_later":
+            before = [one for one in named if place.get(one.layer, here) < here]
+            named = sorted(before, key=lambda one: place[one.layer])
+        elif way != "explains_everywhere":
+            at_it = [
+                one
+                for one in named
+                if one.layer == "" or (one.layer == found.layer and _can_explain(one, found))
+            ]
+            named = sorted(at_it, key=lambda one: (SEVERITIES.index(one.severity), one.code))
+        if named:
+            return named[0].key
+    return None
+
+
+def _can_explain(one: Finding, other: Finding) -> bool:
+    """Whether a finding is loud enough for another at its layer, and has a channel of it."""
+    is_loud = one.severity != "note" or other.severity == "note"
+    channels = set(one.channels), set(other.channels)
+    return is_loud and (not all(channels) or not channels[0].isdisjoint(channels[1]))
 
 
 def _last(key: str, causes: dict[str, str | None]) -> str | None:

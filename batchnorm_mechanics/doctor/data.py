@@ -171,14 +171,19 @@ def as_data(
     return replace(found, call=call, samples=samples)
 
 
-def _as_data(data: Any, labels: Any, batch_size: int, caller: str) -> Data:
-    if isinstance(data, Data):
-        return data
+def check_batch_size(batch_size: Any, *, caller: str) -> None:
+    """Refuse what is no integer of 1 or more."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(
             f"{caller}: `batch_size` must be an integer of 1 or more. "
             f"Received: batch_size={batch_size!r}. Leave it out for {DEFAULT_BATCH_SIZE}."
         )
+
+
+def _as_data(data: Any, labels: Any, batch_size: int, caller: str) -> Data:
+    if isinstance(data, Data):
+        return data
+    check_batch_size(batch_size, caller=caller)
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
         return Data(_ending(data, caller))
     weights = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding
-from batchnorm_mechanics.doctor.rule import Circumstances, Step
+from batchnorm_mechanics.doctor.rule import Answer, Circumstances, Step
 from batchnorm_mechanics.doctor.rules import RULES
 
 _DONE = (
@@ -84,7 +84,7 @@ def _is_done(step: Step, circumstances: Circumstances) -> bool:
     return not circumstances.done.isdisjoint({whole, (step.action, step.layer, step.channels)})
 
 
-def _answer(finding: Finding, circumstances: Circumstances) -> list[Step] | str:
+def _answer(finding: Finding, circumstances: Circumstances) -> Answer:
     """Return what to do about a finding, or why nothing."""
     rule = RULES[finding.code]
     if rule.refusal is not None:

@@ -64,6 +64,16 @@ def by_size(size: float) -> Severity:
     return "error" if size >= 2 else "warning" if size >= 1 else "note"
 
 
+def counted(many: int, what: str) -> str:
+    """Return so many of something in words.
+
+    Example:
+        >>> counted(1, "layer"), counted(2000, "layer")
+        ('1 layer', '2,000 layers')
+    """
+    return f"{many:,} {what}{'' if many == 1 else 's'}"
+
+
 class View(Protocol):
     """How results are shown. A record knows no more of it; `doctor` gives it one."""
 
@@ -120,13 +130,15 @@ class Diagnosis(Result):
         return any(finding.severity != "note" for finding in self.findings)
 
     @property
+    def counts(self) -> str:
+        """How many findings there are of each severity, in words; "" where there are none."""
+        found = Counter(finding.severity for finding in self.findings)
+        return ", ".join(counted(found[one], one) for one in SEVERITIES if found[one])
+
+    @property
     def summary(self) -> str:
         """How much was found, in one line."""
-        found = Counter(finding.severity for finding in self.findings)
-        many = [
-            f"{found[each]} {each}{'s' * (found[each] > 1)}" for each in SEVERITIES if found[each]
-        ]
-        return f"{self.model}, {', '.join(many) or 'nothing found'}"
+        return f"{self.model}, {self.counts or 'nothing found'}"
 
     def of(self, code: str) -> tuple[Finding, ...]:
         """Return the findings with this code."""

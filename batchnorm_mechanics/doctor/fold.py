@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError, first_line
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics._tensorflow import missing_kernel
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
+from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data, check_batch_size
 from batchnorm_mechanics.doctor.findings import Result
 from batchnorm_mechanics.doctor.fitting import check_names
 from batchnorm_mechanics.doctor.fold_compare import (
@@ -23,7 +22,7 @@ from batchnorm_mechanics.doctor.fold_compare import (
     rounding_of,
     times_as_fast,
 )
-from batchnorm_mechanics.doctor.fold_kinds import KINDS, Weights
+from batchnorm_mechanics.doctor.fold_kinds import Weights, store
 from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
 from batchnorm_mechanics.doctor.model_copies import Copied, Edits, copied
 from batchnorm_mechanics.doctor.wiring import graph_of
@@ -150,11 +149,7 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
         (1, 1, True)
     """
     _check(model)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(
-            "fold: `batch_size` must be an integer of 1 or more. "
-            f"Received: batch_size={batch_size!r}. Leave it out for {DEFAULT_BATCH_SIZE}."
-        )
+    check_batch_size(batch_size, caller="fold")
     given = None if data is None else as_data(data, batch_size=batch_size, caller="fold")
     first = None if given is None else next(first_batches(given, 1), None)
     if given is not None and first is None:
@@ -192,7 +187,7 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
         if difference is None or found > difference:
             difference, worst = found, inputs
         samples += len(keras.tree.flatten(inputs)[0])
-    if unverified is None and (difference is None or plan.undefined):
+    if unverified is None and (difference is None or plan.is_undefined):
         # Not left to the outputs: kernels that make NaN 0 in a ReLU would hide in both models what
         # others show, and the decision would hang on the processor.
         difference = float("inf")
@@ -239,7 +234,7 @@ def rewritten(model: Any, plan: FoldPlan) -> Copied:
     new = copied(model, Edits(left_out=plan.folded, settings=settings), caller="fold")
     for key, weights in plan.weights.items():
         (layer,) = new.of[key]
-        _store(layer, weights)
+        store(layer, weights)
     return new
 
 
@@ -247,17 +242,6 @@ def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
     """Return what changes in the configuration of a layer that takes a batch norm in."""
     unset = {name: None for name in config if name.endswith(("_regularizer", "_constraint"))}
     return {**unset, "use_bias": weights.has_bias}
-
-
-def _store(layer: Any, weights: Weights) -> None:
-    for name, kernel in zip(KINDS[type(layer)].kernels, weights.kernels, strict=True):
-        getattr(layer, name).assign(_rounded(kernel, getattr(layer, name)))
-    if weights.has_bias:
-        layer.bias.assign(_rounded(weights.bias, layer.bias))
-
-
-def _rounded(value: np.ndarray, variable: Any) -> np.ndarray:
-    return value.astype(keras.backend.standardize_dtype(variable.dtype))
 
 
 def _check(model: Any) -> None:
@@ -290,7 +274,8 @@ def _why_not_run(error: Exception, model: Any, made: Any, *, has_data: bool) -> 
         raise error
     if (missing := missing_kernel(error, "fold")) is not None:
         return f"this machine cannot run {str(missing).partition('Received: ')[2]}"
-    if not has_data and (open_sizes := _open_sizes(model)):
+    open_sizes = [tuple(one.shape) for one in model.inputs if None in one.shape[1:]]
+    if not has_data and open_sizes:
         sizes = [tuple(part.shape) for part in keras.tree.flatten(made)]
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -302,11 +287,6 @@ def _why_not_run(error: Exception, model: Any, made: Any, *, has_data: bool) -> 
         f"the model fails here on random data ({first_line(error)}). "
         "Give data that it runs on, or compare the two where it runs."
     )
-
-
-def _open_sizes(model: Any) -> list[tuple[int | None, ...]]:
-    """Return the shapes of the inputs that leave more open than the number of samples."""
-    return [tuple(tensor.shape) for tensor in model.inputs if None in tensor.shape[1:]]
 
 
 def _dtypes(model: Any) -> set[str]:

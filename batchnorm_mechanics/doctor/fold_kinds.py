@@ -4,8 +4,8 @@ Batch norm in inference is one scale and one offset a channel. Everything is flo
 is merged is rounded once, when it is stored.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -58,13 +58,8 @@ def affine_of(
     return Affine(scale, offset if beta is None else offset + beta)
 
 
-def scale_outputs(kernel: Array, scale: Array) -> Array:
-    """Scale the outputs of a dense or convolution kernel, (..., inputs, outputs)."""
-    return kernel * scale
-
-
 def scale_inputs(kernel: Array, scale: Array) -> Array:
-    """Scale the inputs of a dense or convolution kernel.
+    """Scale the inputs of a kernel.
 
     Args:
         kernel: shape (..., inputs / groups, outputs).
@@ -79,56 +74,18 @@ def scale_inputs(kernel: Array, scale: Array) -> Array:
 
 
 def response(kernel: Array, inputs: Array) -> Array:
-    """Return what a dense or convolution kernel makes of inputs that are the same everywhere.
+    """Return what a kernel makes of inputs that are the same everywhere.
 
     Args:
         kernel: shape (..., inputs / groups, outputs).
         inputs: shape (inputs,).
 
     Returns:
-        Shape (outputs,); true at every place where the kernel lies wholly within the input.
+        Shape (outputs,); true at every place where the kernel lies wholly within the input. Of a
+        transposed convolution of more places than one, the answer differs from place to place.
     """
-    return (_over_places(kernel) * _by_group(inputs, kernel)).sum(axis=0)
-
-
-def scale_depthwise_outputs(kernel: Array, scale: Array) -> Array:
-    """Scale the outputs of a depthwise kernel, (..., inputs, multiplier).
-
-    Output c * multiplier + m is the m-th of input c.
-    """
-    return kernel * scale.reshape(kernel.shape[-2:])
-
-
-def scale_depthwise_inputs(kernel: Array, scale: Array) -> Array:
-    """Scale the inputs of a depthwise kernel, (..., inputs, multiplier)."""
-    return kernel * scale[:, np.newaxis]
-
-
-def depthwise_response(kernel: Array, inputs: Array) -> Array:
-    """Return what a depthwise kernel makes of inputs that are the same everywhere."""
-    return scale_depthwise_inputs(_over_places(kernel), inputs).reshape(-1)
-
-
-def scale_transposed_outputs(kernel: Array, scale: Array) -> Array:
-    """Scale the outputs of a transposed convolution, whose kernel is (..., outputs, inputs)."""
-    return kernel * scale[:, np.newaxis]
-
-
-def scale_transposed_inputs(kernel: Array, scale: Array) -> Array:
-    """Scale the inputs of a transposed convolution, whose kernel is (..., outputs, inputs)."""
-    return kernel * scale
-
-
-def transposed_response(kernel: Array, inputs: Array) -> Array:
-    """Return what a transposed convolution of one place makes of inputs that are all the same.
-
-    With more places than one the answer would differ from place to place.
-    """
-    return _over_places(kernel) @ inputs
-
-
-def _over_places(kernel: Array) -> Array:
-    return kernel.sum(axis=tuple(range(kernel.ndim - 2)))
+    over_places = kernel.sum(axis=tuple(range(kernel.ndim - 2)))
+    return (over_places * _by_group(inputs, kernel)).sum(axis=0)
 
 
 def _by_group(values: Array, kernel: Array) -> Array:
@@ -142,7 +99,8 @@ class Weights(NamedTuple):
     """Kernels and bias of a layer, float64; the bias is zero where the layer has none.
 
     Attributes:
-        kernels: those of a separable convolution are the depthwise and the pointwise one.
+        kernels: each of shape (..., inputs / groups, outputs), whatever the layer's own is; those
+            of a separable convolution are the depthwise and the pointwise one.
         bias: shape (outputs,).
         has_bias: whether the layer has one, or needs one now.
     """
@@ -151,78 +109,48 @@ class Weights(NamedTuple):
     bias: Array
     has_bias: bool
 
-
-@dataclass(frozen=True)
-class Kind:
-    """How one kind of layer takes a scale in.
-
-    Attributes:
-        kernels: the names of the layer's kernels.
-        scale_outputs: (kernel, scale) to kernel, for the last of them.
-        scale_inputs: likewise, for the first.
-        responses: for each kernel, what it makes of inputs that are the same everywhere.
-    """
-
-    kernels: tuple[str, ...]
-    scale_outputs: Callable[[Array, Array], Array]
-    scale_inputs: Callable[[Array, Array], Array]
-    responses: tuple[Callable[[Array, Array], Array], ...]
-
-    def read(self, layer: Any) -> Weights:
-        """Return the weights of a layer of this kind."""
-        kernels = tuple(_array(getattr(layer, name)) for name in self.kernels)
-        if layer.bias is not None:
-            return Weights(kernels, _array(layer.bias), has_bias=True)
-        nothing = np.zeros(channels_of(layer))
-        return Weights(kernels, nothing, has_bias=False)
-
-    def after(self, weights: Weights, affine: Affine) -> Weights:
-        """Return the weights of a layer followed by a batch norm."""
-        *others, last = weights.kernels
+    def followed_by(self, affine: Affine) -> "Weights":
+        """Return the weights that do what the layer and a batch norm behind it do."""
+        *others, last = self.kernels
         return Weights(
-            (*others, self.scale_outputs(last, affine.scale)),
-            weights.bias * affine.scale + affine.offset,
+            (*others, last * affine.scale),
+            self.bias * affine.scale + affine.offset,
             has_bias=True,
         )
 
-    def before(self, weights: Weights, affine: Affine) -> Weights:
-        """Return the weights of a layer that comes after a batch norm.
+    def preceded_by(self, affine: Affine) -> "Weights":
+        """Return the weights that do what the layer and a batch norm before it do.
 
         The bias is right where `offset_obstacle` finds nothing.
         """
-        first, *others = weights.kernels
+        first, *others = self.kernels
         constant = affine.offset
-        for kernel, response in zip(weights.kernels, self.responses, strict=True):
+        for kernel in self.kernels:
             constant = response(kernel, constant)
         return Weights(
-            (self.scale_inputs(first, affine.scale), *others),
-            weights.bias + constant,
-            has_bias=weights.has_bias or bool(np.any(constant)),
+            (scale_inputs(first, affine.scale), *others),
+            self.bias + constant,
+            has_bias=self.has_bias or bool(np.any(constant)),
         )
 
 
-_CONVOLUTION = Kind(("kernel",), scale_outputs, scale_inputs, (response,))
-_DEPTHWISE = Kind(
-    ("kernel",),
-    scale_depthwise_outputs,
-    scale_depthwise_inputs,
-    (depthwise_response,),
-)
-_SEPARABLE = Kind(
-    ("depthwise_kernel", "pointwise_kernel"),
-    scale_outputs,
-    scale_depthwise_inputs,
-    (depthwise_response, response),
-)
-_TRANSPOSED = Kind(
-    ("kernel",),
-    scale_transposed_outputs,
-    scale_transposed_inputs,
-    (transposed_response,),
-)
+class Layout(Enum):
+    """The last two axes of a layer's kernel."""
 
-# By exact class: a subclass may compute something that we do not know.
-KINDS: Mapping[type, Kind] = MappingProxyType(
+    USUAL = "inputs / groups, outputs"
+    # Output c * multiplier + m is the m-th of input c: as many groups as inputs.
+    DEPTHWISE = "inputs, multiplier"
+    TRANSPOSED = "outputs, inputs"
+
+
+_CONVOLUTION = {"kernel": Layout.USUAL}
+_DEPTHWISE = {"kernel": Layout.DEPTHWISE}
+_SEPARABLE = {"depthwise_kernel": Layout.DEPTHWISE, "pointwise_kernel": Layout.USUAL}
+_TRANSPOSED = {"kernel": Layout.TRANSPOSED}
+
+# The names and layouts of their kernels. By exact class: a subclass may compute something that we
+# do not know.
+KINDS: Mapping[type, Mapping[str, Layout]] = MappingProxyType(
     {
         keras.layers.Dense: _CONVOLUTION,
         keras.layers.Conv1D: _CONVOLUTION,
@@ -239,9 +167,36 @@ KINDS: Mapping[type, Kind] = MappingProxyType(
 )
 
 
-def kind_of(layer: Any) -> Kind | None:
-    """Return the kind of a layer, or None where it is none that can take a batch norm in."""
-    return None if own_call(layer) is not None else KINDS.get(type(layer))
+def read(layer: Any) -> Weights:
+    """Return the weights of such a layer."""
+    kernels: list[Array] = []
+    for name, layout in KINDS[type(layer)].items():
+        kernel = _array(getattr(layer, name))
+        if layout is Layout.DEPTHWISE:
+            kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
+        kernels.append(kernel.swapaxes(-1, -2) if layout is Layout.TRANSPOSED else kernel)
+    has_bias = layer.bias is not None
+    bias = _array(layer.bias) if has_bias else np.zeros(kernels[-1].shape[-1])
+    return Weights(tuple(kernels), bias, has_bias)
+
+
+def store(layer: Any, weights: Weights) -> None:
+    """Give such a layer weights, each rounded once to the type of its variable."""
+    for (name, layout), kernel in zip(KINDS[type(layer)].items(), weights.kernels, strict=True):
+        variable = getattr(layer, name)
+        own = kernel.swapaxes(-1, -2) if layout is Layout.TRANSPOSED else kernel
+        variable.assign(_rounded(own.reshape(variable.shape), variable))
+    if weights.has_bias:
+        layer.bias.assign(_rounded(weights.bias, layer.bias))
+
+
+def _rounded(value: Array, variable: Any) -> NDArray[Any]:
+    return value.astype(keras.backend.standardize_dtype(variable.dtype))
+
+
+def takes_a_norm(layer: Any) -> bool:
+    """Return whether a layer is of a kind that can take a batch norm in."""
+    return type(layer) in KINDS and own_call(layer) is None
 
 
 def channel_axis(layer: Any, rank: int) -> int:
@@ -252,15 +207,6 @@ def channel_axis(layer: Any, rank: int) -> int:
         rank: of its input.
     """
     return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
-
-
-def channels_of(layer: Any) -> int:
-    """Return how many outputs such a layer has."""
-    if isinstance(layer, keras.layers.Dense):
-        return layer.units
-    if kind_of(layer) is _DEPTHWISE:
-        return int(np.prod(layer.kernel.shape[-2:]))
-    return layer.filters
 
 
 def activation_of(layer: Any) -> str | None:
@@ -296,7 +242,7 @@ def offset_obstacle(layer: Any, affine: Affine) -> str | None:
     if not np.any(affine.offset) or isinstance(layer, keras.layers.Dense):
         return None
     one_place = set(layer.kernel_size) == {1}
-    if kind_of(layer) is _TRANSPOSED:
+    if KINDS[type(layer)] is _TRANSPOSED:
         if one_place and set(layer.strides) == {1}:
             return None
         return "spreads its input over places that overlap unevenly"

@@ -1,6 +1,6 @@
 """Which batch norm goes into which layer, past which others, and which stays and why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,22 +11,21 @@ import numpy as np
 
 from batchnorm_mechanics._keras import layers_in, nodes_in, own_variables
 from batchnorm_mechanics.doctor.fold_kinds import (
-    KINDS,
     Affine,
     Array,
     Weights,
     activation_of,
     affine_of,
     channel_axis,
-    kind_of,
     obstacle,
     offset_obstacle,
+    read,
+    takes_a_norm,
 )
-from batchnorm_mechanics.doctor.norms import Norm, norms_in
+from batchnorm_mechanics.doctor.norms import Norm, calls_in, norms_in
 from batchnorm_mechanics.doctor.wiring import (
     Wiring,
     baked_training,
-    calls_in,
     graph_of,
     graphs_reached,
     method_of_its_own,
@@ -76,14 +75,14 @@ class FoldPlan:
         weights: by id of a layer, its new weights in float64.
         folded: ids of the batch norm layers that go.
         left: by path of each other batch norm layer, why it stays.
-        undefined: names of layers whose weights give no number whatever they get: batch norms
-            whose scale or offset in inference is not finite, and other layers with NaN.
+        is_undefined: whether a layer gives no number whatever it gets: a batch norm whose scale or
+            offset in inference is not finite, or another layer with NaN.
     """
 
     weights: Mapping[int, Weights]
     folded: frozenset[int]
     left: Mapping[str, str]
-    undefined: tuple[str, ...] = ()
+    is_undefined: bool = False
 
 
 def tolerance_of(dtype: str) -> float:
@@ -129,7 +128,7 @@ class _Planner:
         self.model = model
         self.norms = norms_in(model)
         self.reached = {id(reached.graph): reached for reached in graphs_reached(model)}
-        self.calls = calls_in(model)
+        self.calls = {key: len(calls) for key, calls in calls_in(model).items()}
         self.wiring = Wiring(*(reached.graph for reached in self.reached.values()))
         self.closed: list[_Closed] = []
         self.weights: dict[int, Weights] = {}
@@ -146,49 +145,35 @@ class _Planner:
                 self.wiring.bridge(node)
 
     def plan(self) -> FoldPlan:
-        left: dict[str, str] = {}
-        open_norms: list[Norm] = []
-        for norm in self.norms:
-            reason = self._reason_to_stay(norm)
-            if reason is None:
-                open_norms.append(norm)
-            else:
-                left[norm.name] = reason
+        reasons = {norm.name: self._reason_to_stay(norm) for norm in self.norms}
+        waiting = [norm for norm in self.norms if reasons[norm.name] is None]
         folded: set[int] = set()
         # Each norm that goes can bring another one next to a layer that takes it: go round until
         # nothing changes.
-        while True:
-            reasons: dict[str, str] = {}
-            for norm in open_norms:
-                reason = self._fold(norm)
-                if reason is None:
-                    folded.add(id(norm.layer))
-                else:
-                    reasons[norm.name] = reason
-            if len(reasons) == len(open_norms):
+        while waiting:
+            reasons |= {norm.name: self._fold(norm) for norm in waiting}
+            gone = {id(norm.layer) for norm in waiting if reasons[norm.name] is None}
+            if not gone:
                 break
-            open_norms = [norm for norm in open_norms if norm.name in reasons]
-        left |= reasons
-        ordered = {norm.name: left[norm.name] for norm in self.norms if norm.name in left}
+            folded |= gone
+            waiting = [norm for norm in waiting if id(norm.layer) not in gone]
+        left = {name: reason for name, reason in reasons.items() if reason is not None}
         return FoldPlan(
             MappingProxyType(self.weights),
             frozenset(folded),
-            MappingProxyType(ordered),
-            tuple(self._undefined()),
+            MappingProxyType(left),
+            is_undefined=self._is_undefined(),
         )
 
-    def _undefined(self) -> Iterator[str]:
-        """Yield the names of layers that give no number whatever they get."""
-        for norm in self.norms:
-            # Whatever flag a call has: Keras predicts by the moving statistics.
-            if not all(np.isfinite(part).all() for part in _affine(norm)):
-                yield norm.name
+    def _is_undefined(self) -> bool:
+        # Whatever flag a call has: Keras predicts by the moving statistics.
+        if not all(np.isfinite(_affine(norm)).all() for norm in self.norms):
+            return True
         norms = {id(norm.layer) for norm in self.norms}
-        for layer in layers_in(self.model):
-            weights = own_variables(layer)
-            floating = [one for one in weights if "float" in one.dtype]
-            if id(layer) not in norms and any(_has_nan(one) for one in floating):
-                yield layer.name
+        others = [layer for layer in layers_in(self.model) if id(layer) not in norms]
+        weights = [one for layer in others for one in own_variables(layer) if "float" in one.dtype]
+        numbers = (np.asarray(keras.ops.convert_to_numpy(one), np.float64) for one in weights)
+        return any(np.isnan(one).any() for one in numbers)
 
     def _reason_to_stay(self, norm: Norm) -> str | None:
         """Return why a norm cannot go, whatever stands beside it."""
@@ -205,7 +190,7 @@ class _Planner:
             baked_training(call.node) or self.reached[id(call.graph)].training
         ):
             return "training=True is baked into its call, so it normalizes by the batch"
-        if not all(np.isfinite(part).all() for part in _affine(norm)):
+        if not np.isfinite(_affine(norm)).all():
             return "its statistics, gamma or beta are not finite, or its variance is negative"
         return None
 
@@ -231,8 +216,7 @@ class _Planner:
         if reason is None and (users.is_output or len(users.nodes) > 1):
             reason = "has an output that is used elsewhere too"
         if reason is None:
-            kind = KINDS[type(layer)]
-            reason = self._take(layer, kind.after(self._weights_of(layer), _affine(norm)))
+            reason = self._take(layer, self._weights_of(layer).followed_by(_affine(norm)))
         return None if reason is None else f"{layer.name} {reason}"
 
     def _outside(self, tensor: Any) -> str:
@@ -272,13 +256,12 @@ class _Planner:
             or _digits_lost(norm, layer)
         )
         if reason is None:
-            kind = KINDS[type(layer)]
-            reason = self._take(layer, kind.before(self._weights_of(layer), placed.affine))
+            reason = self._take(layer, self._weights_of(layer).preceded_by(placed.affine))
         return None if reason is None else f"{layer.name} {reason}"
 
     def _reason_against(self, norm: Norm, layer: Any, placed: Placed) -> str | None:
         """Return why a layer beside a norm can take no norm in, or not this one."""
-        if kind_of(layer) is None:
+        if not takes_a_norm(layer):
             return f"({type(layer).__name__}) is no layer that takes it in"
         if self.calls[id(layer)] > 1:
             return f"is called {self.calls[id(layer)]} times"
@@ -292,7 +275,7 @@ class _Planner:
         return None
 
     def _weights_of(self, layer: Any) -> Weights:
-        return self.weights.get(id(layer)) or KINDS[type(layer)].read(layer)
+        return self.weights.get(id(layer)) or read(layer)
 
     def _take(self, layer: Any, weights: Weights) -> str | None:
         """Keep new weights of a layer, or return why it cannot have them."""
@@ -301,11 +284,6 @@ class _Planner:
             return f"would need weights beyond the range of {layer.compute_dtype}"
         self.weights[id(layer)] = weights
         return None
-
-
-def _has_nan(weight: Any) -> bool:
-    """Return whether a floating weight holds NaN."""
-    return bool(np.isnan(np.asarray(keras.ops.convert_to_numpy(weight), np.float64)).any())
 
 
 def _affine(norm: Norm) -> Affine:
@@ -323,19 +301,13 @@ def _digits_lost(norm: Norm, layer: Any) -> str | None:
     It would sum numbers of the size of the mean to get one of the size of the deviation. The layer
     before a norm has done that already, so there the question does not arise.
     """
-    if not _gets_floats(norm):
+    if "float" not in norm.calls[0].node.input_tensors[0].dtype:
         return "would get integers"
     times = float(np.max(np.abs(norm.mean) / np.sqrt(norm.variance + norm.layer.epsilon)))
     dtype = layer.compute_dtype
     if times * float(ml_dtypes.finfo(dtype).eps) > tolerance_of(dtype) / 4:
         return f"would lose digits in {dtype}: its mean is up to {times:.3g} times the deviation"
     return None
-
-
-def _gets_floats(norm: Norm) -> bool:
-    """Say whether a norm's input is of a floating type."""
-    call = norm.calls[0]
-    return "float" in call.node.input_tensors[0].dtype
 
 
 def is_identity(node: Any, *, training: bool) -> bool:
@@ -371,8 +343,7 @@ def moved_past(node: Any, placed: Placed) -> Placed | None:
         return None
     layer, (tensor,) = node.operation, node.input_tensors
     if _is(layer, _AVERAGES):
-        channels = 1 if layer.data_format == "channels_first" else placed.rank - 1
-        if placed.axis != channels:
+        if placed.axis != channel_axis(layer, placed.rank):
             return None
         return placed if layer.keepdims else Placed(placed.affine, axis=1, rank=2)
     shape = tuple(tensor.shape[1:])

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.pools import Pool
 
 Vector = NDArray[np.float64]
+# Mean and variance.
+Statistics = tuple[Vector, Vector]
 
 # A channel whose output changes by less is not worth naming: a quarter of its standard deviation,
 # which is a mean off by 0.25 sigma or a variance off by a factor of 1.6 to 1.8.
@@ -93,50 +95,51 @@ def gaps_of(norms: "Iterable[Norm]", measured: "Measured") -> dict[str, Gap]:
 
 
 def _gap(norm: "Norm", found: "NormMeasured", channels: int, noise: float) -> Gap:
-    epsilon = norm.layer.epsilon
-    mean, variance = found.pool.mean, found.pool.variance
-    moving = (norm.mean, norm.variance)
-    by_call = [(call.mean, call.variance) for call in found.calls]
-    gaps = rms([change(call, moving, epsilon) for call in by_call])
-    joint = [(mean, variance), *(_average(by_call, by) for by in _weights(norm, len(by_call)))]
+    epsilon, moving = norm.layer.epsilon, norm.moving
+    gaps = by_channel(found.calls, moving, epsilon)
+    joint = _joint(norm, found)
+    share = np.minimum(1.0, _share(norm.gamma, norm.channels))
+    limit = _CHANCE / (4 * channels * len(found.calls))
+    p = norm.momentum
+    of_moving = 1 / found.pool.batches if p is None else (1 - p) / (1 + p)
+    beyond = [_beyond_chance(call, moving, limit, of_moving, epsilon) for call in found.calls]
+    felt = gaps * share
     own = swapped = None
     if found.own:
-        own, swapped = (
-            _less(
-                weighted(
-                    rms([change((one.mean, one.variance), to, epsilon) for one in found.own]),
-                    norm.gamma,
-                ),
-                noise,
-            )
-            for to in (moving, (norm.variance, norm.mean))
-        )
+        own = _less(misfit(norm, found.own, moving), noise)
+        swapped = _less(misfit(norm, found.own, (norm.variance, norm.mean)), noise)
+    mean, variance = found.pool.statistics
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = (mean - norm.mean) / np.sqrt(variance + epsilon)
         ratio = (variance + epsilon) / (norm.variance + epsilon)
-    felt = gaps * np.minimum(1.0, _share(norm.gamma, norm.channels))
-    limit = _CHANCE / (4 * channels * len(by_call))
-    p = norm.momentum
-    of_moving = 1 / found.pool.batches if p is None else (1 - p) / (1 + p)
-    moved = (felt >= FLOOR) & np.any(
-        [_beyond_chance(call, moving, limit, of_moving, epsilon) for call in found.calls], axis=0
-    )
     return Gap(
         layer=weighted(gaps, norm.gamma),
         own=own,
         stale=min(weighted(change(one, moving, epsilon), norm.gamma) for one in joint),
-        unlike=_unlike(norm, found, by_call, joint, limit) if len(by_call) > 1 else 0.0,
+        unlike=_unlike(norm, found, joint, share, limit),
         channels=gaps,
         felt=felt,
         shift=shift,
         ratio=ratio,
-        moved=moved,
+        moved=(felt >= FLOOR) & np.any(beyond, axis=0),
         swapped=swapped,
         batches=found.pool.batches,
     )
 
 
-Statistics = tuple[Vector, Vector]
+def misfit(
+    norm: "Norm", calls: "Sequence[Pool]", moving: Statistics, epsilon: float | None = None
+) -> float:
+    """Return how far statistics of a layer are from what its calls get, as one number.
+
+    Args:
+        norm: the layer.
+        calls: what they get.
+        moving: mean and variance that are in force, or would be.
+        epsilon: likewise; by default the layer's.
+    """
+    in_force = norm.layer.epsilon if epsilon is None else epsilon
+    return weighted(by_channel(calls, moving, in_force), norm.gamma)
 
 
 def change(data: Statistics, moving: Statistics, epsilon: float) -> Vector:
@@ -190,39 +193,33 @@ def _less(gap: float, noise: float) -> float:
     return float(np.sqrt(max(0.0, gap**2 - noise)))
 
 
-def rms(gaps: Sequence[Vector]) -> Vector:
-    """Return the RMS, by channel, of the gaps of several calls."""
-    return gaps[0] if len(gaps) == 1 else np.sqrt(np.mean(np.square(gaps), axis=0))
+def by_channel(calls: "Sequence[Pool]", moving: Statistics, epsilon: float) -> Vector:
+    """Return the RMS, by channel, of the changes of several calls; arguments as of `change`."""
+    changes = [change(call.statistics, moving, epsilon) for call in calls]
+    return np.sqrt(np.mean(np.square(changes), axis=0))
 
 
-def _weights(norm: "Norm", calls: int) -> list[Vector]:
-    """Return by what weights training may have averaged the calls: all alike, or the last most."""
-    alike = [np.full(calls, 1 / calls)] if calls > 1 else []
-    if calls == 1 or norm.momentum is None or not 0 < norm.momentum < 1:
-        return alike
-    weights = norm.momentum ** np.arange(calls)[::-1]
-    return [*alike, weights / weights.sum()]
-
-
-def _average(calls: Sequence[Statistics], weights: Vector) -> Statistics:
-    means, variances = (np.stack(part) for part in zip(*calls, strict=True))
-    return weights @ means, weights @ variances
+def _joint(norm: "Norm", found: "NormMeasured") -> list[Statistics]:
+    """Return what training may have made of all calls: pooled, averaged, or the last most."""
+    weights: list[Any] = [np.ones(len(found.calls))]
+    if norm.momentum is not None and 0 < norm.momentum < 1:
+        weights.append(norm.momentum ** np.arange(len(found.calls))[::-1])
+    means, variances = np.swapaxes([call.statistics for call in found.calls], 0, 1)
+    return [
+        found.pool.statistics,
+        *((by @ means / by.sum(), by @ variances / by.sum()) for by in weights),
+    ]
 
 
 def _unlike(
-    norm: "Norm",
-    found: "NormMeasured",
-    by_call: Sequence[Statistics],
-    joint: Sequence[Statistics],
-    limit: float,
+    norm: "Norm", found: "NormMeasured", joint: Sequence[Statistics], share: Vector, limit: float
 ) -> float:
     """Return the gap that is left by the best of some statistics for all calls; 0 if by chance."""
     epsilon = norm.layer.epsilon
-    left = [rms([change(call, one, epsilon) for call in by_call]) for one in joint]
-    alike = _average(by_call, np.full(len(by_call), 1 / len(by_call)))
+    _, alike, *_ = joint
+    left = [by_channel(found.calls, one, epsilon) for one in joint]
     beyond = [_beyond_chance(one, alike, limit, 1 / one.batches, epsilon) for one in found.calls]
-    felt = np.min(left, axis=0) * np.minimum(1.0, _share(norm.gamma, norm.channels))
-    if not (np.any(beyond, axis=0) & (felt >= FLOOR)).any():
+    if not (np.any(beyond, axis=0) & (np.min(left, axis=0) * share >= FLOOR)).any():
         return 0.0
     return min(weighted(one, norm.gamma) for one in left)
 

@@ -5,6 +5,7 @@ several times, and cannot copy a layer with a function of one's own.
 """
 
 import inspect
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -31,28 +32,25 @@ class Edits:
     Attributes:
         left_out: layers whose calls go: their input, one tensor, stands for their output.
         settings: layers with other settings; they get no weights, since those may not fit.
-        unflagged: calls whose `training=...` goes.
+        flags: the `training` that calls get in place of their own; None for none at all.
         split: layers with a copy for each of their calls, in models that are called several times
             and for each step of `TimeDistributed` too. Such models become a part of the graph that
             calls them, in which all else of them stays shared: two models with layers in common
             cannot be saved. The first copy keeps the name, the others are "name_2" and so on.
-        pinned: calls that get `training=False`.
     """
 
     left_out: Collection[int] = frozenset()
     settings: Mapping[int, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
-    unflagged: Collection[int] = frozenset()
+    flags: Mapping[int, bool | None] = field(default_factory=lambda: MappingProxyType({}))
     split: Collection[int] = frozenset()
-    pinned: Collection[int] = frozenset()
 
     def __or__(self, other: "Edits") -> "Edits":
         """Return the edits of both."""
         return Edits(
             frozenset(self.left_out) | frozenset(other.left_out),
             MappingProxyType({**self.settings, **other.settings}),
-            frozenset(self.unflagged) | frozenset(other.unflagged),
+            MappingProxyType({**self.flags, **other.flags}),
             frozenset(self.split) | frozenset(other.split),
-            frozenset(self.pinned) | frozenset(other.pinned),
         )
 
 
@@ -216,8 +214,8 @@ class _Copies:
         """Call a layer's copy; of one that holds layers to be split, all that it holds."""
         if not self._holds_split(layer):
             return self._for_call(layer, names)(*positional, **named)
+        flag = {name: value for name, value in named.items() if name == "training"}
         if isinstance(layer, keras.layers.TimeDistributed):
-            flag = {name: value for name, value in named.items() if name == "training"}
             steps = keras.ops.unstack(positional[0], axis=1)
             steps = [self._call(layer.layer, names, step, **flag) for step in steps]
             return keras.ops.stack(steps, axis=1)
@@ -227,7 +225,6 @@ class _Copies:
         )
         inputs = keras.tree.flatten(positional[0])
         tensors = {id(of): tensor for of, tensor in zip(graph.inputs, inputs, strict=True)}
-        flag = {name: value for name, value in named.items() if name == "training"}
         self._call_all(graph, tensors, names, **flag)
         return keras.tree.map_structure(lambda tensor: tensors[id(tensor)], graph.output)
 
@@ -238,7 +235,8 @@ class _Copies:
             return copies[0]
         name = layer.name
         if copies or names.setdefault(name, id(layer)) != id(layer):
-            name = _unused(name, names)
+            numbered = (f"{layer.name}_{number}" for number in itertools.count(2))
+            name = next(one for one in numbered if one not in names)
             names[name] = id(layer)
         if copies:
             copies.append(self._of_a_layer(layer))
@@ -274,10 +272,10 @@ class _Copies:
 
         arguments = keras.tree.map_structure(constant, node.arguments.fill_in(tensors))
         positional, named = arguments
-        if id(node) in self._edits.unflagged:
+        if id(node) in self._edits.flags:
+            flag = self._edits.flags[id(node)]
             named = {name: value for name, value in named.items() if name != "training"}
-        if id(node) in self._edits.pinned:
-            named = {**named, "training": False}
+            named |= {} if flag is None else {"training": flag}
         return positional, named
 
     def _holds_split(self, layer: Any) -> bool:
@@ -332,13 +330,6 @@ class _Copies:
             for layer, copies in self.made.values()
             if isinstance(layer, keras.Layer) and graph_of(layer) is None
         ]
-
-
-def _unused(name: str, names: Collection[str]) -> str:
-    number = 2
-    while f"{name}_{number}" in names:
-        number += 1
-    return f"{name}_{number}"
 
 
 def _constructed(kind: type, plain: type, parts: tuple[Any, ...], name: str) -> Any | None:

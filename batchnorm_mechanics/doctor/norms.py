@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from batchnorm_mechanics._keras import (
     nodes_in,
     origin_of,
 )
+from batchnorm_mechanics.doctor import fold_kinds
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.layers.intercept import own_call
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
@@ -24,55 +25,39 @@ Vector = NDArray[np.float64]
 
 KINDS = (keras.layers.BatchNormalization, BatchNormalization)
 # Layers that are linear in their input, and begin with a bias of zero unless told otherwise.
-LINEAR = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
+LINEAR = tuple(fold_kinds.KINDS)
 # Layers that call what they hold for each step of their input's second axis.
 _LOOPS = (keras.layers.TimeDistributed, keras.layers.RNN)
 _WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)
 _USUAL_STARTS = {keras.initializers.Zeros: 0.0, keras.initializers.Ones: 1.0}
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """How a functional graph calls a layer.
 
     Attributes:
-        before: the layer or operation that makes the input; None where it is the graph's own.
-        shape: of the input, None where a size is not known.
         node: Keras's record of the call.
         graph: the functional model that it belongs to.
     """
 
-    before: Any
-    shape: tuple[int | None, ...]
     node: Any
     graph: Any
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of the input, None where a size is not known."""
+        return tuple(self.node.input_tensors[0].shape)
+
+    @property
+    def before(self) -> Any:
+        """The layer or operation that makes the input; None where it is the graph's own."""
+        maker = origin_of(self.node.input_tensors[0]).operation
+        return None if isinstance(maker, keras.layers.InputLayer) else maker
 
     @property
     def linear_before(self) -> Any | None:
         """The layer that makes the input where that is dense or a convolution, or None."""
         return self.before if isinstance(self.before, LINEAR) else None
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """What a batch norm layer's weights were before training; gamma and beta may be None."""
-
-    mean: Vector
-    variance: Vector
-    gamma: Vector | None
-    beta: Vector | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +87,11 @@ class Norm:
     def variance(self) -> Vector:
         """The moving variance, likewise; biased with Keras and by default with ours."""
         return _vector(self.layer.moving_variance)
+
+    @property
+    def moving(self) -> tuple[Vector, Vector]:
+        """Both."""
+        return self.mean, self.variance
 
     @property
     def gamma(self) -> Vector | None:
@@ -169,22 +159,38 @@ class Norm:
         """Whether the layer is one of batch renormalization, which derives its moving variance."""
         return bool(getattr(self.layer, "renorm", False))
 
-    @property
-    def start(self) -> Start:
-        """What the layer's own initializers begin with, as float64 of shape (channels,)."""
-        names = ("moving_mean", "moving_variance", "gamma", "beta")
-        begun: Any = [_begun(self.layer, name) for name in names]
-        return Start(*begun)
+    def begun(self, name: str) -> Any:
+        """Return what a weight of the layer's began with, by its own initializer.
+
+        Args:
+            name: such as "moving_mean".
+
+        Returns:
+            float64 of shape (channels,); None where the layer has no such weight.
+        """
+        weight, initializer = getattr(self.layer, name), getattr(self.layer, f"{name}_initializer")
+        if weight is None:
+            return None
+        # The usual ones, without TensorFlow's operations: rules are checked after each epoch.
+        for kind, number in _USUAL_STARTS.items():
+            if type(initializer) is kind:
+                return np.full(tuple(weight.shape), number)
+        # In the weight's own type: float16 rounds a start of 0.1.
+        return _vector(initializer(tuple(weight.shape), dtype=weight.dtype))
+
+    def _has_moved(self, name: str) -> bool:
+        begun = self.begun(name)
+        return begun is not None and not np.array_equal(_vector(getattr(self.layer, name)), begun)
 
     @property
     def mean_is_at_start(self) -> bool:
         """Whether the moving mean is exactly what it began with, in all channels."""
-        return np.array_equal(self.mean, self.start.mean)
+        return not self._has_moved("moving_mean")
 
     @property
     def variance_is_at_start(self) -> bool:
         """Whether the moving variance is exactly what it began with, in all channels."""
-        return np.array_equal(self.variance, self.start.variance)
+        return not self._has_moved("moving_variance")
 
     @property
     def is_at_start(self) -> bool:
@@ -194,28 +200,11 @@ class Norm:
     @property
     def affine_has_moved(self) -> bool:
         """Whether gamma or beta has left its start in any channel."""
-        start = self.start
-        pairs = ((self.gamma, start.gamma), (self.beta, start.beta))
-        return any(
-            now is not None and begun is not None and not np.array_equal(now, begun, equal_nan=True)
-            for now, begun in pairs
-        )
+        return self._has_moved("gamma") or self._has_moved("beta")
 
 
 def _vector(weight: Any) -> Vector:
     return np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
-
-
-def _begun(layer: Any, name: str) -> Vector | None:
-    weight, initializer = getattr(layer, name), getattr(layer, f"{name}_initializer")
-    if weight is None:
-        return None
-    # The usual ones, without TensorFlow's operations: rules are checked after each epoch.
-    for kind, number in _USUAL_STARTS.items():
-        if type(initializer) is kind:
-            return np.full(tuple(weight.shape), number)
-    # In the weight's own type: float16 rounds a start of 0.1.
-    return _vector(initializer(tuple(weight.shape), dtype=weight.dtype))
 
 
 def norms_in(model: Any) -> tuple[Norm, ...]:
@@ -236,7 +225,7 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         >>> [(norm.name, norm.channels) for norm in norms_in(model)]
         [('inner/bn', 4)]
     """
-    calls, per_pass = _calls_in(model), _per_pass(model)
+    calls, per_pass = calls_in(model), _per_pass(model)
     found = layers_by_path(
         model, lambda layer: isinstance(layer, KINDS) and layer.moving_mean is not None
     )
@@ -244,6 +233,12 @@ def norms_in(model: Any) -> tuple[Norm, ...]:
         Norm(path, layer, tuple(calls.get(id(layer), ())), per_pass.get(id(layer), 1))
         for path, layer in found.items()
     )
+
+
+def norm_layers_in(operation: Any) -> list[Any]:
+    """Return the batch norm layers in a layer, itself included; an operation has none."""
+    layers = layers_in(operation) if isinstance(operation, keras.Layer) else []
+    return [layer for layer in layers if isinstance(layer, KINDS)]
 
 
 def _per_pass(model: Any) -> Counter[int]:
@@ -281,20 +276,10 @@ def graphs_in(model: Any) -> tuple[Any, ...]:
     return tuple({id(graph): graph for graph in graphs}.values())
 
 
-def _calls_in(model: Any) -> dict[int, list[Call]]:
+def calls_in(model: Any) -> dict[int, list[Call]]:
+    """Return by id of each layer and operation how the functional graphs of a model call it."""
     calls: dict[int, list[Call]] = {}
     for graph in graphs_in(model):
         for node in nodes_in(graph):
-            if not isinstance(node.operation, KINDS):
-                continue
-            (tensor, *_) = node.input_tensors
-            before = origin_of(tensor).operation
-            calls.setdefault(id(node.operation), []).append(
-                Call(
-                    before=None if isinstance(before, keras.layers.InputLayer) else before,
-                    shape=tuple(tensor.shape),
-                    node=node,
-                    graph=graph,
-                )
-            )
+            calls.setdefault(id(node.operation), []).append(Call(node, graph))
     return calls

@@ -1,6 +1,7 @@
 """What a model puts out: how good it is, and what the batch and its statistics do to it."""
 
-from collections.abc import Callable, Collection, Sequence
+import functools
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +15,10 @@ from batchnorm_mechanics._keras import layers_by_path, layers_in, takes_training
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
 from batchnorm_mechanics.doctor.findings import Severity, by_size, worse
 from batchnorm_mechanics.doctor.norms import Norm
-from batchnorm_mechanics.doctor.sample import Sample
+from batchnorm_mechanics.doctor.sample import Again, Heads, Rows
 from batchnorm_mechanics.layers.intercept import intercepted
 
-Run = Callable[[Any], Any]
-Heads = list[NDArray[np.float64]]
+Run = Callable[[Rows], Heads]
 
 # Batches of this many at least: statistics of fewer samples are mostly noise.
 _GROUP = 32
@@ -30,36 +30,6 @@ _MOST_MAKERS = 3
 
 # Of the output: differences of a quarter of its spread, or another choice for 1 sample in 20.
 _RELATIVE, _CHANGED = 0.25, 0.05
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The ways to run a model on a batch of inputs, each of which gives its outputs.
-
-    Attributes:
-        predict: at inference.
-        train: with batch norm alone in training mode.
-        switched: with these calls of batch norm layers alone in training mode.
-        calls: says which there are, in their order, once `train` has run.
-        restart: puts back seeds, and states that the model carries on.
-        plainly: as a user calls it, who says nothing of a mode.
-    """
-
-    predict: Run
-    train: Run
-    switched: Callable[[Any, Collection[Call]], Any]
-    calls: Callable[[], Sequence[Call]]
-    restart: Callable[[], None]
-    plainly: Run
-
-    def from_start(self, run: Run) -> Run:
-        """Return a way to run the model in which dropout and noise are the same for each batch."""
-
-        def running(inputs: Any) -> Any:
-            self.restart()
-            return run(inputs)
-
-        return running
 
 
 @dataclass(frozen=True)
@@ -116,54 +86,52 @@ class Effects:
         return {name: value for name, value in known.items() if value is not None}
 
 
-def effects_on(model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs) -> Effects:
+def effects_on(again: Again) -> Effects:
     """Measure what batch statistics and other samples do to the output.
 
     Dropout and noise that Keras's seeds make are the same in all that is compared; a model that is
     random in another way is not compared with itself.
-
-    Args:
-        model: the model.
-        norms: its batch norm layers.
-        sample: the samples to run.
-        runs: the ways to run them.
     """
-    rounding = _rounding(model)
-    # The size of a batch where the model's inputs state one, if it is those that it is called on.
-    inputs = (getattr(model, "inputs", None) or ()) if runs.plainly is model else ()
-    sizes = {part.shape[0] for part in inputs} - {None}
-    fixed = max(sizes, default=None)
+    sample, fixed = again.sample, again.fixed_size
+    start = Effects(sample.rows, _rounding(again.model))
     rows = sample.rows - sample.rows % (fixed or 1)
     if rows < 2:
-        return Effects(sample.rows, rounding)
+        return start
     size = fixed or min(rows, max(_GROUP, 2 * sample.most))
     parts = _parts(np.arange(rows), size)
-    inference = _run(sample, runs.predict, parts)
-    is_random = not _repeats(sample, runs.predict, inference, parts[0], rounding)
-    start = Effects(sample.rows, rounding)
+    inference = _run(again.predict, parts)
+    is_random = not _repeats(again.predict, inference, parts[0], start.rounding)
     half = fixed or min(size, rows // 2)
-    effects = _gap(start, sample, runs, inference, rows, half, is_random=is_random)
+    effects = _gap(start, again, inference, rows, half, is_random=is_random)
     if fixed:
         return effects
     if not is_random:
         alone = max(
             _relative(
-                [head[:1] for head in _heads(runs.predict(sample.take(np.array([row]))))],
+                [head[:1] for head in again.predict(np.array([row]))],
                 [head[row : row + 1] for head in inference],
                 inference,
             )
             for row in range(_ALONE)
         )
         effects = replace(effects, alone=alone)
-    return _called(effects, model, norms, sample, runs)
+    return _called(effects, again)
 
 
-def _repeats(
-    sample: Sample, run: Run, outputs: Heads, rows: NDArray[np.int_], rounding: float
-) -> bool:
+def _from_start(again: Again, run: Run) -> Run:
+    """Return a way to run the model in which dropout and noise are the same for each batch."""
+
+    def running(rows: Rows) -> Heads:
+        again.restart()
+        return run(rows)
+
+    return running
+
+
+def _repeats(run: Run, outputs: Heads, rows: Rows, rounding: float) -> bool:
     """Whether a batch of these rows gives once more what it gave."""
     first = [head[rows] for head in outputs]
-    again = _heads(run(sample.take(rows)))
+    again = run(rows)
     # NaN is what comes again, too.
     if all(np.array_equal(*pair, equal_nan=True) for pair in zip(again, first, strict=True)):
         return True
@@ -172,14 +140,7 @@ def _repeats(
 
 
 def _gap(
-    start: Effects,
-    sample: Sample,
-    runs: Runs,
-    inference: Heads,
-    rows: int,
-    size: int,
-    *,
-    is_random: bool,
+    start: Effects, again: Again, inference: Heads, rows: int, size: int, *, is_random: bool
 ) -> Effects:
     """Compare training mode with inference, and with itself in batches put together otherwise.
 
@@ -191,27 +152,28 @@ def _gap(
     if size < 2 or rows < 2 * size:
         # Two batches put together otherwise would be too small, or the same. What layers get is
         # heard on the way all the same.
-        _run(sample, runs.train, _parts(np.arange(rows), max(size, 1)))
+        _run(again.train, _parts(np.arange(rows), max(size, 1)))
         return start
     rng = np.random.default_rng(0)
     parts = _parts(rng.permutation(rows), size)
     others = _in_other_batches(parts, rng)
-    once, again = (_run(sample, runs.from_start(runs.train), by) for by in (parts, others))
-    pairs = [(inference, once), (inference, again)]
+    train = _from_start(again, again.train)
+    once, anew = (_run(train, by) for by in (parts, others))
+    pairs = [(inference, once), (inference, anew)]
     if is_random:
-        predict = runs.from_start(runs.predict)
-        pairs = [(_run(sample, predict, by), of) for by, of in ((parts, once), (others, again))]
-        if not _repeats(sample, predict, pairs[0][0], parts[0], start.rounding):
+        predict = _from_start(again, again.predict)
+        pairs = [(_run(predict, by), of) for by, of in ((parts, once), (others, anew))]
+        if not _repeats(predict, pairs[0][0], parts[0], start.rounding):
             return start
     gap = float(np.sqrt(np.mean([_relative(out, at, at) ** 2 for at, out in pairs])))
-    differing = _relative(again, once, inference)
+    differing = _relative(anew, once, inference)
     chance = differing / np.sqrt(2 * (1 - _in_common(parts, others)))
     relative = float(np.sqrt(max(0.0, gap**2 - chance**2))) if np.isfinite(gap) else gap
     changed = None
     if len(inference) == 1 and inference[0].ndim == 2 and inference[0].shape[1] > 1:
         first, second, by_chance = (
             (one[0].argmax(-1) != other[0].argmax(-1)).mean()
-            for one, other in (*pairs, (once, again))
+            for one, other in (*pairs, (once, anew))
         )
         # What so many samples err by is no change.
         error = 2 * np.sqrt(max(by_chance, 1 / rows) / rows)
@@ -219,10 +181,10 @@ def _gap(
     found = replace(start, relative=relative, changed=changed, chance=float(chance))
     if found.severity == "note":
         return found
-    return replace(found, makers=_makers(sample, runs, parts, *pairs[0]))
+    return replace(found, makers=_makers(again, parts, *pairs[0]))
 
 
-def _in_other_batches(parts: list[NDArray[np.int_]], rng: Any) -> list[NDArray[np.int_]]:
+def _in_other_batches(parts: list[Rows], rng: Any) -> list[Rows]:
     """Put batches together otherwise; each sample keeps its place in the batch."""
     others = [part.copy() for part in parts]
     for place in range(len(parts[0])):
@@ -232,7 +194,7 @@ def _in_other_batches(parts: list[NDArray[np.int_]], rng: Any) -> list[NDArray[n
     return others
 
 
-def _in_common(parts: list[NDArray[np.int_]], others: list[NDArray[np.int_]]) -> float:
+def _in_common(parts: list[Rows], others: list[Rows]) -> float:
     """Return which part of those beside a sample stay beside it, on average."""
     shared = pairs = 0
     for part in others:
@@ -244,7 +206,7 @@ def _in_common(parts: list[NDArray[np.int_]], others: list[NDArray[np.int_]]) ->
 
 
 def _makers(
-    sample: Sample, runs: Runs, parts: list[NDArray[np.int_]], inference: Heads, training: Heads
+    again: Again, parts: list[Rows], inference: Heads, training: Heads
 ) -> tuple[tuple[Call, float], ...]:
     """Return the calls that make most of the difference between training mode and inference.
 
@@ -252,11 +214,11 @@ def _makers(
     after it by the moving statistics. The first with which half of the distance is gone makes it;
     then the first with which half of the rest is.
     """
-    calls = runs.calls()
+    calls = again.calls
 
     def left(first: int) -> float:
-        switched = runs.from_start(lambda inputs: runs.switched(inputs, calls[:first]))
-        return _relative(_run(sample, switched, parts), training, inference)
+        switched = _from_start(again, lambda rows: again.switched(rows, calls[:first]))
+        return _relative(_run(switched, parts), training, inference)
 
     whole = rest = _relative(inference, training, inference)
     found: list[tuple[Call, float]] = []
@@ -272,25 +234,20 @@ def _makers(
     return tuple(found)
 
 
-def _called(
-    effects: Effects, model: Any, norms: tuple[Norm, ...], sample: Sample, runs: Runs
-) -> Effects:
+def _called(effects: Effects, again: Again) -> Effects:
     """Call the model without `training`, on several samples and on one."""
     by_batch: dict[str, None] = {}
     told: list[str] = []
-    rounding = effects.rounding
+    rounding, model = effects.rounding, again.model
 
     def answer(norm: Norm, heard: Heard) -> None:
         if heard.training:
             by_batch[norm.name] = None
 
-    def told_by(path: str) -> Any:
-        def noting(call: Any, *args: Any, **kwargs: Any) -> Any:
-            if kwargs.get("training") is True:
-                told.append(path)
-            return call(*args, **kwargs)
-
-        return noting
+    def noting(path: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("training") is True:
+            told.append(path)
+        return call(*args, **kwargs)
 
     def found(difference: float | None) -> Effects:
         return replace(
@@ -300,30 +257,27 @@ def _called(
             flag_from=next(iter(told), "") if by_batch else "",
         )
 
-    rows = np.arange(min(sample.rows, _BESIDE))
-    few = sample.take(rows)
+    rows = np.arange(min(again.sample.rows, _BESIDE))
     others = layers_by_path(model, lambda one: one is not model and takes_training(one))
     with ExitStack() as stack:
         # Those of the norms come last, and so are the first to be asked.
         for path, layer in others.items():
-            stack.enter_context(intercepted(layer, told_by(path)))
-        stack.enter_context(listening(norms, answer))
-        together = _heads(runs.plainly(few))
+            stack.enter_context(intercepted(layer, functools.partial(noting, path)))
+        stack.enter_context(listening(again.norms, answer))
+        together = again.plainly(rows)
         if not by_batch:
             return found(None)
         first = [head[:1] for head in together]
-        difference = _relative(
-            _heads(runs.plainly(tf.nest.map_structure(lambda part: part[:1], few))), first, together
-        )
-        if not difference > rounding < _relative(_heads(runs.plainly(few)), together, together):
+        difference = _relative(again.plainly(rows[:1]), first, together)
+        if not difference > rounding < _relative(again.plainly(rows), together, together):
             return found(difference)
         # Its output is random: what does the first sample get beside others?
-        call = runs.from_start(runs.plainly)
-        together = _heads(call(few))
-        if _relative(_heads(call(few)), together, together) > rounding or len(rows) < 3:
+        call = _from_start(again, again.plainly)
+        together = call(rows)
+        if _relative(call(rows), together, together) > rounding or len(rows) < 3:
             return found(None)
         # The others once more, in the place of one another; the last is there twice.
-        beside = _heads(call(sample.take(np.array([0, *rows[2:], rows[-1]]))))
+        beside = call(np.array([0, *rows[2:], rows[-1]]))
         first, other = ([head[:1] for head in heads] for heads in (together, beside))
         return found(_relative(other, first, together))
 
@@ -334,21 +288,15 @@ def _rounding(model: Any) -> float:
     return 3 * float(np.sqrt(max(steps) / 2))
 
 
-def _run(sample: Sample, run: Run, parts: list[NDArray[np.int_]]) -> Heads:
+def _run(run: Run, parts: list[Rows]) -> Heads:
     """Return the outputs for all samples in their own order, run in these batches."""
-    outputs = [_heads(run(sample.take(rows))) for rows in parts]
+    outputs = [run(rows) for rows in parts]
     back = np.argsort(np.concatenate(parts))
     return [np.concatenate(head)[back] for head in zip(*outputs, strict=True)]
 
 
-def _parts(order: NDArray[np.int_], size: int) -> list[NDArray[np.int_]]:
+def _parts(order: Rows, size: int) -> list[Rows]:
     return np.array_split(order, -(-len(order) // size))
-
-
-def _heads(outputs: Any) -> Heads:
-    """Return the floating outputs of a model."""
-    parts = [np.asarray(part) for part in tf.nest.flatten(outputs)]
-    return [part.astype(np.float64) for part in parts if part.dtype.kind not in "iub"]
 
 
 def _relative(one: Heads, other: Heads, reference: Heads) -> float:

@@ -56,7 +56,10 @@ def past_of(model: Any, norms: tuple[Norm, ...]) -> Past:
         norms: its batch norm layers.
     """
     optimizers = _optimizers_of(model)
-    steps = max((steps_of(optimizer) for optimizer in optimizers), default=0)
+    # Those of which gradients were only gathered too. Made under a strategy, a variable is no
+    # number by itself.
+    seen = (keras.ops.convert_to_numpy(batches_seen(optimizer)) for optimizer in optimizers)
+    steps = max(map(int, seen), default=0)
     averaging = [optimizer for optimizer in optimizers if steps and _averages_in_place(optimizer)]
     norms_moved = any(not norm.is_at_start or norm.affine_has_moved for norm in norms)
     return Past(
@@ -65,12 +68,6 @@ def past_of(model: Any, norms: tuple[Norm, ...]) -> Past:
         ema_momentum=float(averaging[0].ema_momentum) if averaging else None,
         estimated=estimated_in(model),
     )
-
-
-def steps_of(optimizer: Any) -> int:
-    """Return how many batches an optimizer has seen, those of which it gathered gradients too."""
-    # Made under a strategy, a variable is no number by itself.
-    return int(keras.ops.convert_to_numpy(batches_seen(optimizer)))
 
 
 def _bias_moved(model: Any) -> bool:

@@ -1,13 +1,13 @@
 """Moments of what a layer gets, batch by batch, in memory that does not grow with the data."""
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from batchnorm_mechanics.doctor.calls import Said
-from batchnorm_mechanics.doctor.norms import Vector
+from batchnorm_mechanics.doctor.norms import Norm, Vector
 
 
 @dataclass
@@ -92,6 +92,11 @@ class Pool:
         return self.deviations / max(self.count, 1.0)
 
     @property
+    def statistics(self) -> tuple[Vector, Vector]:
+        """Mean and variance."""
+        return self.mean, self.variance
+
+    @property
     def spread(self) -> tuple[Vector, Vector]:
         """Standard deviations, from batch to batch, of the mean and of the second moment.
 
@@ -162,6 +167,11 @@ class Pools:
         return self
 
     @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the scatter within each call's batches, as training has it."""
+        return sum(call.freedom for call in self.calls)
+
+    @property
     def what_is_odd(self) -> str:
         """In words, the batches that make most of the variance, or ""."""
         if not self.odd:
@@ -169,16 +179,6 @@ class Pools:
         numbers = ", ".join(str(number) for number in self.odd)
         are = "batch {} makes" if len(self.odd) == 1 else "batches {} make"
         return f"{are.format(numbers)} more than half of the variance of what it gets"
-
-    @property
-    def as_training(self) -> Pool:
-        """All of it, with the scatter within each call's batch by itself, as training has it."""
-        both = replace(self.together)
-        both.mean, both.deviations = self.together.mean, self.together.deviations
-        both.within = sum((call.within for call in self.calls), np.zeros(both.channels))
-        both.freedom = sum(call.freedom for call in self.calls)
-        both.batches = sum(call.batches for call in self.calls)
-        return both
 
     def _is_odd(self, calls: Sequence[Said]) -> bool:
         """Whether a pass has more of a channel's variance than all passes that were taken in."""
@@ -206,3 +206,8 @@ def _joined(calls: Sequence[Said]) -> Said:
     for said in calls:
         joined.add(*said)
     return Said(joined.count, joined.mean, joined.variance, joined.non_finite, joined.largest)
+
+
+def pools_of(norms: Iterable[Norm]) -> dict[str, Pools]:
+    """Return pools for layers, by their names."""
+    return {norm.name: Pools(norm.channels, norm.layer.epsilon) for norm in norms}

@@ -17,12 +17,11 @@ from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data, w
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
-from batchnorm_mechanics.doctor.pools import Pool, Pools
+from batchnorm_mechanics.doctor.pools import Pools, pools_of
 from batchnorm_mechanics.statistics import Statistics
 
 Method = Literal["pooled", "average"]
 METHODS: tuple[Method, ...] = ("pooled", "average")
-FROZEN = "it is frozen"
 # What decides which statistics a layer needs; a subclass with its own may need others.
 _DECIDING = ("call", "_moments")
 
@@ -100,9 +99,8 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
         >>> model.layers[0].moving_mean.numpy().tolist()
         [0.0, 0.0]
     """
-    how = How("recalibrate", method, sequential, blend)
     check_model(model, caller="recalibrate")
-    how.check()
+    how = How("recalibrate", method, sequential, blend)
     data = as_data(data, batch_size=batch_size, call=call, samples=samples, caller="recalibrate")
     build(model, data, caller="recalibrate")
     norms = norms_in(model)
@@ -158,7 +156,7 @@ def _choose(
 
 def _reason_to_leave(layer: Any, *, include_frozen: bool) -> str | None:
     if not layer.trainable and not include_frozen:
-        return FROZEN
+        return "it is frozen"
     base = next(kind for kind in KINDS if isinstance(layer, kind))
     for method in _DECIDING:
         if getattr(type(layer), method, None) is not getattr(base, method, None):
@@ -182,7 +180,7 @@ class How:
     blend: float | None = None
     without_odd: bool = False
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse what cannot be done."""
         if self.method not in METHODS:
             raise InputError(
@@ -222,13 +220,11 @@ class Estimates(NamedTuple):
             calls.
         left: the others, and why nothing is known of them.
         samples: samples of data.
-        odd: by name, what is to be said of batches that make most of a layer's variance.
     """
 
-    by_name: Mapping[str, Pool]
+    by_name: Mapping[str, Pools]
     left: Mapping[str, str]
     samples: int
-    odd: Mapping[str, str]
 
 
 def estimate_anew(
@@ -245,7 +241,7 @@ def estimate_anew(
         data: whose labels are not looked at.
         norms: all batch norm layers of the model.
         channels: by the names of the layers to estimate; none means all channels of a layer.
-        how: checked.
+        how: to do it.
 
     Raises:
         InputError: as `recalibrate`. After any exception the model is as it was.
@@ -254,7 +250,7 @@ def estimate_anew(
     marked = estimated_in(model)
     changes: list[LayerChange] = []
 
-    def apply(found: Mapping[str, Pool]) -> None:
+    def apply(found: Mapping[str, Pools]) -> None:
         # All are known to be good before the first is changed.
         values = {
             name: _new_values(by_name[name], of_layer, channels[name], how)
@@ -282,18 +278,19 @@ def estimate_anew(
     order = list(by_name)
     in_order = tuple(sorted(changes, key=lambda change: order.index(change.name)))
     done = "were left out" if how.without_odd else "are in these statistics: look at the data"
-    notes = tuple(f"{name}: {words}, and {done}." for name, words in found.odd.items())
+    odd = ((name, pools.what_is_odd) for name, pools in found.by_name.items())
+    notes = tuple(f"{name}: {words}, and {done}." for name, words in odd if words)
     return Change(in_order, MappingProxyType(dict(found.left)), found.samples, str(how), notes)
 
 
-def _new_values(norm: Norm, found: Pool, channels: tuple[int, ...], how: How) -> dict[str, Vector]:
+def _new_values(norm: Norm, found: Pools, channels: tuple[int, ...], how: How) -> dict[str, Vector]:
     """Return the new values of a layer's weights by their names, checked."""
     if found.freedom < 1:
         raise InputError(
             f"{how.caller}: `data` must have two samples behind each statistic of a batch. "
             f"Received: one in every batch, at the input of {norm.name}. Make the batches larger."
         )
-    mean, variance = found.mean, _variance(norm, found, how.method)
+    mean, variance = found.together.mean, _variance(norm, found, how.method)
     if how.blend is not None:
         mean = (1 - how.blend) * norm.mean + how.blend * mean
         variance = (1 - how.blend) * norm.variance + how.blend * variance
@@ -318,16 +315,17 @@ def _new_values(norm: Norm, found: Pool, channels: tuple[int, ...], how: How) ->
     return values
 
 
-def _variance(norm: Norm, found: Pool, method: Method) -> Vector:
+def _variance(norm: Norm, found: Pools, method: Method) -> Vector:
     if method == "average":
-        return found.within / max(found.freedom, 1)
+        return np.sum([call.within for call in found.calls], axis=0) / found.freedom
     # Each policy says which variance it keeps; Keras's layer keeps the biased one.
     unbiased = norm.is_ours and norm.policy.keeps_unbiased_variance
-    return found.deviations / max(found.count - 1 if unbiased else found.count, 1)
+    together = found.together
+    return together.deviations / max(together.count - 1 if unbiased else together.count, 1)
 
 
 def _state_of(
-    norm: Norm, mean: Vector, variance: Vector, *, found: Pool, method: Method
+    norm: Norm, mean: Vector, variance: Vector, *, found: Pools, method: Method
 ) -> dict[str, Vector]:
     """Return all that a layer keeps of its statistics, so that training goes on from them."""
     moving = {"moving_mean": mean, "moving_variance": variance}
@@ -337,9 +335,9 @@ def _state_of(
         return {**moving, "moving_stddev": stddev, "renorm_mean": mean, "renorm_stddev": stddev}
     if not norm.is_ours:
         return moving
-    batches = found.batches if method == "average" else 1
+    batches = sum(call.batches for call in found.calls) if method == "average" else 1
     state = norm.policy.settled(
-        Statistics(tf.constant(mean), tf.constant(variance)), found.count, batches
+        Statistics(tf.constant(mean), tf.constant(variance)), found.together.count, batches
     )
     rest = list(state._asdict().items())[2:]
     return moving | {name: np.asarray(value, np.float64) for name, value in rest}
@@ -359,15 +357,14 @@ def estimate(
         norms: all its batch norm layers.
         names: of those to estimate.
         data: whose labels are not looked at.
-        how: checked.
+        how: to do it.
 
     Raises:
         InputError: the data do not fit the model, or give a statistic that is not finite.
     """
     run = Runner(model, tuple(norms), heard=names, by_batch=names, outputs=False, call=data.call)
     fitting = Fitting(model, how.caller, is_called_otherwise=data.call is not None)
-    by_name = {norm.name: norm for norm in norms}
-    pools: dict[str, Pools] = {}
+    pools = pools_of(norms)
     for number, (_, _, ran) in enumerate(run.over(without_a_last_single(data), fitting)):
         for (name, _), said in ran.calls.items():
             finite = np.isfinite(said.mean) & np.isfinite(said.variance)
@@ -379,18 +376,15 @@ def estimate(
                     "before it makes NaN or overflows: `bnm doctor` says which."
                 )
         for name, calls in ran.by_layer.items():
-            if name not in pools:
-                pools[name] = Pools(by_name[name].channels, by_name[name].layer.epsilon)
             pools[name].add(calls)
     # What one batch showed, another may have hidden in a loop.
     found = {
-        name: of_layer.settle(with_odd=not how.without_odd)
-        for name, of_layer in pools.items()
+        name: pools[name].settle(with_odd=not how.without_odd)
+        for name in run.dtypes
         if name not in run.in_loops
     }
     return Estimates(
-        {name: of_layer.as_training for name, of_layer in found.items()},
+        found,
         {name: run.reason_unheard(name) for name in names if name not in found},
         fitting.samples,
-        {name: of_layer.what_is_odd for name, of_layer in found.items() if of_layer.odd},
     )

@@ -1,7 +1,6 @@
 """`repair`: diagnose, do what the findings call for and nothing else, and diagnose again."""
 
 import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.decisions import Decided, apart, decide, no_better, worsening
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.findings import Diagnosis, Result
-from batchnorm_mechanics.doctor.model_copies import rebuilt, why_no_copy
+from batchnorm_mechanics.doctor.model_copies import Edits, rebuilt, why_no_copy
 from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.past import Mark, mark_of, put_mark
 from batchnorm_mechanics.doctor.recalibrate import How, Method, check_model, estimate_anew
@@ -151,7 +150,6 @@ def repair(  # noqa: PLR0913 - those of `diagnose` and of `recalibrate`, and two
     """
     check_model(model, caller="repair")
     how = How("repair", method, sequential, without_odd=True)
-    how.check()
     asked = matching(only, caller="repair", argument="only") if only else None
     batches = None
     if data is not None:
@@ -256,8 +254,8 @@ class _Work:
         worse = worsening(before, after) or (no_better(before, after) if is_guess else None)
         if worse is None:
             return after, None
+        # They stay among what is done: to take them once more would help as little.
         self.go_back(point)
-        self.done |= {(step.action, step.layer, step.channels) for step in steps}
         return before, worse
 
     def with_all_estimated(
@@ -299,11 +297,12 @@ class _Work:
         return decide(diagnosis.findings, circumstances)
 
     def _obstacle(self, norm: Norm, action: Action) -> str | None:
-        if action.stage is not Stage.GRAPH:
+        if action.edits is None:
             return action.obstacle(self.model, norm)
         if graph_of(self.model) is None:
             return "the model's own code calls the layer, which only its author can change"
-        return action.obstacle(self.model, norm) or self._why_no_copy(self.model)
+        edits = action.edits(self.model, norm)
+        return edits if isinstance(edits, str) else self._why_no_copy(self.model)
 
     def do(self, steps: Sequence[Step]) -> None:
         """Take the steps, in their order."""
@@ -325,12 +324,12 @@ class _Work:
         if not steps:
             return {}
         norms = {norm.name: norm for norm in norms_in(self.model)}
-        edits = [
-            step.how.edits(self.model, norms[step.layer])
-            for step in steps
-            if step.how.edits is not None
-        ]
-        new = rebuilt(self.model, functools.reduce(operator.or_, edits), caller="repair")
+        edits = Edits()
+        for step in steps:
+            answer = step.how.edits and step.how.edits(self.model, norms[step.layer])
+            # What stands in the way of one was asked for before.
+            edits |= answer if isinstance(answer, Edits) else Edits()
+        new = rebuilt(self.model, edits, caller="repair")
         self.model = new.model
         self.notes += new.lost
         names = {id(norm.layer): norm.name for norm in norms_in(new.model)}

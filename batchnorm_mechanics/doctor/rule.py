@@ -13,17 +13,17 @@ import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
 from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
-from batchnorm_mechanics.doctor.known import Known
 
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.measuring import Measured, Noisy, NormMeasured
+    from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.norms import Call, Norm
     from batchnorm_mechanics.doctor.past import Past
-    from batchnorm_mechanics.doctor.wiring import Container
+    from batchnorm_mechanics.doctor.sample import Noisy
 
 Channels = tuple[int, ...]
+Findings = Iterator[Finding]
 
 _NEEDS_DATA = "it needs data"
 _FROZEN = (
@@ -62,15 +62,21 @@ class Case:
         return {} if self.measured is None else gaps_of(self.norms, self.measured)
 
     @cached_property
-    def containers(self) -> tuple["Container", ...]:
-        """The layers that hold layers, each with its calls."""
-        from batchnorm_mechanics.doctor.wiring import containers_in
+    def _of_containers(self) -> "list[list[Call]]":
+        from batchnorm_mechanics.doctor.norms import calls_in
+        from batchnorm_mechanics.doctor.wiring import held_by
 
-        return containers_in(self.model)
+        by_layer = calls_in(self.model).values()
+        # What two graphs have in common is called once.
+        once = [list({call.node: call for call in calls}.values()) for calls in by_layer]
+        return [calls for calls in once if held_by(calls[0].node.operation)]
 
-    def around(self, norm: "Norm") -> Iterator["Container"]:
-        """Yield the layers that hold a batch norm layer, and that a graph calls."""
-        return (one for one in self.containers if one.holds(norm.layer))
+    def around(self, norm: "Norm") -> "list[list[Call]]":
+        """Return the calls of each layer that holds a batch norm layer."""
+        from batchnorm_mechanics.doctor.wiring import holds
+
+        of_all = self._of_containers
+        return [calls for calls in of_all if holds(calls[0].node.operation, norm.layer)]
 
     @cached_property
     def noisy(self) -> "Mapping[str, Noisy]":
@@ -121,8 +127,9 @@ class Action:
         words: what it does, for a reader.
         stage: when it is done.
         new_values: what it changes in the layer, or in that before it; None where it does not.
-        edits: which calls of the model's graph it has built anew in another way; None likewise.
-        obstacle: tells why it cannot be taken at a layer of a model, or None.
+        edits: which calls of the model's graph it has built anew in another way, or why it cannot;
+            None likewise.
+        obstacle: tells why new values cannot be put into a layer of a model, or None.
         heals: whether it changes what the layer gives.
     """
 
@@ -130,7 +137,7 @@ class Action:
     words: str
     stage: Stage
     new_values: "Callable[[Norm], Iterable[NewValues]] | None" = None
-    edits: "Callable[[Any, Norm], Edits] | None" = None
+    edits: "Callable[[Any, Norm], Edits | str] | None" = None
     obstacle: "Callable[[Any, Norm], str | None]" = lambda _model, _norm: None
     heals: bool = True
 
@@ -163,6 +170,10 @@ class Step:
         return f"{self.layer}: {self.how.words} ({', '.join(self.findings)})"
 
 
+# What is done about a finding, or why nothing.
+Answer = list[Step] | str
+
+
 @dataclass(frozen=True)
 class Circumstances:
     """What a decision depends on besides the findings.
@@ -188,9 +199,7 @@ class Circumstances:
         """Whether the code of a finding was asked for by name."""
         return self.asked is not None and finding.code in self.asked
 
-    def re_estimated(
-        self, finding: Finding, norm: "Norm", channels: Channels = ()
-    ) -> list[Step] | str:
+    def re_estimated(self, finding: Finding, norm: "Norm", channels: Channels = ()) -> Answer:
         """Return the step that estimates a layer, or some channels, anew; or why it is not taken.
 
         A frozen layer is left alone unless it was asked for.
@@ -206,8 +215,8 @@ class Rule:
     """What a code stands for; each rule is a subclass, in a module of its own in `rules`.
 
     Attributes:
-        code: such as "BN101".
-        name: in a few words joined by hyphens.
+        code: such as "BN101", by which the module's name begins.
+        name: in a few words joined by hyphens; the rest of that.
         severity: of its findings where the rule does not know better.
         needs_data: whether weights and graph alone cannot tell.
         explains: codes of findings that are explained by one of this rule at the same layer or of
@@ -250,38 +259,38 @@ class Rule:
     actions: tuple[Action, ...] = ()
     estimates: Literal["layer", "channels"] | None = None
 
+    def __init_subclass__(cls) -> None:
+        """Name a rule as its module is named, such as `bn105_suspicious_momentum`."""
+        code, _, name = cls.__module__.rpartition(".")[2].partition("_")
+        cls.code, cls.name = code.upper(), name.replace("_", "-")
+
     @property
     def story(self) -> str:
         """The whole story in Markdown: symptom, cause, threshold, remedy, a small example."""
         module = sys.modules[type(self).__module__].__file__ or ""
         return Path(module).with_suffix(".md").read_text(encoding="utf-8")
 
-    def check(self, case: Case) -> Iterable[Finding]:
+    def check(self, case: Case) -> Findings:
         """Return what is found; roots are not yet named."""
-        raise NotImplementedError
+        del case
+        yield from ()
 
-    def check_last(self, case: Case, found: Sequence[Finding]) -> Iterable[Finding]:
+    def check_last(self, case: Case, found: Sequence[Finding]) -> Findings:
         """Return what is found beside what all rules have found, with their roots."""
         del case, found
-        return ()
+        yield from ()
 
-    def cause(self, finding: Finding, known: Known) -> str | None:
-        """Return the key of the finding that explains one of this rule directly, or None."""
-        return (
-            known.here(finding)
-            or known.anywhere(finding)
-            or known.perhaps_here(finding)
-            or known.before(finding)
-        )
+    def explained_by(self, finding: Finding) -> Iterable[str]:
+        """Return by which of their attributes other rules may explain a finding, in that order."""
+        del finding
+        return "explains", "explains_everywhere", "may_explain", "explains_later"
 
     def severity_under(self, finding: Finding, root: Finding) -> Severity:
         """Return the severity of a finding of this rule that another one explains."""
         del root
         return finding.severity
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Return what repair does about a finding at a layer, or why nothing."""
         reasons = (circumstances.obstacle(norm, action) for action in self.actions)
         if (reason := next(filter(None, reasons), None)) is not None:
@@ -314,7 +323,8 @@ class Rule:
             channels: numbers, or a boolean vector that is true at them.
             severity: where the rule's own does not hold.
             root: key of the finding that explains this one.
-            **evidence: numbers or words; a number that is not finite becomes a word.
+            **evidence: numbers or words; a number that is not finite becomes a word, and what is
+                None is left out.
 
         Example:
             >>> from batchnorm_mechanics.doctor.rules import RULES
@@ -334,7 +344,7 @@ class Rule:
             severity=severity or self.severity,
             layer=layer,
             channels=tuple(int(channel) for channel in channels),
-            evidence={name: _plain(value) for name, value in evidence.items()},
+            evidence={name: _plain(of) for name, of in evidence.items() if of is not None},
             cause=cause,
             remedy=remedy,
             root=root,

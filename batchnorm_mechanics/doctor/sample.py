@@ -1,12 +1,24 @@
-"""A few samples of data, spread over all of them, to look at again."""
+"""A few samples of data, spread over all of them, and the ways to look at them again."""
 
-from collections.abc import Collection
-from typing import Any
+import functools
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics._keras import draws_at_random, layers_by_path, layers_in, own_state
+from batchnorm_mechanics.doctor.calls import Call, Runner
+from batchnorm_mechanics.doctor.pools import Pool, Pools, pools_of
+from batchnorm_mechanics.layers.intercept import intercepted
+
+Rows = NDArray[np.int_]
+# The outputs of a model, float64, each with the samples on its first axis.
+Heads = list[NDArray[np.float64]]
 
 # Samples that are kept: the more, the less chance. As many as take the fewer bytes, but so many at
 # least, on which a network for large images runs in seconds; and never more bytes than the other.
@@ -85,6 +97,202 @@ class Sample:
                 self._from[place] = self._batches - 1
         self.rows = min(self._offered, self._capacity)
 
-    def take(self, rows: np.ndarray) -> Any:
+    def take(self, rows: Rows) -> Any:
         """Return these rows as a batch of tensors."""
         return tf.nest.map_structure(lambda part: tf.convert_to_tensor(part[rows]), self._kept)
+
+
+class Batch(NamedTuple):
+    """A batch of data.
+
+    Attributes:
+        scale: of what the first layer gets of it.
+        number: how many batches came before.
+        row: how many samples came before.
+        inputs: of the model.
+    """
+
+    scale: float
+    number: int
+    row: int
+    inputs: Any
+
+
+class Again:
+    """A few samples once more, for what is asked only where something is wrong.
+
+    Args:
+        run: the model at inference.
+        trained: names of the layers that normalize by the batch in training.
+        sample: the samples.
+        widest: the batch in which the first layer's variance was largest.
+        restart: puts back seeds, and states that the model carries on.
+
+    Attributes:
+        model, norms: those that run.
+        sample, widest, restart: as given.
+        calls: those that normalize by the batch in training, in their order, once `train` has run.
+    """
+
+    def __init__(
+        self,
+        run: Runner,
+        trained: Collection[str],
+        sample: Sample,
+        widest: Batch,
+        restart: Callable[[], None],
+    ) -> None:
+        self.model, self.norms = run.model, run.norms
+        self.sample, self.widest, self.restart = sample, widest, restart
+        self.calls: list[Call] = []
+        self._run, self._trained = run, frozenset(trained)
+        # A few batches: to trace the model once more would take longer.
+        self._training = run.otherwise(by_batch=trained, eagerly=True)
+        self._own = pools_of(self.norms)
+
+    def predict(self, rows: Rows) -> Heads:
+        """Return what the model gives at inference for these rows of the sample, in one batch."""
+        return _heads(self._run(self.sample.take(rows)).outputs)
+
+    def train(self, rows: Rows) -> Heads:
+        """Return likewise with batch norm alone in training mode."""
+        self._training.by_batch = self._trained
+        ran = self._training(self.sample.take(rows))
+        for name, said in ran.by_layer.items():
+            self._own[name].add(said)
+        self.calls = [call for call in ran.calls if call.name in self._trained]
+        return _heads(ran.outputs)
+
+    def switched(self, rows: Rows, calls: Collection[Call]) -> Heads:
+        """Return likewise with these calls of batch norm layers alone in training mode."""
+        self._training.by_batch = frozenset(calls)
+        return _heads(self._training(self.sample.take(rows)).outputs)
+
+    def plainly(self, rows: Rows) -> Heads:
+        """Return what a user gets who says nothing of a mode."""
+        call, inputs = self._run.call, self.sample.take(rows)
+        return _heads(self.model(inputs) if call is None else call(self.model, inputs))
+
+    @property
+    def fixed_size(self) -> int | None:
+        """The size of a batch where the model's inputs, if it is called on those, state one."""
+        inputs = (getattr(self.model, "inputs", None) or ()) if self._run.call is None else ()
+        return max({part.shape[0] for part in inputs} - {None}, default=None)
+
+    def own(self) -> dict[str, Pools]:
+        """Return what layers got in training mode so far."""
+        return {name: pools.settle() for name, pools in self._own.items()}
+
+    def noisy(self) -> dict[str, "Noisy"]:
+        """Return what layers get in training mode with dropout and noise on, behind any of it."""
+        random = layers_by_path(self.model, draws_at_random)
+        if not random or not self.sample.rows:
+            return {}
+        before: list[str] = []
+        behind: dict[str, tuple[str, ...]] = {}
+
+        def switched_on(path: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+            before.append(path)
+            return call(*args, **{**kwargs, "training": True})
+
+        pools = pools_of(self.norms)
+        run = self._run.otherwise(by_batch=self._trained, eagerly=True)
+        run.on_call = lambda call: behind.setdefault(call.name, tuple(before))
+        with kept(self.model), ExitStack() as stack:
+            for path, layer in random.items():
+                stack.enter_context(intercepted(layer, functools.partial(switched_on, path)))
+            for name, said in run(self._all()).by_layer.items():
+                pools[name].add(said)
+        return {
+            name: Noisy(tuple(dict.fromkeys(behind[name])), tuple(pools[name].settle().calls))
+            for name in behind
+            if behind[name]
+        }
+
+    def with_epsilon(self, epsilon: float) -> dict[str, Pool]:
+        """Return what layers get in inference if all had this epsilon."""
+        pools = pools_of(self.norms)
+        before = {norm.name: norm.layer.epsilon for norm in self.norms}
+        try:
+            for norm in self.norms:
+                norm.layer.epsilon = epsilon
+            with kept(self.model):
+                ran = self._run.otherwise(eagerly=True)(self._all())
+        finally:
+            for norm in self.norms:
+                norm.layer.epsilon = before[norm.name]
+        for name, said in ran.by_layer.items():
+            pools[name].add(said)
+        return {name: pools[name].settle().together for name in ran.by_layer}
+
+    def odd_row(self) -> int:
+        """Return which sample of the data makes most of the widest batch's variance."""
+        inputs, name = self.widest.inputs, next(iter(self._run.dtypes))
+        everything = np.arange(len(tf.nest.flatten(inputs)[0]))
+
+        def scale_without(rows: Rows) -> float:
+            left = np.setdiff1d(everything, rows)
+            part = tf.nest.map_structure(lambda part: tf.gather(part, left), inputs)
+            return pools_of(self.norms)[name].add(self._run(part).by_layer[name])
+
+        rows = everything
+        with kept(self.model):
+            while len(rows) > 1:
+                rows = min(np.array_split(rows, 2), key=scale_without)
+        return self.widest.row + int(rows[0])
+
+    def _all(self) -> Any:
+        return self.sample.take(np.arange(self.sample.rows))
+
+
+def _heads(outputs: Any) -> Heads:
+    """Return the floating outputs of a model."""
+    parts = [np.asarray(part) for part in tf.nest.flatten(outputs)]
+    return [part.astype(np.float64) for part in parts if part.dtype.kind not in "iub"]
+
+
+class Noisy(NamedTuple):
+    """What a layer gets in training behind dropout or noise.
+
+    Attributes:
+        behind: paths of the layers that make it.
+        calls: moments of what each of its calls gets.
+    """
+
+    behind: tuple[str, ...]
+    calls: tuple[Pool, ...]
+
+
+@contextmanager
+def kept(model: Any) -> Iterator[Callable[[], None]]:
+    """Put the states of a model's layers back in the end: seeds, and what recurrent layers carry.
+
+    Weights that are frozen are no state: no run moves them, and they may be many.
+
+    Args:
+        model: any Keras model, which is run in the block.
+
+    Yields:
+        What puts them back within the block, too.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dropout(0.5)])
+        >>> seed = model.layers[0].seed_generator.state
+        >>> before = seed.numpy()
+        >>> with kept(model):
+        ...     _ = model(np.ones((1, 2)), training=True)
+        >>> bool((seed.numpy() == before).all())
+        True
+    """
+    states = {id(state): state for layer in layers_in(model) for state in own_state(layer)}
+    before = [(state, keras.ops.convert_to_numpy(state)) for state in states.values()]
+
+    def put_back() -> None:
+        for state, value in before:
+            if not np.array_equal(keras.ops.convert_to_numpy(state), value, equal_nan=True):
+                state.assign(value)
+
+    try:
+        yield put_back
+    finally:
+        put_back()

@@ -19,13 +19,12 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.files import write_atomically
-from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics.doctor.changes import Change
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.diagnose import findings_of
 from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
+from batchnorm_mechanics.doctor.norms import Norm, Vector, norm_layers_in, norms_in
 from batchnorm_mechanics.doctor.recalibrate import How, recalibrate
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES
@@ -304,15 +303,15 @@ class Recalibrate(keras.callbacks.Callback):
                     f"Received: {name}={value!r}. Did you mean {' or '.join(map(repr, close))}?"
                 )
         shared = {name: settings[name] for name in ("method", "blend") if name in settings}
-        How("Recalibrate", **shared).check()
+        # Refuses now what `recalibrate` would at the end of a training.
+        How("Recalibrate", **shared)
         self.data, self.when, self.settings = data, when, settings
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Look at what is needed later, without a pass over the data."""
         size = self.settings.get("batch_size", DEFAULT_BATCH_SIZE)
         data = as_data(self.data, batch_size=size, caller="Recalibrate")
-        layers = layers_in(self.model)
-        if self.model.built and not any(isinstance(layer, KINDS) for layer in layers):
+        if self.model.built and not norm_layers_in(self.model):
             raise InputError(
                 "Recalibrate: `model` must have batch normalization. Received: a model without. "
                 "Leave this callback out."

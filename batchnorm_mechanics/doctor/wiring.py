@@ -1,20 +1,16 @@
 """What is connected to what in a functional graph, as if some of its calls were not there."""
 
-from collections import Counter
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
 
 from batchnorm_mechanics._keras import (
-    direct_layers,
     functional_of,
     has_mask,
     layers_in,
     nodes_in,
     origin_of,
 )
-from batchnorm_mechanics.doctor.norms import graphs_in
 
 
 class Users(NamedTuple):
@@ -86,87 +82,46 @@ class Wiring:
         return Users(tuple(nodes), is_output)
 
 
-class Container(NamedTuple):
-    """A layer that holds layers, and that functional graphs call.
-
-    Attributes:
-        layer: it.
-        calls: of it, each with the graph that it belongs to.
-    """
-
-    layer: Any
-    calls: tuple[tuple[Any, Any], ...]
-
-    def holds(self, layer: Any) -> bool:
-        """Whether a layer is among those that it holds, at any depth."""
-        return any(one is layer for one in held_by(self.layer))
-
-
 def held_by(layer: Any) -> list[Any]:
     """Return the layers that a layer holds, at any depth; operations hold none."""
     return layers_in(layer, itself=False) if isinstance(layer, keras.Layer) else []
 
 
-class Apart(NamedTuple):
-    """How many of its calls a layer can have a copy for.
-
-    Attributes:
-        calls: that a graph makes of it, in models that are called several times and for each step
-            of `TimeDistributed` too.
-        obstacle: why it cannot have one for each, or None.
-    """
-
-    calls: int
-    obstacle: str | None
+def holds(holder: Any, layer: Any) -> bool:
+    """Return whether a layer is another one, or holds it at any depth."""
+    return holder is layer or any(one is layer for one in held_by(holder))
 
 
-def calls_apart(model: Any, layer: Any) -> Apart:
-    """Return how many copies of a layer a model gets that has one for each of its calls.
+def why_not_apart(model: Any, layer: Any) -> str | None:
+    """Return why a layer cannot have a copy for each of its calls, or None.
 
     Example:
         >>> bn = keras.layers.BatchNormalization()
-        >>> inputs = keras.layers.Input((3, 2))
-        >>> model = keras.Model(inputs, keras.layers.TimeDistributed(bn)(inputs))
-        >>> calls_apart(model, bn)
-        Apart(calls=3, obstacle=None)
+        >>> inputs = keras.layers.Input((None, 2))
+        >>> model = keras.Model(inputs, keras.layers.TimeDistributed(bn, name="td")(inputs))
+        >>> why_not_apart(model, bn)
+        'td goes through a number of steps that varies'
     """
     if model is layer:
-        return Apart(1, None)
+        return None
     graph = graph_of(model)
     if graph is None:
-        return Apart(0, f"{model.name}, which holds it, has its own code")
-    calls, obstacle = 0, None
+        return f"{model.name}, which holds it, has its own code"
     for node in nodes_in(graph):
         one = node.operation
-        if one is not layer and all(held is not layer for held in held_by(one)):
+        if not holds(one, layer):
             continue
-        steps = 1
         if isinstance(one, keras.layers.TimeDistributed):
-            steps, one = node.input_tensors[0].shape[1], one.layer
-            if has_mask(node.input_tensors[0]):
-                return Apart(0, f"{node.operation.name} goes by a mask, which single steps lack")
-            if steps is None:
-                return Apart(0, f"{node.operation.name} goes through a number of steps that varies")
+            (given, *_), name, one = node.input_tensors, one.name, one.layer
+            if has_mask(given):
+                return f"{name} goes by a mask, which single steps lack"
+            if given.shape[1] is None:
+                return f"{name} goes through a number of steps that varies"
         if isinstance(one, keras.layers.RNN | keras.layers.Bidirectional):
-            return Apart(0, f"{one.name} goes through all steps with one cell")
-        found = calls_apart(one, layer)
-        calls, obstacle = calls + steps * found.calls, obstacle or found.obstacle
-    return Apart(calls, obstacle)
-
-
-def containers_in(model: Any) -> tuple[Container, ...]:
-    """Return the layers that hold layers, each with its calls in all graphs of a model."""
-    calls: dict[Any, dict[Any, Any]] = {}
-    for graph in graphs_in(model):
-        for node in nodes_in(graph):
-            if isinstance(node.operation, keras.Layer) and direct_layers(node.operation):
-                calls.setdefault(node.operation, {})[node] = graph
-    return tuple(Container(layer, tuple(of_one.items())) for layer, of_one in calls.items())
-
-
-def calls_in(model: Any) -> Mapping[int, int]:
-    """Return by id how many times the functional graphs of a model call each layer."""
-    return Counter(id(node.operation) for graph in graphs_in(model) for node in nodes_in(graph))
+            return f"{one.name} goes through all steps with one cell"
+        if (reason := why_not_apart(one, layer)) is not None:
+            return reason
+    return None
 
 
 def graph_of(layer: Any) -> Any | None:
@@ -230,10 +185,11 @@ def graphs_reached(model: Any) -> tuple[Reached, ...]:
     return tuple(found.values())
 
 
-def editable_graphs(model: Any) -> tuple[Any, ...]:
-    """Return the graphs in a model whose calls can be changed when it is built anew.
+def calls_around(model: Any, layer: Any) -> list[Any]:
+    """Return the calls of a layer, and of what holds it, that can be changed in a new model.
 
     Missing are those within layers that have their own code, and those of sequences of layers, in
     which no call has a flag and no layer has two.
     """
-    return tuple(one.graph for one in graphs_reached(model) if not one.is_sequence)
+    graphs = (one.graph for one in graphs_reached(model) if not one.is_sequence)
+    return [node for graph in graphs for node in nodes_in(graph) if holds(node.operation, layer)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding, Severity
+from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding, Severity, counted
 
 T = TypeVar("T")
 
@@ -135,9 +135,9 @@ def title(diagnosis: Diagnosis, file: str) -> str:
         >>> title(found, "a.keras")
         'a.keras: 1 batch norm layer, 1,000 samples, accuracy 0.97'
     """
-    parts = [_count(len(diagnosis.norms), "batch norm layer")]
+    parts = [counted(len(diagnosis.norms), "batch norm layer")]
     if diagnosis.norms:
-        parts.append(_count(diagnosis.samples, "sample") if diagnosis.samples else "no data")
+        parts.append(counted(diagnosis.samples, "sample") if diagnosis.samples else "no data")
     parts += [f"{measure(name)} {value:.4g}" for name, value in diagnosis.measures.items()]
     return f"{file}: {', '.join(parts)}"
 
@@ -160,18 +160,12 @@ def verdict(diagnosis: Diagnosis, groups: Sequence[Group]) -> str:
         return "It has no batch norm layer: there is nothing to examine."
     if not diagnosis.findings:
         return "Nothing is wrong."
-    severities = [finding.severity for finding in diagnosis.findings]
-    found = ", ".join(
-        _count(severities.count(severity), severity)
-        for severity in SEVERITIES
-        if severity in severities
-    )
     if not diagnosis.is_sick:
-        return f"Nothing is wrong; {found}."
+        return f"Nothing is wrong; {diagnosis.counts}."
     causes = [group for group in groups if not group.is_note]
     first = f"{causes[0].code} {causes[0].first.name}"
     several = "" if len(causes) == 1 else f"{len(causes)} causes, the first "
-    return f"{found}: {several}{first}."
+    return f"{diagnosis.counts}: {several}{first}."
 
 
 def notes(groups: Iterable[Group]) -> str:
@@ -183,7 +177,8 @@ def notes(groups: Iterable[Group]) -> str:
         '16 layers with redundant-bias (BN109), 1 layer with redundant-bias (BN109)'
     """
     return ", ".join(
-        f"{_count(len(one.findings), 'layer')} with {one.first.name} ({one.code})" for one in groups
+        f"{counted(len(one.findings), 'layer')} with {one.first.name} ({one.code})"
+        for one in groups
     )
 
 
@@ -196,7 +191,7 @@ def named(names: Sequence[str]) -> str:
     """
     more = len(names) - _NAMED
     shown = ", ".join(names[:_NAMED])
-    return f"{shown} and {_count(more, 'more layer')}" if more > 0 else shown
+    return f"{shown} and {counted(more, 'more layer')}" if more > 0 else shown
 
 
 def findings(keys: Sequence[str]) -> str:
@@ -319,7 +314,3 @@ def unseen(diagnosis: Diagnosis) -> list[str]:
     """
     by_reason = together((reason, name) for name, reason in diagnosis.unseen.items())
     return [f"{named(names)}: {reason}" for reason, names in by_reason]
-
-
-def _count(many: int, what: str) -> str:
-    return f"{many:,} {what}{'' if many == 1 else 's'}"

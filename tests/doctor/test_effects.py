@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.measuring import kept, measure
+from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.outputs import Effects
+from batchnorm_mechanics.doctor.sample import kept
 
 layers = keras.layers
 

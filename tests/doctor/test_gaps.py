@@ -126,3 +126,16 @@ def test_a_gap_is_felt_by_gammas_share_and_never_as_more_than_it_is():
     assert share[1:].max() < 1
     np.testing.assert_allclose(found.felt[0], found.channels[0])
     np.testing.assert_allclose(found.felt[1:], (share * found.channels)[1:])
+
+
+def test_a_gap_of_several_calls_is_the_root_mean_square_of_theirs():
+    inputs = keras.layers.Input((CHANNELS,))
+    layer = keras.layers.BatchNormalization(name="bn", epsilon=1e-12)
+    model = keras.Model(inputs, keras.layers.Add()([layer(inputs), layer(inputs + 5.0)]))
+    model.run_eagerly = True
+    x = healthy(320, 0)
+    x = ((x - x.mean(0)) / x.std(0)).astype("float32")
+    norms = norms_in(model)
+    found = gaps_of(norms, measure(model, norms, Data(x)))["bn"]
+    # The layer's mean 0 and variance 1 are those of the first call, and 5 away from the second's.
+    np.testing.assert_allclose(found.channels, np.sqrt((0 + 5**2) / 2), rtol=1e-4)

@@ -721,7 +721,7 @@ def test_only_calls_that_are_named_lose_their_training():
     norm = L.BatchNormalization()
     model = graph(x, norm(norm(x, training=True), training=True))
     gone, _ = [node for node in nodes_in(model) if node.operation is norm]
-    new = copy_of(model, Edits(unflagged={id(gone)})).model
+    new = copy_of(model, Edits(flags={id(gone): None})).model
     flags = [node.arguments.kwargs.get("training") for node in nodes_in(new)[1:]]
     assert flags == [None, True]
 

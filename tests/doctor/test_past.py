@@ -9,6 +9,7 @@ import pytest
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.model_files import load_model, save_model
+from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
 from batchnorm_mechanics.doctor.repair import repair
 
@@ -75,3 +76,13 @@ def test_a_mark_goes_with_its_model():
     other.set_weights(model.get_weights())
     assert estimated_in(model) == {"batch_normalization"}
     assert estimated_in(other) == set()
+
+
+@pytest.mark.parametrize("name", ["gamma", "beta"])
+def test_one_weight_that_has_left_its_start_shows_that_a_layer_was_trained(name):
+    layer = keras.layers.BatchNormalization(name="bn")
+    model = keras.Sequential([keras.layers.Input((4,)), layer])
+    (norm,) = norms_in(model)
+    assert not norm.affine_has_moved
+    getattr(layer, name).assign([0.5, 1.0, 0.0, 0.0])
+    assert norm.affine_has_moved

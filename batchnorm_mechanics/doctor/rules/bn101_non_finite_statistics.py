@@ -8,9 +8,11 @@ import numpy as np
 from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.rule import (
     Action,
+    Answer,
     Case,
     Channels,
     Circumstances,
+    Findings,
     NewValues,
     Rule,
     Stage,
@@ -42,15 +44,13 @@ RESET = Action(
 class NonFiniteStatistics(Rule):
     """The statistics, gamma or beta hold NaN or infinity, which they never forget."""
 
-    code = "BN101"
-    name = "non-finite-statistics"
     severity = "error"
     explains = ("BN201", "BN203")
     explains_later = ("BN205",)
     spoils_outputs = True
     actions = (RESET,)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at every weight of one number a channel."""
         for norm in case.norms:
             bad = {name: ~np.isfinite(values) for name, values in norm.by_channel.items()}
@@ -70,9 +70,7 @@ class NonFiniteStatistics(Rule):
                     **counts,
                 )
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Reset gamma and beta, and estimate the statistics of the channels that are spoilt."""
         affine, statistics = _spoilt(norm, affine=True), _spoilt(norm, affine=False)
         reset = [Step(RESET, norm.name, affine, (finding.key,))] if affine else []

@@ -1,25 +1,20 @@
 """BN102: a variance is below 0."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 
 class NegativeVariance(Rule):
     """No variance is below 0: something else stands in its place."""
 
-    code = "BN102"
-    name = "negative-variance"
     severity = "error"
     explains = ("BN201", "BN203")
     explains_later = ("BN205",)
     # The others may be right.
     estimates = "channels"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the moving variances; those that are not finite are BN101's."""
         for norm in case.norms:
             variance, epsilon = norm.variance, norm.layer.epsilon

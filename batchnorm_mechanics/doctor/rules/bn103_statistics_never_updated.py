@@ -1,12 +1,11 @@
 """BN103: mean and variance are exactly what they began with."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding, Severity
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.findings import Severity
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -16,15 +15,13 @@ if TYPE_CHECKING:
 class StatisticsNeverUpdated(Rule):
     """The moving statistics have not left their start, though the weights have."""
 
-    code = "BN103"
-    name = "statistics-never-updated"
     severity = "error"
     parts_modes = True
     explains = ("BN201", "BN203")
     judges_whole_training = True
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look for exact starts; one note is enough for a model that was not trained at all."""
         if case.norms and not case.past.is_trained:
             yield self.finding(
@@ -40,14 +37,14 @@ class StatisticsNeverUpdated(Rule):
         for norm in case.norms:
             if norm.variance_is_at_start and np.isfinite(norm.mean).all():
                 severity, cause, remedy = _judged(norm, case.past)
-                moved = {} if norm.mean_is_at_start else {"largest_mean": np.abs(norm.mean).max()}
+                largest = None if norm.mean_is_at_start else np.abs(norm.mean).max()
                 yield self.finding(
                     norm.name,
                     severity=severity,
                     channels=range(norm.channels),
                     cause=cause,
                     remedy=remedy,
-                    **moved,
+                    largest_mean=largest,
                     moving_mean=norm.mean[0],
                     moving_variance=norm.variance[0],
                     optimizer_steps=case.past.steps,

@@ -1,13 +1,11 @@
 """BN104: variances next to nothing, as batches of one sample leave them."""
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -26,15 +24,13 @@ _REMEDY = (
 class CollapsedVariance(Rule):
     """Batches of one sample, or a constant input, left no variance."""
 
-    code = "BN104"
-    name = "collapsed-variance"
     severity = "warning"
     parts_modes = True
     may_explain = ("BN201",)
     # The others may be right.
     estimates = "channels"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look for the mark of batches without variance, then for variances below epsilon."""
         for norm in case.norms:
             steps = steps_of_decay(norm)
@@ -55,7 +51,7 @@ class CollapsedVariance(Rule):
             else:
                 yield from self._below_epsilon(norm)
 
-    def _below_epsilon(self, norm: "Norm") -> Iterator[Finding]:
+    def _below_epsilon(self, norm: "Norm") -> Findings:
         variance, epsilon = norm.variance, float(norm.layer.epsilon)
         usable = np.isfinite(variance) & (variance >= 0)
         small = usable & (variance <= epsilon)
@@ -99,7 +95,7 @@ def steps_of_decay(norm: "Norm") -> int | None:
         The steps if each channel holds momentum**steps of what it began with, up to the rounding of
         as many float32 products; None otherwise, and for a policy that is no moving average.
     """
-    start, momentum = norm.start.variance, norm.momentum
+    start, momentum = norm.begun("moving_variance"), norm.momentum
     if momentum is None or not 0 < momentum < 1 or norm.renorm or norm.channels < 2:
         return None
     if not (np.isfinite(norm.variance).all() and norm.variance.min() > 0 and start.min() > 0):

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Action, Case, NewValues, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -54,13 +53,11 @@ CORRECT = Action(
 class SuspiciousMomentum(Rule):
     """PyTorch's momentum is the complement of Keras's; at 1 nothing moves."""
 
-    code = "BN105"
-    name = "suspicious-momentum"
     severity = "warning"
     may_explain = ("BN201",)
     actions = (CORRECT,)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the momentum of every moving average."""
         for norm in case.norms:
             momentum = norm.momentum

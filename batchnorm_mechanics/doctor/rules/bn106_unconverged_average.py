@@ -1,13 +1,11 @@
 """BN106: after few steps, the start value still makes a part of the statistics."""
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm, Vector
@@ -24,8 +22,6 @@ _SHIFT_OF_MEAN = 0.25
 class UnconvergedAverage(Rule):
     """The moving average has not forgotten its start."""
 
-    code = "BN106"
-    name = "unconverged-average"
     severity = "warning"
     parts_modes = True
     explains = ("BN201", "BN203")
@@ -33,7 +29,7 @@ class UnconvergedAverage(Rule):
     # What moved these channels moved others below the threshold.
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at layers whose averages began with this training, unless data say they are well."""
         if not _began_in_this_training(case):
             return
@@ -42,7 +38,7 @@ class UnconvergedAverage(Rule):
             if weight is None or weight <= _SMALLEST_WEIGHT or norm.is_at_start:
                 continue
             # That no batch added any variance is BN104's to tell.
-            decayed = weight * norm.start.variance
+            decayed = weight * norm.begun("moving_variance")
             if np.allclose(norm.variance, decayed, rtol=1e-3, atol=0):
                 continue
             share, shift = _influence_of_start(norm, weight)
@@ -102,7 +98,7 @@ def _began_in_this_training(case: Case) -> bool:
         if weight is None or norm.is_at_start:
             continue
         usable = np.isfinite(norm.variance) & (norm.variance >= 0)
-        floor = weight * norm.start.variance * (1 - 1e-3)
+        floor = weight * norm.begun("moving_variance") * (1 - 1e-3)
         if (norm.variance < floor)[usable].any():
             return False
     return True
@@ -110,12 +106,12 @@ def _began_in_this_training(case: Case) -> bool:
 
 def _influence_of_start(norm: "Norm", weight: float) -> "tuple[Vector, Vector]":
     """Return, by channel, the start's share of the variance, and its pull on the mean in sigmas."""
-    start = norm.start
+    start = norm.begun("moving_variance")
     usable = np.isfinite(norm.mean) & np.isfinite(norm.variance) & (norm.variance > 0)
     variance = np.where(usable, norm.variance, 1)
-    share = weight * start.variance / variance
+    share = weight * start / variance
     # Without the start, the batches' own average: (moving - weight * start) / (1 - weight).
-    own_variance = np.maximum(variance - weight * start.variance, 0) / (1 - weight)
-    pull = weight * np.abs(np.where(usable, norm.mean, 0) - start.mean) / (1 - weight)
-    shift = pull / np.sqrt(own_variance + float(norm.layer.epsilon))
+    own_variance = np.maximum(variance - weight * start, 0) / (1 - weight)
+    away = np.abs(np.where(usable, norm.mean, 0) - norm.begun("moving_mean"))
+    shift = weight * away / (1 - weight) / np.sqrt(own_variance + float(norm.layer.epsilon))
     return np.where(usable, share, 0), np.where(usable, shift, 0)

@@ -1,77 +1,54 @@
 """BN107: the graph calls the layer, or a model that holds it, with a training flag of its own."""
 
-from collections.abc import Iterator
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchnorm_mechanics._keras import layers_in, nodes_in
 from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Action, Case, Circumstances, Rule, Stage, Step
+from batchnorm_mechanics.doctor.rule import (
+    Action,
+    Answer,
+    Case,
+    Circumstances,
+    Findings,
+    Rule,
+    Stage,
+    Step,
+)
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Norm
-
-
-def _flagged_calls(model: Any, norm: "Norm") -> list[Any]:
-    """Return the calls with a flag that a layer obeys, of the graphs that can be built anew."""
-    from batchnorm_mechanics.doctor.wiring import editable_graphs
-
-    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
-    return [node for node in nodes if _is_flagged(node, norm.layer)]
-
-
-def _is_flagged(node: Any, layer: Any) -> bool:
-    import keras
-
-    if not isinstance(node.operation, keras.Layer):
-        return False
-    held = layers_in(node.operation)
-    return _flag(node) is not None and any(one is layer for one in held)
+    from batchnorm_mechanics.doctor.norms import Call, Norm
 
 
 def _flag(node: Any) -> Any:
     return node.arguments.kwargs.get("training")
 
 
-def _without_flag(model: Any, norm: "Norm") -> "Edits":
+def _without_flag(model: Any, norm: "Norm") -> "Edits | str":
     from batchnorm_mechanics.doctor.model_copies import Edits
+    from batchnorm_mechanics.doctor.wiring import calls_around
 
-    return Edits(unflagged=frozenset(map(id, _flagged_calls(model, norm))))
-
-
-def _obstacle(model: Any, norm: "Norm") -> str | None:
-    return (
-        None
-        if _flagged_calls(model, norm)
-        else "the flag stands within a layer that has its own code"
-    )
+    flagged = [id(node) for node in calls_around(model, norm.layer) if _flag(node) is not None]
+    if not flagged:
+        return "the flag stands within a layer that has its own code"
+    return Edits(flags=dict.fromkeys(flagged))
 
 
-def _pinned(model: Any, norm: "Norm") -> "Edits":
-    from batchnorm_mechanics.doctor.model_copies import Edits
-
-    return Edits(pinned=frozenset(map(id, _calls(model, norm))))
-
-
-def _calls(model: Any, norm: "Norm") -> list[Any]:
+def _pinned(model: Any, norm: "Norm") -> "Edits | str":
     import keras
 
-    from batchnorm_mechanics.doctor.wiring import editable_graphs
+    from batchnorm_mechanics.doctor.model_copies import Edits
+    from batchnorm_mechanics.doctor.wiring import calls_around
 
-    nodes = [node for graph in editable_graphs(model) for node in nodes_in(graph)]
+    nodes = calls_around(model, norm.layer)
     # In a sequence no call has a flag of its own; what holds the sequence has one.
-    return [node for node in nodes if node.operation is norm.layer] or [
-        node
-        for node in nodes
-        if isinstance(node.operation, keras.Sequential)
-        and any(one is norm.layer for one in layers_in(node.operation))
+    own = [node for node in nodes if node.operation is norm.layer] or [
+        node for node in nodes if isinstance(node.operation, keras.Sequential)
     ]
-
-
-def _not_pinned(model: Any, norm: "Norm") -> str | None:
-    if _flagged_calls(model, norm) or _calls(model, norm):
-        return None
-    return "the model's own code calls it: pass training=False on there"
+    if not own and all(_flag(node) is None for node in nodes):
+        return "the model's own code calls it: pass training=False on there"
+    return Edits(flags=dict.fromkeys(map(id, own), False))
 
 
 PIN = Action(
@@ -79,36 +56,30 @@ PIN = Action(
     words="call it with training=False, which `fit` overrides",
     stage=Stage.GRAPH,
     edits=_pinned,
-    obstacle=_not_pinned,
 )
 UNFLAG = Action(
     name="unflag",
     words="remove the baked training flag",
     stage=Stage.GRAPH,
     edits=_without_flag,
-    obstacle=_obstacle,
 )
 
 
 class BakedTrainingFlag(Rule):
     """`fit` and `predict` of Keras 3 override such a flag, and `model(x)` obeys it."""
 
-    code = "BN107"
-    name = "baked-training-flag"
     severity = "warning"
     explains = ("BN202",)
     actions = (UNFLAG,)
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Remove the layer's own flag, or keep one that comes from elsewhere away from it."""
         if "handed_on" not in finding.evidence:
             return super().steps(finding, norm, circumstances)
         reason = circumstances.obstacle(norm, PIN)
         return reason or [Step(PIN, finding.layer, (), (finding.key,))]
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at all calls of a layer that trains, and of what holds it."""
         spoken_of: set[str] = set()
         flags = _flags_in(case.model)
@@ -116,13 +87,12 @@ class BakedTrainingFlag(Rule):
             # Frozen, a layer infers whatever it is told.
             if not norm.layer.trainable:
                 continue
-            calls = [(norm.layer, call.node, call.graph) for call in norm.calls]
-            calls += [(one.layer, *call) for one in case.around(norm) for call in one.calls]
-            train = [call for call in calls if _flag(call[1]) is True]
-            infer = [layer for layer, node, _ in calls if _is_told_to_infer(layer, node, norm)]
+            calls = [*norm.calls, *itertools.chain(*case.around(norm))]
+            train = [call for call in calls if _flag(call.node) is True]
+            infer = [call for call in calls if _is_told_to_infer(call, norm)]
             if train:
-                layer, node, graph = train[0]
-                spoken_of.add(layer.name)
+                flag_on = train[0].node.operation.name
+                spoken_of.add(flag_on)
                 yield self.finding(
                     norm.name,
                     cause="The graph calls it with `training=True`: `fit` and `predict` of Keras 3 "
@@ -130,8 +100,8 @@ class BakedTrainingFlag(Rule):
                     "statistics, and hands the flag on to the layers that run next.",
                     remedy="Remove the flag with `bnm repair`, or call `model(x, training=False)`.",
                     training="True",
-                    flag_on=layer.name,
-                    norms_that_inherit_it=_inheriting(node, graph),
+                    flag_on=flag_on,
+                    norms_that_inherit_it=_inheriting(train[0]),
                 )
             elif (flag_from := flags.reached.get(id(norm.layer)) or _heard_from(case, norm)) and (
                 flag_from.rpartition("/")[2] not in spoken_of
@@ -155,7 +125,7 @@ class BakedTrainingFlag(Rule):
                     "overrides: the layer normalizes by the batch, and its statistics move.",
                     remedy="To keep the layer still, set `trainable = False` on it and compile.",
                     training="False",
-                    flag_on=infer[0].name,
+                    flag_on=infer[0].node.operation.name,
                 )
 
 
@@ -186,7 +156,7 @@ def _flags_in(model: Any) -> _Flags:
     import keras
 
     from batchnorm_mechanics._keras import functional_of, takes_training
-    from batchnorm_mechanics.doctor.norms import KINDS
+    from batchnorm_mechanics.doctor.norms import KINDS, norm_layers_in
 
     found = _Flags({}, set())
 
@@ -197,7 +167,7 @@ def _flags_in(model: Any) -> _Flags:
                 continue
             if _flag(node) is not None:
                 # A batch norm's own flag is spoken of where it stands.
-                if flag is True and not _flag(node) and not _holds_norms(source):
+                if flag is True and not _flag(node) and not norm_layers_in(source):
                     found.shielded.update(map(id, layers_in(layer)))
                 flag, source = _flag(node), layer
             elif flag is True and isinstance(layer, KINDS):
@@ -213,32 +183,19 @@ def _flags_in(model: Any) -> _Flags:
     return found
 
 
-def _holds_norms(layer: Any) -> bool:
-    from batchnorm_mechanics.doctor.norms import KINDS
-
-    return any(isinstance(one, KINDS) for one in layers_in(layer))
-
-
-def _is_told_to_infer(layer: Any, node: Any, norm: "Norm") -> bool:
+def _is_told_to_infer(call: "Call", norm: "Norm") -> bool:
     from batchnorm_mechanics.doctor.norms import graphs_in
 
+    layer = call.node.operation
     # Keras writes the default of a subclassed layer's `training=False` into the graph, too.
-    return _flag(node) is False and (layer is norm.layer or bool(graphs_in(layer)))
+    return _flag(call.node) is False and (layer is norm.layer or bool(graphs_in(layer)))
 
 
-def _inheriting(node: Any, graph: Any) -> int:
+def _inheriting(call: "Call") -> int:
     """Count the batch norm layers after a call to which `model(x)` passes the call's own flag."""
-    import keras
+    from batchnorm_mechanics.doctor.norms import norm_layers_in
 
-    from batchnorm_mechanics.doctor.norms import KINDS
-
-    order = nodes_in(graph)
-    position = next(index for index, other in enumerate(order) if other is node)
-    count = 0
-    for later in order[position + 1 :]:
-        if _flag(later) is not None:
-            break  # Keras wrote a flag here too, were it only the default of a Dropout
-        if isinstance(later.operation, keras.Layer):
-            layers = layers_in(later.operation)
-            count += sum(isinstance(layer, KINDS) and layer.trainable for layer in layers)
-    return count
+    order = nodes_in(call.graph)
+    # Up to the next flag, which Keras wrote there too were it only the default of a Dropout.
+    after = itertools.takewhile(lambda one: _flag(one) is None, order[order.index(call.node) + 1 :])
+    return sum(norm.trainable for one in after for norm in norm_layers_in(one.operation))

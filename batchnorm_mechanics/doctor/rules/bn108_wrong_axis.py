@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchnorm_mechanics._keras import functional_of, origin_of
 from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Call, Norm
@@ -71,8 +71,6 @@ class Layout(NamedTuple):
 class WrongAxis(Rule):
     """Statistics of positions, over all features, where those of features are meant."""
 
-    code = "BN108"
-    name = "wrong-axis"
     severity = "error"
     keeps_effects = True
     refusal = (
@@ -80,7 +78,7 @@ class WrongAxis(Rule):
         "train again"
     )
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Hold the axis of each layer against the layout that reaches it."""
         for norm in case.norms:
             found = (self._at(norm, call) for call in norm.calls)

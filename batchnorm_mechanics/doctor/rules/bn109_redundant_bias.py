@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Action, Case, NewValues, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Call, Norm
@@ -23,9 +22,9 @@ def _moved_into_mean(norm: "Norm") -> Iterator[NewValues]:
 
 
 def _obstacle(model: Any, norm: "Norm") -> str | None:
-    from batchnorm_mechanics.doctor.wiring import calls_in
+    from batchnorm_mechanics.doctor.norms import calls_in
 
-    if len(norm.calls) == 1 and calls_in(model)[id(norm.calls[0].before)] == 1:
+    if len(norm.calls) == 1 and len(calls_in(model)[id(norm.calls[0].before)]) == 1:
         return None
     return "it or the layer before it is called more than once"
 
@@ -42,12 +41,10 @@ FOLD_BIAS = Action(
 class RedundantBias(Rule):
     """A bias that does nothing: the mean takes it away, and beta does its work."""
 
-    code = "BN109"
-    name = "redundant-bias"
     severity = "note"
     actions = (FOLD_BIAS,)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the linear layers whose output goes nowhere else."""
         import keras
 
@@ -71,24 +68,18 @@ class RedundantBias(Rule):
 
 
 def _has_no_use(norm: "Norm", call: "Call") -> bool:
-    """Whether the layer before a call has a bias that the layer takes away again."""
-    layer = call.linear_before
-    if layer is None or getattr(layer, "bias", None) is None or not _is_linear(layer):
-        return False
-    features = 1 if getattr(layer, "data_format", "") == "channels_first" else -1
-    same_axis = norm.layer.axis % len(call.shape) == features % len(call.shape)
-    return same_axis and _feeds_only(call)
-
-
-def _is_linear(layer: Any) -> bool:
+    """Whether the layer before a call has a bias that the layer, and no other, takes away again."""
     import keras
 
-    return layer.activation is keras.activations.linear
-
-
-def _feeds_only(call: "Call") -> bool:
-    """Whether nothing but this call uses the tensor that it takes."""
+    from batchnorm_mechanics.doctor.fold_kinds import channel_axis
     from batchnorm_mechanics.doctor.wiring import Wiring
 
+    layer, rank = call.linear_before, len(call.shape)
+    if layer is None or getattr(layer, "bias", None) is None:
+        return False
+    if layer.activation is not keras.activations.linear:
+        return False
+    if norm.layer.axis % rank != channel_axis(layer, rank):
+        return False
     users = Wiring(call.graph).users(call.node.input_tensors[0])
     return not users.is_output and len(users.nodes) == 1

@@ -1,23 +1,18 @@
 """BN110: the weights are averages, and the statistics are of what they were before."""
 
-from collections.abc import Iterator
-
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 
 class AveragedWeightsStaleStatistics(Rule):
     """No layer ever saw the activations that averaged weights give."""
 
-    code = "BN110"
-    name = "averaged-weights-stale-statistics"
     severity = "warning"
     parts_modes = True
     explains = ("BN201", "BN203")
     judges_whole_training = True
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the layers behind weights, unless data say that they are well."""
         past = case.past
         if past.ema_momentum is None:

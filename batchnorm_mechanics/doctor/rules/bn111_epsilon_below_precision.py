@@ -1,13 +1,11 @@
 """BN111: an epsilon that the precision of the layer does not hold."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -16,17 +14,15 @@ if TYPE_CHECKING:
 class EpsilonBelowPrecision(Rule):
     """Variance and epsilon together are less than rounding, or epsilon is no normal number."""
 
-    code = "BN111"
-    name = "epsilon-below-precision"
     severity = "warning"
     refusal = "epsilon is part of what the model computes: choose it where the model is built"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Hold every channel against the type that its layer computes in."""
         for norm in case.norms:
             yield from self._of(norm)
 
-    def _of(self, norm: "Norm") -> Iterator[Finding]:
+    def _of(self, norm: "Norm") -> Findings:
         epsilon, dtype = float(norm.layer.epsilon), str(norm.layer.compute_dtype)
         limits = ml_dtypes.finfo(dtype)
         usable = norm.is_finite & (norm.variance >= 0)

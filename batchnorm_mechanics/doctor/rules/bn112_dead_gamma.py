@@ -1,11 +1,8 @@
 """BN112: channels that gamma has switched off."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 # Such a channel has 1e-6 of the power of a usual one.
 _TINY = 1e-3
@@ -14,12 +11,10 @@ _TINY = 1e-3
 class DeadGamma(Rule):
     """A gamma of 0, or tiny beside the others, left so by training or pruning."""
 
-    code = "BN112"
-    name = "dead-gamma"
     severity = "note"
     refusal = "a gamma of 0 may be what training wanted: prune the channels, or train on"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at every gamma of a layer that has been trained."""
         for norm in case.norms:
             gamma = norm.gamma

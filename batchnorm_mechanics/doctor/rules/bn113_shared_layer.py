@@ -1,31 +1,29 @@
 """BN113: one layer normalizes several inputs, by one mixture of their statistics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from batchnorm_mechanics._keras import origin_of
 from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.gaps import FLOOR, Gap
-from batchnorm_mechanics.doctor.rule import Action, Case, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Findings, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import NormMeasured
     from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.doctor.norms import Call, Norm
     from batchnorm_mechanics.doctor.outputs import Effects
 
 
-def _a_layer_each(_model: Any, norm: "Norm") -> "Edits":
+def _a_layer_each(model: Any, norm: "Norm") -> "Edits | str":
     from batchnorm_mechanics.doctor.model_copies import Edits
+    from batchnorm_mechanics.doctor.wiring import why_not_apart
 
+    if (reason := why_not_apart(model, norm.layer)) is not None:
+        return reason
+    if norm.per_pass < 2:
+        return "its calls cannot be told apart in the graph"
     return Edits(split=frozenset({id(norm.layer)}))
-
-
-def _obstacle(model: Any, norm: "Norm") -> str | None:
-    from batchnorm_mechanics.doctor.wiring import calls_apart
-
-    calls, obstacle = calls_apart(model, norm.layer)
-    return obstacle or (None if calls > 1 else "its calls cannot be told apart in the graph")
 
 
 SPLIT = Action(
@@ -33,7 +31,6 @@ SPLIT = Action(
     words="give each call a layer of its own",
     stage=Stage.GRAPH,
     edits=_a_layer_each,
-    obstacle=_obstacle,
 )
 _MIXED = (
     "in training each call is normalized by its own batch, in inference all by one mixture of the "
@@ -44,8 +41,6 @@ _MIXED = (
 class SharedLayer(Rule):
     """Training normalizes each input by itself, inference all of them by one mixture."""
 
-    code = "BN113"
-    name = "shared-layer"
     severity = "warning"
     parts_modes = True
     may_explain = ("BN201",)
@@ -53,7 +48,7 @@ class SharedLayer(Rule):
     # Apart, the layers still hold statistics of all inputs together.
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Compare what the calls get; without data, count the inputs that the graph gives."""
         heard = {norm.name: (found, gap) for norm, found, gap in case.heard()}
         for norm in case.norms:
@@ -71,7 +66,7 @@ class SharedLayer(Rule):
 
     def _measured(
         self, norm: "Norm", found: "NormMeasured", gap: Gap, effects: "Effects", about: Any
-    ) -> Iterator[Finding]:
+    ) -> Findings:
         if gap.unlike < FLOOR:
             if not about:
                 return
@@ -119,12 +114,11 @@ class SharedLayer(Rule):
 
 def _fed_by(case: Case, norm: "Norm") -> list[str]:
     """Return what makes the different inputs of a layer, or of what holds it."""
-    own = _inputs([call.node for call in norm.calls])
-    around = [_inputs([node for node, _ in one.calls]) for one in case.around(norm)]
-    return max((list(inputs.values()) for inputs in (own, *around)), key=len)
+    inputs = [_inputs(calls) for calls in (norm.calls, *case.around(norm))]
+    return max((list(of_one.values()) for of_one in inputs), key=len)
 
 
-def _inputs(nodes: Sequence[Any]) -> dict[int, str]:
+def _inputs(calls: "Iterable[Call]") -> dict[int, str]:
     """Return the different tensors that calls take, by identity, each with its maker's name."""
-    tensors = {id(node.input_tensors[0]): node.input_tensors[0] for node in nodes}
-    return {key: origin_of(tensor).operation.name for key, tensor in tensors.items()}
+    tensors = (call.node.input_tensors[0] for call in calls)
+    return {id(tensor): origin_of(tensor).operation.name for tensor in tensors}

@@ -1,10 +1,8 @@
 """BN114: some layers are frozen and others, beside them, are not."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -13,12 +11,10 @@ if TYPE_CHECKING:
 class PartlyFrozen(Rule):
     """Frozen layers infer in training too, and the others normalize by the batch."""
 
-    code = "BN114"
-    name = "partly-frozen"
     severity = "note"
     refusal = "which layers are frozen is a choice of training"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Compare the layers with those that feed them, and with one another."""
         if not case.past.is_trained:
             return
@@ -37,7 +33,7 @@ class PartlyFrozen(Rule):
                 first_frozen=frozen[0],
             )
 
-    def _apart_from_its_input(self, norm: "Norm") -> Iterator[Finding]:
+    def _apart_from_its_input(self, norm: "Norm") -> Findings:
         makers = [call.linear_before for call in norm.calls]
         before = next(
             (one for one in makers if one and one.trainable != norm.layer.trainable), None

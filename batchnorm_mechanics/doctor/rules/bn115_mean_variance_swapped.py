@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.gaps import FLOOR, Gap
-from batchnorm_mechanics.doctor.rule import Action, Case, NewValues, Rule, Stage
+from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import NormMeasured
@@ -33,8 +32,6 @@ SWAP = Action(
 class MeanVarianceSwapped(Rule):
     """Variances of both signs beside means of one, or statistics that data fit crosswise."""
 
-    code = "BN115"
-    name = "mean-variance-swapped"
     severity = "error"
     parts_modes = True
     explains = ("BN102", "BN201", "BN203")
@@ -42,14 +39,14 @@ class MeanVarianceSwapped(Rule):
     hides = ("BN104", "BN111")
     actions = (SWAP,)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the signs, then at what data say."""
         for norm in case.norms:
             yield from self._by_signs(norm)
         for norm, measured, gap in case.heard():
             yield from self._by_data(norm, measured, gap)
 
-    def _by_signs(self, norm: "Norm") -> Iterator[Finding]:
+    def _by_signs(self, norm: "Norm") -> Findings:
         mean, variance = norm.mean, norm.variance
         if norm.channels < _FEWEST_CHANNELS or not np.isfinite([mean, variance]).all():
             return
@@ -70,7 +67,7 @@ class MeanVarianceSwapped(Rule):
             chance=2.0**-norm.channels,
         )
 
-    def _by_data(self, norm: "Norm", measured: "NormMeasured", gap: Gap) -> Iterator[Finding]:
+    def _by_data(self, norm: "Norm", measured: "NormMeasured", gap: Gap) -> Findings:
         if (
             norm.channels < _FEWEST_CHANNELS
             or gap.own is None

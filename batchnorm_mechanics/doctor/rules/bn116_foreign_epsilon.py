@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.gaps import FLOOR, change, weighted
+from batchnorm_mechanics.doctor.gaps import FLOOR, misfit
 from batchnorm_mechanics.doctor.rule import (
     Action,
+    Answer,
     Case,
     Circumstances,
+    Findings,
     NewValues,
     Rule,
     Stage,
@@ -34,8 +36,6 @@ def _set(norm: "Norm", epsilon: float) -> Iterator[NewValues]:
 class ForeignEpsilon(Rule):
     """What the next layers get is what their statistics are of only with another epsilon."""
 
-    code = "BN116"
-    name = "foreign-epsilon"
     severity = "error"
     needs_data = True
     parts_modes = True
@@ -43,7 +43,7 @@ class ForeignEpsilon(Rule):
     # That all variances are next to epsilon is why another one matters.
     hides = ("BN104",)
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Try the usual values where variances are small and a later layer is off."""
         heard = [(norm, gap) for norm, found, gap in case.heard() if not found.frozen]
         small = [place for place, (norm, _) in enumerate(heard) if _is_small(norm)]
@@ -58,14 +58,7 @@ class ForeignEpsilon(Rule):
                 continue
             pools = case.measured.again.with_epsilon(epsilon)
             left = max(
-                weighted(
-                    change(
-                        (pools[norm.name].mean, pools[norm.name].variance),
-                        (norm.mean, norm.variance),
-                        epsilon,
-                    ),
-                    norm.gamma,
-                )
+                misfit(norm, [pools[norm.name]], norm.moving, epsilon)
                 for norm, _ in later
                 if norm.name in pools
             )
@@ -87,9 +80,7 @@ class ForeignEpsilon(Rule):
                 )
             return
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Set the epsilon that fits."""
         del norm, circumstances
         epsilon = float(finding.evidence["epsilon_that_fits"])

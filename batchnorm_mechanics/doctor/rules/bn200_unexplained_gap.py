@@ -1,27 +1,20 @@
 """BN200: training mode and inference give other outputs, and no other rule says why."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 
 class UnexplainedGap(Rule):
     """The outputs say that something is wrong where every rule is silent."""
 
-    code = "BN200"
-    name = "unexplained-gap"
     severity = "warning"
     parts_modes = True
     needs_data = True
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
-        """Find nothing before the others have spoken."""
-        del case
-        yield from ()
-
-    def check_last(self, case: Case, found: Sequence[Finding]) -> Iterator[Finding]:
+    def check_last(self, case: Case, found: Sequence[Finding]) -> Findings:
         """Look whether what was found stands where the distance comes from."""
         from batchnorm_mechanics.doctor.rules import RULES
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding, Severity
-from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, change, rms, weighted
-from batchnorm_mechanics.doctor.known import Known
-from batchnorm_mechanics.doctor.rule import Case, Circumstances, Rule, Step
+from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, misfit
+from batchnorm_mechanics.doctor.rule import Answer, Case, Circumstances, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -49,8 +48,6 @@ _OFF = (
 class TrainInferenceGap(Rule):
     """Training normalizes by the batch, inference by statistics that are not those of the data."""
 
-    code = "BN201"
-    name = "train-inference-gap"
     severity = "error"
     parts_modes = True
     needs_data = True
@@ -59,7 +56,7 @@ class TrainInferenceGap(Rule):
     # What moved these channels moved others below the threshold.
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the gap of each layer, in the order of the calls."""
         is_first = True
         for norm, measured, gap in case.heard():
@@ -84,32 +81,28 @@ class TrainInferenceGap(Rule):
                 cause=cause,
                 remedy=remedy,
                 gap=gap.layer,
-                **({} if gap.own is None else {"own_gap": gap.own}),
+                own_gap=gap.own,
                 worst_channel=worst,
                 worst_gap=gap.channels[worst],
                 mean_shift=gap.shift[worst],
                 variance_ratio=gap.ratio[worst],
                 channels_of=norm.channels,
-                **({"stale_gap": gap.stale} if len(measured.calls) > 1 else {}),
+                stale_gap=gap.stale if len(measured.calls) > 1 else None,
                 **noise,
                 **effects.on_output,
             )
 
-    def cause(self, finding: Finding, known: Known) -> str | None:
-        """Return what explains it; another domain explains no note, as of a frozen layer."""
+    def explained_by(self, finding: Finding) -> Iterator[str]:
+        """Leave out another domain for a note, as of a frozen layer, and what is no inheritance."""
         own = finding.evidence.get("own_gap")
         # Right by itself: whatever is wrong came from before.
         is_inherited = isinstance(own, int | float) and own < FLOOR
-        return (
-            known.here(finding)
-            or (known.anywhere(finding) if finding.severity != "note" else None)
-            or known.perhaps_here(finding)
-            or (known.before(finding) if is_inherited else None)
-        )
+        for way in super().explained_by(finding):
+            fits_a_note = way != "explains_everywhere" or finding.severity != "note"
+            if fits_a_note and (way != "explains_later" or is_inherited):
+                yield way
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Estimate the layer anew, unless its statistics are the best for all its calls."""
         stale = finding.evidence.get("stale_gap")
         if isinstance(stale, int | float) and stale < FLOOR:
@@ -127,9 +120,7 @@ def _explained_by_noise(case: Case, norm: "Norm", gap: Gap) -> dict[str, Any]:
     if norm.name not in case.noisy or gap.own is None:
         return {}
     behind, calls = case.noisy[norm.name]
-    moving = (norm.mean, norm.variance)
-    gaps = [change((call.mean, call.variance), moving, norm.layer.epsilon) for call in calls]
-    left = weighted(rms(gaps), norm.gamma)
+    left = misfit(norm, calls, norm.moving)
     # What few samples differ by at random may be left, but not most of the gap.
     if left > max(gap.own / 2, FLOOR):
         return {}

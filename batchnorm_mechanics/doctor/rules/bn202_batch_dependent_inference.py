@@ -1,21 +1,16 @@
 """BN202: a sample's output depends on the batch that it comes in."""
 
-from collections.abc import Iterator
-
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 
 class BatchDependentInference(Rule):
     """Something normalizes by the batch, or mixes its samples, when the model predicts."""
 
-    code = "BN202"
-    name = "batch-dependent-inference"
     severity = "error"
     needs_data = True
     refusal = "the model's own code has the layer normalize by the batch: pass `training` on there"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Compare a sample alone with the same one in a batch."""
         measured = case.measured
         # Where outputs are no numbers nothing can be compared, and BN205 says so.

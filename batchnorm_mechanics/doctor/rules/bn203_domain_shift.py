@@ -1,13 +1,12 @@
 """BN203: it is the data that differ, since the first layer's input does already."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.gaps import FLOOR, Gap
-from batchnorm_mechanics.doctor.rule import Case, Circumstances, Rule, Step
+from batchnorm_mechanics.doctor.rule import Answer, Case, Circumstances, Findings, Rule, Step
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -24,8 +23,6 @@ _NO_GAP, _SPREAD = 0.05, 0.4
 class DomainShift(Rule):
     """Data from another domain, or prepared in another way than those of training."""
 
-    code = "BN203"
-    name = "domain-shift"
     severity = "warning"
     parts_modes = True
     needs_data = True
@@ -36,7 +33,7 @@ class DomainShift(Rule):
     is_told_by_range = True
     only_if_asked = "If the model is to work on such data"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Compare the first layer that trains with those after it."""
         live = [(norm, gap) for norm, measured, gap in case.heard() if not measured.frozen]
         if len(live) < 2 or case.measured is None:
@@ -79,9 +76,7 @@ class DomainShift(Rule):
             **effects.on_output,
         )
 
-    def steps(
-        self, finding: Finding, norm: "Norm", circumstances: Circumstances
-    ) -> list[Step] | str:
+    def steps(self, finding: Finding, norm: "Norm", circumstances: Circumstances) -> Answer:
         """Estimate all layers that train, if that is asked for or labels can judge it."""
         if not (circumstances.asks_for(finding) or circumstances.has_labels):
             return (

@@ -1,12 +1,9 @@
 """BN204: the mean is so large that rounding shows."""
 
-from collections.abc import Iterator
-
 import ml_dtypes
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 # Keras's formula has at most 8 roundings of |mean| / sigma; see facts in the story.
 _ROUNDINGS = 8.0
@@ -18,13 +15,11 @@ _INPUT_LIMIT = 2.0**-4
 class PrecisionLoss(Rule):
     """The formula, or the type of the input, keeps too few digits of what differs."""
 
-    code = "BN204"
-    name = "precision-loss"
     severity = "warning"
     needs_data = True
     refusal = "the statistics are right, and Keras's formula loses digits: `accelerate` does not"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Hold the mean of each channel against its deviation."""
         for norm, found, _ in case.heard():
             pool = found.pool

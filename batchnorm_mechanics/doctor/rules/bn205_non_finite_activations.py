@@ -1,11 +1,8 @@
 """BN205: where values first are NaN or infinite, or are about to be."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 # One doubling away from infinity.
 _NEAR_OVERFLOW = float(np.finfo(np.float16).max) / 2
@@ -14,13 +11,11 @@ _NEAR_OVERFLOW = float(np.finfo(np.float16).max) / 2
 class NonFiniteActivations(Rule):
     """Finite data become NaN or infinity on their way through the model."""
 
-    code = "BN205"
-    name = "non-finite-activations"
     severity = "error"
     needs_data = True
     refusal = "the values come from a layer before it"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the input of each layer in the order of the calls, then at the output."""
         if case.measured is None:
             return

@@ -1,12 +1,11 @@
 """BN206: batches of this size say too little of a variance."""
 
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding, Severity
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.findings import Severity
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 # Below, a batch's variance is off by half of itself.
 _FEWEST = 9
@@ -15,14 +14,12 @@ _FEWEST = 9
 class TooFewSamples(Rule):
     """Training normalizes by noise where few samples stand behind each statistic."""
 
-    code = "BN206"
-    name = "too-few-samples"
     severity = "warning"
     needs_data = True
     explains = ("BN104",)
     refusal = "it is about the batches of training: make them larger, or leave out the last one"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Count what stands behind the statistics of full batches and of the last."""
         if case.measured is None or not case.measured.full:
             return

@@ -1,12 +1,10 @@
 """BN207: one sample, or one batch, makes most of a layer's variance."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchnorm_mechanics.doctor.findings import Finding
-from batchnorm_mechanics.doctor.rule import Case, Rule
+from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.norms import Norm
@@ -15,15 +13,13 @@ if TYPE_CHECKING:
 class OddSample(Rule):
     """A few batches vary so much more than the rest that the statistics are theirs."""
 
-    code = "BN207"
-    name = "odd-sample"
     severity = "warning"
     needs_data = True
     parts_modes = True
     explains_everywhere = ("BN201", "BN203")
     estimates = "layer"
 
-    def check(self, case: Case) -> Iterator[Finding]:
+    def check(self, case: Case) -> Findings:
         """Look at the first layer that has batches which were left out of its moments."""
         measured = case.measured
         for norm, found, _ in case.heard():
@@ -43,7 +39,7 @@ class OddSample(Rule):
                 "repair` re-estimates the statistics without such batches.",
                 batches=numbers,
                 times_the_usual=_times(norm, found.pool.variance),
-                **({} if row is None else {"sample": row}),
+                sample=row,
                 **measured.effects.on_output,
             )
             return
