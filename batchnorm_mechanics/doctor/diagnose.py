@@ -15,7 +15,7 @@ from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding, milder
 from batchnorm_mechanics.doctor.gaps import Gap
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.norms import held, norms_in
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES, chosen
 
@@ -86,7 +86,7 @@ def diagnose(
     if not norms:
         return Diagnosis(model.name, (), ())
     measured = None if batches is None else measure(model, norms, batches)
-    case = Case(model, norms, measured)
+    case = Case(model, tuple(map(held, norms)), measured)
     names = tuple(norm.name for norm in norms)
     # Causes are named although they are not asked for: an effect without its cause would mislead.
     found = tuple(one for one in findings_of(case) if one.code in wanted)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import keras
@@ -78,15 +79,19 @@ class Norm:
     calls: tuple[Call, ...]
     per_pass: int = 1
 
+    def weight(self, name: str) -> Vector:
+        """Return a weight of one number a channel by the layer's name for it, float64."""
+        return _vector(getattr(self.layer, name))
+
     @property
     def mean(self) -> Vector:
         """The moving mean, float64 of shape (channels,)."""
-        return _vector(self.layer.moving_mean)
+        return self.weight("moving_mean")
 
     @property
     def variance(self) -> Vector:
         """The moving variance, likewise; biased with Keras and by default with ours."""
-        return _vector(self.layer.moving_variance)
+        return self.weight("moving_variance")
 
     @property
     def moving(self) -> tuple[Vector, Vector]:
@@ -96,12 +101,12 @@ class Norm:
     @property
     def gamma(self) -> Vector | None:
         """Gamma likewise, or None where the layer does not scale."""
-        return None if self.layer.gamma is None else _vector(self.layer.gamma)
+        return None if self.layer.gamma is None else self.weight("gamma")
 
     @property
     def beta(self) -> Vector | None:
         """Beta likewise, or None where the layer does not shift."""
-        return None if self.layer.beta is None else _vector(self.layer.beta)
+        return None if self.layer.beta is None else self.weight("beta")
 
     @property
     def by_channel(self) -> dict[str, Vector]:
@@ -180,7 +185,7 @@ class Norm:
 
     def _has_moved(self, name: str) -> bool:
         begun = self.begun(name)
-        return begun is not None and not np.array_equal(_vector(getattr(self.layer, name)), begun)
+        return begun is not None and not np.array_equal(self.weight(name), begun)
 
     @property
     def mean_is_at_start(self) -> bool:
@@ -201,6 +206,33 @@ class Norm:
     def affine_has_moved(self) -> bool:
         """Whether gamma or beta has left its start in any channel."""
         return self._has_moved("gamma") or self._has_moved("beta")
+
+
+class Held(Norm):
+    """A layer as it is when it is first asked: rules ask for the same weights some ten times."""
+
+    @cached_property
+    def _read(self) -> dict[str, Vector]:
+        return {}
+
+    def weight(self, name: str) -> Vector:
+        """Return a weight by its name, read the first time."""
+        if name not in self._read:
+            self._read[name] = super().weight(name)
+        return self._read[name]
+
+
+def held(norm: Norm) -> Norm:
+    """Return a layer whose weights are read once; nothing may change them meanwhile.
+
+    Example:
+        >>> layer = keras.layers.BatchNormalization()
+        >>> layer.build((None, 2))
+        >>> norm = held(Norm("bn", layer, ()))
+        >>> norm.mean is norm.mean
+        True
+    """
+    return Held(norm.name, norm.layer, norm.calls, norm.per_pass)
 
 
 def _vector(weight: Any) -> Vector:
