@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import tensorflow as tf
 
 from batchnorm_mechanics import reference
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence, distance
-from batchnorm_mechanics.conformance.mistakes import Axes, Moments, Pair, Steps
+from batchnorm_mechanics.conformance.mistakes import Moments, Pair, Steps
+from batchnorm_mechanics.conformance.mistakes.arithmetic import Axes, constant
 from batchnorm_mechanics.conformance.prediction import Material, Prediction
 from batchnorm_mechanics.conformance.subject import Statistics, as_type, wide
 from batchnorm_mechanics.conformance.tolerance import unit
@@ -171,15 +171,13 @@ def _with(line: Statistics, evidence: Evidence, what: str) -> np.ndarray | None:
     """Return an output made with these statistics, their gradients flowing as they should."""
 
     def use(batch: Moments) -> Pair:
-        mean, variance = (
-            tf.reshape(tf.constant(part), batch.mean.shape) for part in (line.mean, line.variance)
-        )
+        shape = tuple(batch.mean.shape)
+        mean, variance = (np.reshape(part, shape) for part in (line.mean, line.variance))
         # Clipped at zero a variance has no gradient.
-        flows = tf.cast(variance > 1e-3 * evidence.epsilon, batch.mean.dtype)
+        flows = np.where(variance > 1e-3 * evidence.epsilon, 1.0, 0.0)
         return Pair(
-            batch.mean + tf.stop_gradient(mean - batch.mean),
-            tf.stop_gradient(variance)
-            + flows * (batch.variance - tf.stop_gradient(batch.variance)),
+            batch.mean + constant(mean - batch.mean),
+            variance + flows * (batch.variance - constant(batch.variance)),
         )
 
     return Prediction(replace(Steps(), use=use), Material(evidence)).of(what)
