@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged, select
 from batchnorm_mechanics.conformance.conventions import find_conventions
+from batchnorm_mechanics.conformance.diagnosis import diagnose
 from batchnorm_mechanics.conformance.due import compared, samples, with_due
 from batchnorm_mechanics.conformance.evidence import Evidence
 from batchnorm_mechanics.conformance.limits import required, settled
@@ -140,10 +140,6 @@ def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
     ]
     if not failures:
         return settled([result for result, _ in found])
-    # It computes with TensorFlow, which takes seconds to import, and not every subject needs it.
-    import_tensorflow_quietly()
-    from batchnorm_mechanics.conformance.diagnosis import diagnose
-
     passed = [each for result, each in found if each is not None and result.status == "pass"]
     diagnoses = diagnose([(evidence, what) for _, what, evidence in failures], passed)
     names = {failure[:2]: name for failure, name in zip(failures, diagnoses, strict=True)}

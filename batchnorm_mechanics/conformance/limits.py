@@ -179,7 +179,7 @@ def _whole_kinds(
         raising = [entry for entry in entries if raised[entry] == error]
         in_it = {number for number, _ in raising}
         covered: dict[int, str] = {}
-        for kind in (*_KINDS, _Kind(question, lambda case: True)):
+        for kind in (_Kind(question, lambda case: True), *_KINDS):
             members = {number for number, _ in entries if kind.holds(cases[number])}
             everything = len(members) == len({number for number, _ in entries})
             if (

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence
 from batchnorm_mechanics.conformance.mistakes import (
@@ -157,6 +158,7 @@ class Prediction:
     def slopes(self) -> Triple:
         """The gradients of sum(y * dy) for the first batch."""
         # A subject without gradients needs none of TensorFlow, which takes seconds to import.
+        import_tensorflow_quietly()
         import tensorflow as tf
 
         material = self.material

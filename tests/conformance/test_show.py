@@ -35,7 +35,7 @@ def printed(report, **options):
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
         print_report(report, console, **options)
-    return capture.get()
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def summary(*reports):
