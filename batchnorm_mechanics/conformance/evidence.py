@@ -148,7 +148,7 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
 
 # Each of several outputs of a case is asked for in turn, first what it is and then how exactly.
 @lru_cache(maxsize=2)
-def _moving(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+def _moving(evidence: Evidence) -> tuple[np.ndarray, ...]:
     *_, mean, variance = evidence.setting.parameters
     return reference.exponential_moving_average(
         evidence.batches,

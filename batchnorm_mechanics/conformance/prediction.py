@@ -171,7 +171,7 @@ class Prediction:
             batch = self.batch(x, material.masks[0])
             loss = tf.reduce_sum(self._forward(x, gamma, beta, batch) * material.dy)
         found = tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return self.steps.slopes(Triple(*(slope.numpy() for slope in found)), self)
+        return self.steps.slopes(Triple(*map(np.asarray, found)), self)
 
     def _inferred(self, when: str) -> Tensor:
         """Return the inference output of the probe, by the subject's own moving statistics."""

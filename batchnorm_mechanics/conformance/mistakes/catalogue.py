@@ -200,7 +200,7 @@ def _averaged(slopes: Triple, prediction: Prediction) -> Triple:
 def _gamma_by(factor: Callable[[Prediction], Tensor]) -> Callable[..., Triple]:
     def slopes(slopes: Triple, prediction: Prediction) -> Triple:
         material = prediction.material
-        summed = total(material.dy * factor(prediction), prediction.place, keepdims=False)
+        summed = total(material.dy * factor(prediction), prediction.place or (), keepdims=False)
         return slopes._replace(dgamma=summed)
 
     return slopes
