@@ -1,7 +1,8 @@
 """What a subject was given in one case, what came back, and what should have come."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import ml_dtypes
@@ -11,7 +12,13 @@ from batchnorm_mechanics import reference
 from batchnorm_mechanics._difference import difference, elementwise_error
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.record import Check
-from batchnorm_mechanics.conformance.subject import Setting, Statistics
+from batchnorm_mechanics.conformance.subject import (
+    Setting,
+    Statistics,
+    as_type,
+    given,
+    is_narrower,
+)
 
 _SLOPES = {record.DX: "d_x", record.DGAMMA: "d_gamma", record.DBETA: "d_beta"}
 _NUMBERS = {np.dtype(ml_dtypes.bfloat16)} | {np.dtype(name) for name in ("f2", "f4", "f8")}
@@ -73,14 +80,36 @@ class Evidence:
     def own_statistics(self) -> Statistics:
         """By which the subject should infer: its own where it has them, float64."""
         start, own = self.setting.parameters, []
-        for name, given in (
+        for name, first in (
             (record.MOVING_MEAN, start.mean),
             (record.MOVING_VARIANCE, start.variance),
         ):
             value = self.actual.get(name)
             fits = value is not None and value.shape == self.setting.kept_shape
-            own.append(np.asarray(value if fits else given).astype(np.float64))
+            own.append(np.asarray(value if fits else first).astype(np.float64))
         return Statistics(*own)
+
+    def narrowed(self, dtype: str) -> "Evidence":
+        """Return the same as a subject has it that computes in a narrower dtype than was asked.
+
+        It rounds what it is given first. Moving statistics stay: they are its own by then.
+
+        Args:
+            dtype: of what it gave; one that is not narrower changes nothing.
+        """
+        setting = self.setting
+        if not is_narrower(dtype, setting.dtype):
+            return self
+        parts = given(gamma=setting.gamma, beta=setting.beta)
+        parts |= given(moving_mean=setting.moving_mean, moving_variance=setting.moving_variance)
+        rounded = {name: as_type(part, dtype).astype(np.float64) for name, part in parts.items()}
+        return replace(
+            self,
+            setting=replace(setting, dtype=dtype, **rounded),
+            batches=tuple(as_type(x, dtype) for x in self.batches),
+            dy=as_type(self.dy, dtype),
+            probe=as_type(self.probe, dtype),
+        )
 
     def passes(self, what: str) -> bool:
         """Whether an output that is judged lies within its tolerance."""
@@ -103,27 +132,39 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
         float64, in the output's shape.
     """
     x, mask = evidence.batches[0], evidence.masks[0]
-    gamma, beta, mean, variance = evidence.setting.parameters
+    gamma, beta, *_ = evidence.setting.parameters
     settings = (evidence.axes, evidence.epsilon)
     # NaN and infinity are data here, and the cases that hold them say so.
     with np.errstate(all="ignore"):
         if what in record.STATISTICS:
-            moving = reference.exponential_moving_average(
-                evidence.batches,
-                evidence.axes,
-                evidence.decay,
-                unbiased=evidence.unbiased,
-                masks=evidence.masks,
-                initial_mean=mean,
-                initial_variance=variance,
-            )
-            return moving[record.STATISTICS.index(what)]
+            return _moving(evidence)[record.STATISTICS.index(what)]
         if what == record.TRAINING_OUTPUT:
             return reference.forward(x, gamma, beta, *settings, mask)[0]
         if what == record.INFERENCE_OUTPUT:
             used = evidence.own_statistics
             return reference.infer(evidence.probe, *used, gamma, beta, *settings)
-        return reference.gradients(evidence.dy, x, gamma, *settings, mask)[_SLOPES[what]]
+        return _gradients(evidence)[_SLOPES[what]]
+
+
+# Each of several outputs of a case is asked for in turn, first what it is and then how exactly.
+@lru_cache(maxsize=2)
+def _moving(evidence: Evidence) -> tuple[np.ndarray, ...]:
+    *_, mean, variance = evidence.setting.parameters
+    return reference.exponential_moving_average(
+        evidence.batches,
+        evidence.axes,
+        evidence.decay,
+        unbiased=evidence.unbiased,
+        masks=evidence.masks,
+        initial_mean=mean,
+        initial_variance=variance,
+    )
+
+
+@lru_cache(maxsize=2)
+def _gradients(evidence: Evidence) -> dict[str, np.ndarray]:
+    x, mask, gamma = evidence.batches[0], evidence.masks[0], evidence.setting.parameters.gamma
+    return reference.gradients(evidence.dy, x, gamma, evidence.axes, evidence.epsilon, mask)
 
 
 def distance(actual: np.ndarray, due: np.ndarray) -> np.ndarray:

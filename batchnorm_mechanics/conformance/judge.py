@@ -7,28 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm_mechanics import reference
-from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
-from batchnorm_mechanics.conformance import record
-from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged
+from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged, select
 from batchnorm_mechanics.conformance.conventions import find_conventions
-from batchnorm_mechanics.conformance.evidence import Evidence, compare, expected, wrong_kind
+from batchnorm_mechanics.conformance.diagnosis import diagnose
+from batchnorm_mechanics.conformance.due import compared, samples, with_due
+from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.limits import required, settled
 from batchnorm_mechanics.conformance.questions import (
     Answers,
-    Claim,
     ask_all,
     ask_empty,
-    in_one_line,
+    raised,
 )
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
-from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject, given, wide
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Status
+from batchnorm_mechanics.conformance.report import Report
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Setting,
+    Subject,
+    given,
+)
 from batchnorm_mechanics.conformance.subjects import as_subject, resolve
-from batchnorm_mechanics.conformance.tolerance import bound
 
-# More than any variance, and less than infinity, which comes of no computation that went well.
-_ANYTHING_FINITE = float(np.finfo(np.float64).max)
 _UNDEFINED = "nobody defines what is due without samples"
-_OF_X = (record.TRAINING_OUTPUT, record.INFERENCE_OUTPUT, record.DX)
 
 # What came of a case, and the evidence from which a mistake can be diagnosed; None where there is
 # none: nothing was asked, or there were no samples.
@@ -39,8 +40,9 @@ def conform(
     subject: Any,
     *,
     name: str | None = None,
-    cases: Sequence[Case] = CASES,
+    cases: Sequence[Case] | str = CASES,
     strict: bool = False,
+    require: str | Sequence[str] = (),
     progress: Callable[[CaseResult], None] | None = None,
 ) -> Report:
     """Say whether an implementation of batch normalization is right, and what conventions it has.
@@ -54,38 +56,57 @@ def conform(
             `f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training)
             -> (y, new_moving_mean, new_moving_variance)`.
         name: what the report calls it; its own name by default.
-        cases: what to ask it; `batchnorm_mechanics.conformance.cases.select` picks some.
+        cases: what to ask it, or a group of cases or part of a name that selects them.
         strict: whether to judge edge cases too, of which nobody defines what is due.
+        require: what it must take to pass, as `"axes, float64"`: axes, ranks, float64, float32,
+            bfloat16, float16, training, inference, statistics, gradients, masks, saving.
         progress: called with each result as it comes.
 
     Returns:
-        The report. `passed` says whether all is well, `print` shows it as a table, and `to_dict`
-        gives what JSON has.
+        The report. It is true if nothing is wrong, so that `assert conform(...)` is a test;
+        `verdict` says what is, `print` shows it, and `to_dict` gives what JSON has.
 
     Raises:
-        InputError: there is no such subject, or it is nothing that can be judged.
+        InputError: there is no such subject, or it is nothing that can be judged; or there are no
+            such cases, or nothing of the kind to require.
 
     Example:
         >>> import keras
-        >>> from batchnorm_mechanics.conformance.cases import select
-        >>> report = conform(keras.layers.BatchNormalization, cases=select("one step rank 2"))
+        >>> report = conform(keras.layers.BatchNormalization, cases="one step rank 2")
         >>> report.passed, report.conventions.moving_variance
         (True, 'biased')
+        >>> report.verdict.sentence
+        'Right.'
     """
     begun = time.perf_counter()
+    needed = required(require)
+    chosen = select(cases) if isinstance(cases, str) else cases
     asked = resolve(subject) if isinstance(subject, str) else as_subject(subject, name)
     conventions = find_conventions(asked)
     results: list[Judged] = []
-    for case in judged(cases) if strict else cases:
+    for case in judged(chosen) if strict else chosen:
         results.append(telling(judge(asked, case, conventions)))
         if progress is not None:
             progress(results[-1][0])
-    return Report(
+    report = reported(asked, conventions, explain(results))
+    return replace(
+        report,
         name=asked.name if name is None else name,
-        description=asked.description,
-        conventions=conventions,
-        cases=explain(results),
         seconds=time.perf_counter() - begun,
+        required=needed,
+        spec=subject if isinstance(subject, str) else None,
+    )
+
+
+def reported(subject: Subject, conventions: Conventions, cases: Sequence[CaseResult]) -> Report:
+    """Return a report with what a subject says of itself."""
+    return Report(
+        name=subject.name,
+        description=subject.description,
+        conventions=conventions,
+        cases=tuple(cases),
+        taken_as=subject.taken_as,
+        abilities=tuple(sorted(subject.abilities)),
     )
 
 
@@ -108,7 +129,8 @@ def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
         found: of one subject, as `telling` leaves it.
 
     Returns:
-        The results; each failed check of which a mistake gives the very numbers has its name.
+        The results; each failed check of which a mistake gives the very numbers has its name, and
+        what comes of a limit is no failure.
     """
     failures = [
         (number, check.what, evidence)
@@ -117,23 +139,23 @@ def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
         if evidence is not None and not check.passed and check.what in evidence.actual
     ]
     if not failures:
-        return tuple(result for result, _ in found)
-    # It computes with TensorFlow, which takes seconds to import, and not every subject needs it.
-    import_tensorflow_quietly()
-    from batchnorm_mechanics.conformance.diagnosis import diagnose
-
+        return settled([result for result, _ in found])
     passed = [each for result, each in found if each is not None and result.status == "pass"]
     diagnoses = diagnose([(evidence, what) for _, what, evidence in failures], passed)
     names = {failure[:2]: name for failure, name in zip(failures, diagnoses, strict=True)}
-    return tuple(
-        replace(
-            result,
-            checks=tuple(
-                check if check.passed else replace(check, diagnosis=names.get((number, check.what)))
-                for check in result.checks
-            ),
-        )
-        for number, (result, _) in enumerate(found)
+    return settled(
+        [
+            replace(
+                result,
+                checks=tuple(
+                    check
+                    if check.passed
+                    else replace(check, diagnosis=names.get((number, check.what)))
+                    for check in result.checks
+                ),
+            )
+            for number, (result, _) in enumerate(found)
+        ]
     )
 
 
@@ -161,19 +183,18 @@ def judge(subject: Subject, case: Case, conventions: Conventions) -> Judged:
     try:
         setting, reason = _setting(subject, case, data)
     except Exception as error:  # To say whether it is made for a setting, a user's code may run.
-        check = Check("setting", False, reason=f"raised {in_one_line(error)}")
-        return CaseResult(case.name, case.group, "fail", (check,)), None
+        return result_of(case, "fail", (raised("setting", error),)), None
     reason = reason or _missing(subject, case, conventions)
     if setting is None or reason is not None:
-        return CaseResult(case.name, case.group, "skipped", reason=reason), None
-    answers = Answers(subject, setting, data, may_refuse=_samples(data, setting) <= 1)
+        return result_of(case, "skipped", reason=reason), None
+    answers = Answers(subject, setting, data, may_refuse=samples(data, setting) <= 1)
     evidence, beyond = None, []
     if case.samples == 0:
         ask_empty(answers)
     else:
         ask_all(answers, case)
-        evidence, beyond = _with_due(_evidence(answers, conventions), answers.claims)
-        answers.checks += _compared(evidence, case, beyond)
+        evidence, beyond = with_due(_evidence(answers, conventions), answers.claims)
+        answers.checks += compared(evidence, case, beyond)
     result = _result(case, answers.checks, beyond)
     return replace(result, seconds=time.perf_counter() - begun), evidence
 
@@ -217,16 +238,6 @@ def _missing(subject: Subject, case: Case, conventions: Conventions) -> str | No
     return None
 
 
-def _samples(data: Data | Evidence, setting: Setting) -> int:
-    """Return how many samples the statistics of the largest batch have behind them."""
-    with np.errstate(all="ignore"):  # A NaN counts as a sample.
-        counts = [
-            reference.moments(x, setting.axes, mask)[2]
-            for x, mask in zip(data.batches, data.masks, strict=True)
-        ]
-    return int(max(np.max(count) for count in counts))
-
-
 def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
     """Return what was given and what came back, with what the subject has where it was not set."""
     setting, data = answers.setting, answers.data
@@ -253,82 +264,9 @@ def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
     )
 
 
-def _with_due(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Evidence, list[str]]:
-    """Add what the oracle gives for each output, what else must hold, and how far off each may be.
-
-    Returns:
-        The evidence, and the names of the outputs that the dtype leaves nothing to judge by.
-    """
-    actual, values, tolerances, beyond = dict(evidence.actual), {}, {}, []
-    for what in record.OUTPUTS:
-        if not _can_be_judged(evidence, what):
-            continue
-        allowed = bound(evidence, what)
-        tolerance = np.array(allowed.tolerance)
-        if what == record.TRAINING_OUTPUT and evidence.masks[0] is not None:
-            # What becomes of a sample that does not count is its own affair.
-            tolerance[~evidence.masks[0]] = np.inf
-        kind_matters = what == record.MOVING_VARIANCE and evidence.unbiased
-        if kind_matters and _samples(evidence, evidence.setting) == 1:
-            # One sample has no unbiased variance: anything finite is as good as any other.
-            tolerance[...] = _ANYTHING_FINITE
-        if np.all(np.isposinf(tolerance)):
-            continue
-        values[what], tolerances[what] = expected(evidence, what), tolerance
-        if not allowed.judgeable:
-            beyond.append(what)
-    for claim in claims:
-        value, like = claim.due, claim.like
-        if like is not None and like not in tolerances:
-            continue  # What it is measured by is not known.
-        if value is None:
-            value = values[like or claim.what][: claim.first]
-        exact = np.zeros(value.shape)
-        tolerance = exact if like is None else claim.times * tolerances[like][: claim.first]
-        actual[claim.what] = claim.actual
-        values[claim.what], tolerances[claim.what] = value.astype(np.float64), tolerance
-    return replace(evidence, actual=actual, expected=values, tolerance=tolerances), beyond
-
-
-def _can_be_judged(evidence: Evidence, what: str) -> bool:
-    """Return whether there is an output, and everything known that it depends on."""
-    if what not in evidence.actual:
-        return False
-    setting = evidence.setting
-    if what in record.STATISTICS:
-        return setting.momentum is not None and setting.moving_mean is not None
-    if what == record.INFERENCE_OUTPUT:
-        # Statistics of the wrong shape fail by themselves; nothing can be inferred by them.
-        return all(
-            part is not None and wrong_kind(part, setting.kept_shape) is None
-            for part in (
-                evidence.actual.get(record.MOVING_MEAN, setting.moving_mean),
-                evidence.actual.get(record.MOVING_VARIANCE, setting.moving_variance),
-            )
-        )
-    return True
-
-
-def _compared(evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
-    """Return a check for each output; what is beyond judging passes if it can be compared."""
-    checks = []
-    for what, due in evidence.expected.items():
-        # Statistics of half types are float32.
-        dtype = case.dtype if what in _OF_X else wide(case.dtype)
-        check = compare(what, evidence.actual[what], due, evidence.tolerance[what], dtype)
-        if what in beyond and check.absolute is not None:
-            check = replace(check, passed=True, reason=f"measured, not judged: {case.dtype}")
-        checks.append(check)
-    y = evidence.actual.get(record.TRAINING_OUTPUT)
-    if case.group == "dtype" and y is not None:
-        right = y.dtype.name == case.dtype
-        reason = None if right else f"dtype {y.dtype.name}, the input's is {case.dtype}"
-        checks.append(Check("dtype of the output", right, reason=reason))
-    return checks
-
-
 def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:
-    status, reason = "pass", None
+    status: Status = "pass"
+    reason = None
     if any(not check.passed for check in checks):
         status, reason = ("measured", _UNDEFINED) if case.undefined else ("fail", None)
     elif not checks:
@@ -336,4 +274,21 @@ def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:
     elif beyond:
         status = "measured"
         reason = f"{case.dtype} has no digit left to judge by: {', '.join(beyond)}"
-    return CaseResult(case.name, case.group, status, tuple(checks), reason)
+    return result_of(case, status, tuple(checks), reason)
+
+
+def result_of(
+    case: Case, status: Status, checks: tuple[Check, ...] = (), reason: str | None = None
+) -> CaseResult:
+    """Return what came of a case, with what it was about."""
+    return CaseResult(
+        case=case.name,
+        group=case.group,
+        status=status,
+        checks=checks,
+        reason=reason,
+        shape=case.shape,
+        kept=case.kept,
+        dtype=case.dtype,
+        deviations=abs(case.offset) / case.scale,
+    )

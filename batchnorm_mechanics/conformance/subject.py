@@ -200,6 +200,7 @@ class Subject(ABC):
         needs: which of "axis", "epsilon", "momentum" and "statistics" it has no default for. Where
             a setting leaves one None it is given Keras's, which says nothing of the subject.
         source: for a user's own, where it came from; None for what is built in.
+        taken_as: how it was recognized, in words; None where nothing had to be told.
         keeps: which axes it can keep.
     """
 
@@ -211,6 +212,7 @@ class Subject(ABC):
     lacks: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
     source: str | None = None
+    taken_as: str | None = None
     keeps: Kept = NOT_ALL
 
     def refusal(self, setting: Setting) -> str | None:
@@ -246,6 +248,17 @@ def wide(dtype: str) -> str:
         ('float32', 'float64')
     """
     return "float64" if dtype == "float64" else "float32"
+
+
+def is_narrower(dtype: str, asked: str) -> bool:
+    """Return whether a floating type has fewer digits than another.
+
+    Example:
+        >>> is_narrower("float32", "float64"), is_narrower("float64", "float32")
+        (True, False)
+    """
+    digits = {"float64": 2, "float32": 1, "bfloat16": 0, "float16": 0}
+    return digits.get(dtype, 3) < digits[asked]
 
 
 def in_shape(value: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:

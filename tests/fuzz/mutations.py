@@ -51,6 +51,7 @@ WORDS = """
     --dtype --inference --mean --variance --momentum --backward --dy --compare --json --html
     --data --labels --batch-size --trust --custom --max-size --select --ignore --explain --rules
     --out --only --method --sequential --dry-run --cases --strict --verbose --list --seeds
+    --require axes,float64
     --paper-steps --quick --version --help -- x.npy x.csv x.keras x.h5 x.npz a.py:B a:B 0,1 1e400
     nan -1 BN101 bn2 demo keras float16 pooled
 """.split()  # noqa: SIM905 - likewise
