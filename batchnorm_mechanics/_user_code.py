@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -109,6 +110,11 @@ def _from_module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+# Where code lies that no user has written here: the standard library, what is installed, and ours.
+_NOT_OWN = (
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    Path(__file__).parent,
+)
 # Folders that were put among the places to import from.
 _FOLDERS: set[str] = set()
 
@@ -126,6 +132,30 @@ def _put_first(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
         _FOLDERS.add(str(folder))
+
+
+def own_place(error: BaseException) -> str | None:
+    """Return the last line of code on the way to an error that is neither ours nor installed.
+
+    Args:
+        error: as it was caught.
+
+    Returns:
+        File, line and source, or None where there is no such line.
+
+    Example:
+        >>> try:
+        ...     1 / 0
+        ... except ZeroDivisionError as error:
+        ...     print(own_place(error) is None)
+        True
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_absolute() and not any(path.is_relative_to(place) for place in _NOT_OWN):
+            where = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            return f"{where}, line {frame.lineno}: {frame.line}"
+    return None
 
 
 def _place(error: BaseException) -> str:

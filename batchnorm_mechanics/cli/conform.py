@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from batchnorm_mechanics._io.progress import Display
-    from batchnorm_mechanics.conformance.record import CaseResult, Report
+    from batchnorm_mechanics.conformance.record import CaseResult
+    from batchnorm_mechanics.conformance.report import Report
     from batchnorm_mechanics.conformance.workers import Event
 
 
@@ -138,7 +139,8 @@ class _Collected:
 
     def reports(self) -> "Iterator[Report]":
         """Yield the reports in the order asked for, the unfinished ones without explanations."""
-        from batchnorm_mechanics.conformance.record import Conventions, Report
+        from batchnorm_mechanics.conformance.record import Conventions
+        from batchnorm_mechanics.conformance.report import Report
 
         for spec in self._specs:
             if spec in self._ended:
@@ -151,7 +153,7 @@ def _conform(specs: list[str], events: "Iterator[Event]", *, as_json: bool, verb
     from batchnorm_mechanics._io import json
     from batchnorm_mechanics._io.progress import Display
     from batchnorm_mechanics._io.terminal import Terminal, harmless
-    from batchnorm_mechanics.conformance.record import document
+    from batchnorm_mechanics.conformance.report import document
     from batchnorm_mechanics.conformance.show import print_report, print_summary
 
     collected = _Collected(specs)

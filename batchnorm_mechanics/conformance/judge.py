@@ -10,17 +10,19 @@ import numpy as np
 from batchnorm_mechanics import reference
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.conformance import record
-from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged
+from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged, select
 from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.evidence import Evidence, compare, expected, wrong_kind
+from batchnorm_mechanics.conformance.limits import required
 from batchnorm_mechanics.conformance.questions import (
     Answers,
     Claim,
     ask_all,
     ask_empty,
-    in_one_line,
+    raised,
 )
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Status
+from batchnorm_mechanics.conformance.report import Report
 from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject, given, wide
 from batchnorm_mechanics.conformance.subjects import as_subject, resolve
 from batchnorm_mechanics.conformance.tolerance import bound
@@ -39,8 +41,9 @@ def conform(
     subject: Any,
     *,
     name: str | None = None,
-    cases: Sequence[Case] = CASES,
+    cases: Sequence[Case] | str = CASES,
     strict: bool = False,
+    require: str | Sequence[str] = (),
     progress: Callable[[CaseResult], None] | None = None,
 ) -> Report:
     """Say whether an implementation of batch normalization is right, and what conventions it has.
@@ -54,29 +57,35 @@ def conform(
             `f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training)
             -> (y, new_moving_mean, new_moving_variance)`.
         name: what the report calls it; its own name by default.
-        cases: what to ask it; `batchnorm_mechanics.conformance.cases.select` picks some.
+        cases: what to ask it, or a group of cases or part of a name that selects them.
         strict: whether to judge edge cases too, of which nobody defines what is due.
+        require: what it must take to pass, as `"axes, float64"`: axes, ranks, float64, float32,
+            bfloat16, float16, training, inference, statistics, gradients, masks, saving.
         progress: called with each result as it comes.
 
     Returns:
-        The report. `passed` says whether all is well, `print` shows it as a table, and `to_dict`
-        gives what JSON has.
+        The report. It is true if nothing is wrong, so that `assert conform(...)` is a test;
+        `verdict` says what is, `print` shows it, and `to_dict` gives what JSON has.
 
     Raises:
-        InputError: there is no such subject, or it is nothing that can be judged.
+        InputError: there is no such subject, or it is nothing that can be judged; or there are no
+            such cases, or nothing of the kind to require.
 
     Example:
         >>> import keras
-        >>> from batchnorm_mechanics.conformance.cases import select
-        >>> report = conform(keras.layers.BatchNormalization, cases=select("one step rank 2"))
+        >>> report = conform(keras.layers.BatchNormalization, cases="one step rank 2")
         >>> report.passed, report.conventions.moving_variance
         (True, 'biased')
+        >>> report.verdict.sentence
+        'Right.'
     """
     begun = time.perf_counter()
+    needed = required(require)
+    chosen = select(cases) if isinstance(cases, str) else cases
     asked = resolve(subject) if isinstance(subject, str) else as_subject(subject, name)
     conventions = find_conventions(asked)
     results: list[Judged] = []
-    for case in judged(cases) if strict else cases:
+    for case in judged(chosen) if strict else chosen:
         results.append(telling(judge(asked, case, conventions)))
         if progress is not None:
             progress(results[-1][0])
@@ -86,6 +95,10 @@ def conform(
         conventions=conventions,
         cases=explain(results),
         seconds=time.perf_counter() - begun,
+        taken_as=asked.taken_as,
+        abilities=tuple(sorted(asked.abilities)),
+        required=needed,
+        spec=subject if isinstance(subject, str) else None,
     )
 
 
@@ -161,11 +174,10 @@ def judge(subject: Subject, case: Case, conventions: Conventions) -> Judged:
     try:
         setting, reason = _setting(subject, case, data)
     except Exception as error:  # To say whether it is made for a setting, a user's code may run.
-        check = Check("setting", False, reason=f"raised {in_one_line(error)}")
-        return CaseResult(case.name, case.group, "fail", (check,)), None
+        return result_of(case, "fail", (raised("setting", error),)), None
     reason = reason or _missing(subject, case, conventions)
     if setting is None or reason is not None:
-        return CaseResult(case.name, case.group, "skipped", reason=reason), None
+        return result_of(case, "skipped", reason=reason), None
     answers = Answers(subject, setting, data, may_refuse=_samples(data, setting) <= 1)
     evidence, beyond = None, []
     if case.samples == 0:
@@ -328,7 +340,8 @@ def _compared(evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
 
 
 def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:
-    status, reason = "pass", None
+    status: Status = "pass"
+    reason = None
     if any(not check.passed for check in checks):
         status, reason = ("measured", _UNDEFINED) if case.undefined else ("fail", None)
     elif not checks:
@@ -336,4 +349,21 @@ def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:
     elif beyond:
         status = "measured"
         reason = f"{case.dtype} has no digit left to judge by: {', '.join(beyond)}"
-    return CaseResult(case.name, case.group, status, tuple(checks), reason)
+    return result_of(case, status, tuple(checks), reason)
+
+
+def result_of(
+    case: Case, status: Status, checks: tuple[Check, ...] = (), reason: str | None = None
+) -> CaseResult:
+    """Return what came of a case, with what it was about."""
+    return CaseResult(
+        case=case.name,
+        group=case.group,
+        status=status,
+        checks=checks,
+        reason=reason,
+        shape=case.shape,
+        kept=case.kept,
+        dtype=case.dtype,
+        deviations=abs(case.offset) / case.scale,
+    )

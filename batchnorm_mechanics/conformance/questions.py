@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from batchnorm_mechanics._user_code import own_place
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.cases import Case, Data, FollowUp
 from batchnorm_mechanics.conformance.evidence import wrong_kind
@@ -21,6 +22,9 @@ from batchnorm_mechanics.conformance.subject import (
 Answer = TypeVar("Answer")
 
 _REASON_LENGTH = 160
+NOT_IMPLEMENTED = "NotImplementedError"
+# The same of TensorFlow and of ONNX Runtime, which need not be there.
+_NOT_IMPLEMENTED = {NOT_IMPLEMENTED, "UnimplementedError", "NotImplemented"}
 # How a subject may say that it will not normalize a batch; by name, for TensorFlow and ONNX Runtime
 # need not be there.
 _REFUSALS = {"ValueError", "TypeError", "RuntimeError", "InvalidArgumentError", "InvalidArgument"}
@@ -86,10 +90,10 @@ class Answers:
             with np.errstate(all="ignore"):
                 return question()
         except Exception as error:  # A subject may raise anything, and the run goes on.
-            refused = in_training and self.may_refuse and is_refusal(error)
-            reason = in_one_line(error)
-            reason = f"refused: {reason}" if refused else f"raised {reason}"
-            self.checks.append(Check(what, refused, reason=reason))
+            if in_training and self.may_refuse and is_refusal(error):
+                self.checks.append(Check(what, True, reason=f"refused: {in_one_line(error)}"))
+            else:
+                self.checks.append(raised(what, error))
             return None
 
     def open(self, what: str) -> Session | None:
@@ -169,6 +173,20 @@ class Answers:
             for what, value in zip(record.GRADIENTS, slopes, strict=True):
                 if value is not None:
                     self.actual[what] = np.array(value)
+
+
+def raised(what: str, error: Exception) -> Check:
+    """Return the check that failed because the subject raised.
+
+    Args:
+        what: the check.
+        error: the exception; one that says that something is not implemented keeps no name of its
+            own, for each library has its own of that.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    kind = NOT_IMPLEMENTED if names & _NOT_IMPLEMENTED else type(error).__name__
+    reason = f"raised {in_one_line(error)}"
+    return Check(what, False, reason=reason, raised=kind, where=own_place(error))
 
 
 def in_one_line(error: BaseException) -> str:

@@ -1,11 +1,7 @@
-"""What conformance finds, as frozen data: checks, cases, conventions, mistakes, reports."""
+"""What conformance finds, as frozen data: checks, cases and conventions."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol
-
-from batchnorm_mechanics._io.json import plain
-from batchnorm_mechanics._io.terminal import Shown
+from dataclasses import dataclass
+from typing import Literal
 
 Status = Literal["pass", "fail", "measured", "skipped"]
 
@@ -28,12 +24,6 @@ LOADED = " after loading"
 STEP_LATER = " one step after loading"
 # The longer one first: it ends like the other.
 _WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
-
-# Of what `document` returns. Raise it when that changes;
-# tests/formats keeps one of each version.
-_FORMAT = 1
-
-_OF_FAILURES = ("what", "error", "tolerance", "diagnosis", "reason")
 
 
 def parts(what: str) -> tuple[str, str]:
@@ -61,6 +51,10 @@ class Check:
         error: the absolute error of that element.
         reason: what is wrong in words, where numbers do not say it (raised, hung, wrong shape).
         diagnosis: the name of the mistake that explains a failure, or None.
+        raised: the type of the exception where the subject raised one, or None.
+        where: the last line of the subject's own code that it came through, or None.
+        limit: what the subject does not take, by a word of `limits.WORDS`, where that is all that
+            came of asking; such a check has nothing to judge, and passes.
     """
 
     what: str
@@ -72,6 +66,9 @@ class Check:
     error: float | None = None
     reason: str | None = None
     diagnosis: str | None = None
+    raised: str | None = None
+    where: str | None = None
+    limit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +84,8 @@ class CaseResult:
         checks: one for each output.
         reason: why it was skipped or only measured.
         seconds: how long it took.
+        shape, kept, dtype: of the input, as in `Case`; empty where there was none.
+        deviations: how many standard deviations the data's mean is away from 0, about.
     """
 
     case: str
@@ -95,6 +94,16 @@ class CaseResult:
     checks: tuple[Check, ...] = ()
     reason: str | None = None
     seconds: float = 0.0
+    shape: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
+    dtype: str = ""
+    deviations: float = 0.0
+
+    @property
+    def wrong(self) -> tuple[Check, ...]:
+        """The checks that failed, in a case that did."""
+        failed = self.status == "fail"
+        return tuple(check for check in self.checks if failed and not check.passed)
 
 
 @dataclass(frozen=True)
@@ -133,95 +142,3 @@ class Conventions:
     one_sample: Literal["normalizes", "refuses"] | None = None
     empty_batch: Literal["refuses", "ignores", "poisons"] | None = None
     large_mean: Literal["exact", "proportional", "quadratic"] | None = None
-
-
-class View(Protocol):
-    """How a report is shown. A record knows no more of it; `conformance` gives it one."""
-
-    def plain_text(self, report: "Report", /) -> str:
-        """Return it as a terminal of 80 columns has it."""
-        ...
-
-
-@dataclass(frozen=True, repr=False)
-class Report(Shown):
-    """Everything about one subject.
-
-    Attributes:
-        name, description: the subject's.
-        conventions: found before judging.
-        cases: in the order of the table of cases.
-        seconds: how long it all took.
-        view: how all reports are shown.
-    """
-
-    view: ClassVar[View]
-
-    name: str
-    description: str
-    conventions: Conventions
-    cases: tuple[CaseResult, ...]
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        """Whether no case failed."""
-        return not any(case.status == "fail" for case in self.cases)
-
-    @property
-    def summary(self) -> str:
-        """How many cases failed, in one line."""
-        failed = sum(case.status == "fail" for case in self.cases)
-        return f"{self.name}, {failed} of {len(self.cases)} cases failed"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as `bnm conform --json` has it, with nothing in it that JSON lacks.
-
-        Returns:
-            `name`, `description`, `passed`, `seconds`; `conventions`, as in `Conventions`; `cases`,
-            each with `case`, `group`, `status`, `reason`, `seconds` and `checks`, as in `Check`;
-            `failures`, one for each failed check, with `case`, `what`, `error`, `tolerance`,
-            `diagnosis` and `reason`. null stands for what there is no number for, since nothing
-            could be compared; `reason` then says why.
-
-        Example:
-            >>> Report("mine", "", Conventions(), ()).to_dict()["failures"]
-            []
-        """
-        return {
-            "name": self.name,
-            "description": self.description,
-            "passed": self.passed,
-            "seconds": round(self.seconds, 3),
-            "conventions": plain(asdict(self.conventions)),
-            "cases": [plain(asdict(case)) for case in self.cases],
-            "failures": [
-                {"case": case.case, **{name: plain(getattr(check, name)) for name in _OF_FAILURES}}
-                for case in self.cases
-                if case.status == "fail"
-                for check in case.checks
-                if not check.passed
-            ],
-        }
-
-    def __str__(self) -> str:
-        return self.view.plain_text(self)
-
-
-def document(reports: Sequence[Report], *, finished: bool = True) -> dict[str, Any]:
-    """Return what `bnm conform --json` prints.
-
-    Args:
-        reports: of all subjects.
-        finished: False if the run was interrupted, and reports may lack cases and diagnoses.
-
-    Returns:
-        `format`, the version of this form; `passed`, whether no subject failed; `finished`;
-        `subjects`, as `Report.to_dict` has them.
-    """
-    return {
-        "format": _FORMAT,
-        "passed": all(report.passed for report in reports),
-        "finished": finished,
-        "subjects": [report.to_dict() for report in reports],
-    }

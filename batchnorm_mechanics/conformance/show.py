@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batchnorm_mechanics._io import terminal
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report, Status
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Status
+from batchnorm_mechanics.conformance.report import Report
 
 _WIDTH = 80
 # A subject with one mistake fails nearly everywhere: the first cases show it as well as all do.

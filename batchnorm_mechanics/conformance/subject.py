@@ -200,6 +200,7 @@ class Subject(ABC):
         needs: which of "axis", "epsilon", "momentum" and "statistics" it has no default for. Where
             a setting leaves one None it is given Keras's, which says nothing of the subject.
         source: for a user's own, where it came from; None for what is built in.
+        taken_as: how it was recognized, in words; None where nothing had to be told.
         keeps: which axes it can keep.
     """
 
@@ -211,6 +212,7 @@ class Subject(ABC):
     lacks: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
     source: str | None = None
+    taken_as: str | None = None
     keeps: Kept = NOT_ALL
 
     def refusal(self, setting: Setting) -> str | None:

@@ -12,9 +12,16 @@ from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._workers import Call, CallError, Course, LostError, cores, side_by_side
 from batchnorm_mechanics.conformance.cases import CASES, Case
 from batchnorm_mechanics.conformance.conventions import find_conventions
-from batchnorm_mechanics.conformance.judge import Judged, explain, judge, telling
-from batchnorm_mechanics.conformance.questions import in_one_line
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report
+from batchnorm_mechanics.conformance.judge import (
+    Judged,
+    explain,
+    judge,
+    result_of,
+    telling,
+)
+from batchnorm_mechanics.conformance.questions import raised
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
+from batchnorm_mechanics.conformance.report import Report
 from batchnorm_mechanics.conformance.subject import Subject
 
 LIMIT = 60.0
@@ -66,6 +73,7 @@ def conform_all(
     *,
     cases: Sequence[Case] = CASES,
     limit: float = LIMIT,
+    required: Sequence[str] = (),
     resolve: str = _REGISTRY,
 ) -> Generator[Event]:
     """Judge subjects in processes of their own, as many at a time as there are processors.
@@ -78,6 +86,7 @@ def conform_all(
             be used is then found at once, and after them those that take long.
         cases: what to ask them.
         limit: seconds for one case, and for finding the conventions.
+        required: what they must take to pass, by words of `limits.WORDS`.
         resolve: `module:function` that makes a subject of a spec.
 
     Yields:
@@ -92,7 +101,12 @@ def conform_all(
     courses = [
         Course(
             partial(_Examiner, spec, resolve, max(1, cores() // count)),
-            _Examination(spec, tuple(cases), limit, Report(spec, "", Conventions(), ())).steps(),
+            _Examination(
+                spec,
+                tuple(cases),
+                limit,
+                Report(spec, "", Conventions(), (), required=tuple(required), spec=spec),
+            ).steps(),
         )
         for spec in sorted(specs, key=_place)
     ]
@@ -106,6 +120,10 @@ def _place(spec: str) -> int:
 
 class _UnusableError(Exception):
     """There is no subject to be had: its module or its constructor raised, or never returned."""
+
+    def __init__(self, check: Check) -> None:
+        super().__init__(check.reason)
+        self.check = check
 
 
 @dataclass
@@ -130,7 +148,7 @@ class _Examination:
             yield from self._ask_all()
             yield from self._explain()
         except _UnusableError as error:
-            yield self._note(_failed("start", str(error), 0.0))
+            yield self._note(_failed("start", error.check, 0.0))
             yield from self._skip("not asked: there is no subject")
             yield self._end()
         except CallError as error:
@@ -143,11 +161,10 @@ class _Examination:
         try:
             found = yield Call(_Examiner.start, limit=max(_START_LIMIT, self.limit))
         except LostError as error:
-            found = str(error)
-        if isinstance(found, str):
+            found = _unanswered(str(error))
+        if isinstance(found, Check):
             raise _UnusableError(found)
-        name, description = found
-        self.report = replace(self.report, name=name or self.spec, description=description)
+        self.report = replace(self.report, **found)
         self.has_subject = True
 
     def _call(self, function: Callable[..., Any], *args: Any, limit: float) -> Any:
@@ -165,7 +182,7 @@ class _Examination:
             found = yield from self._call(_Examiner.find_conventions, limit=self.limit)
             self.report = replace(self.report, conventions=found)
         except LostError as error:
-            yield self._note(_failed("conventions", str(error), self.limit))
+            yield self._note(_failed("conventions", _unanswered(str(error)), self.limit))
 
     def _ask_all(self) -> Generator[Any, Any, None]:
         silent = 0
@@ -179,7 +196,8 @@ class _Examination:
                 )
                 silent = 0
             except LostError as error:
-                judged = _failed(case.name, str(error), self.limit, group=case.group)
+                checks = (_unanswered(str(error)),)
+                judged = replace(result_of(case, "fail", checks), seconds=self.limit), None
                 silent += 1
             yield self._note(judged)
 
@@ -203,8 +221,7 @@ class _Examination:
         asked = {result.case for result, _ in self.judged}
         for case in self.cases:
             if case.name not in asked:
-                skipped = CaseResult(case.name, case.group, "skipped", reason=reason)
-                yield self._note((skipped, None))
+                yield self._note((result_of(case, "skipped", reason=reason), None))
 
     def _end(
         self, cases: tuple[CaseResult, ...] | None = None, trouble: str | None = None
@@ -215,9 +232,12 @@ class _Examination:
         return Ended(self.spec, report, trouble)
 
 
-def _failed(case: str, reason: str, seconds: float, *, group: str | None = None) -> Judged:
-    checks = (Check("answer", False, reason=reason),)
-    return CaseResult(case, group or case, "fail", checks, None, seconds), None
+def _unanswered(reason: str) -> Check:
+    return Check("answer", False, reason=reason)
+
+
+def _failed(step: str, check: Check, seconds: float) -> Judged:
+    return CaseResult(step, step, "fail", (check,), None, seconds), None
 
 
 class _Examiner:
@@ -244,8 +264,8 @@ class _Examiner:
         # Else each process prints that this machine's oneDNN has no half precision, as an error.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-    def start(self) -> tuple[str, str] | str:
-        """Return the subject's name and description, or why there is no subject."""
+    def start(self) -> dict[str, Any] | Check:
+        """Return what a report says of the subject first, or why there is none."""
         module, _, function = self._resolve.partition(":")
         resolve: Callable[[str], Subject] = getattr(importlib.import_module(module), function)
         try:
@@ -255,9 +275,14 @@ class _Examiner:
         except InputError:
             raise
         except Exception as error:  # A user's module may raise anything.
-            return f"raised {in_one_line(error)}"
+            return raised("answer", error)
         self._subject = subject
-        return subject.name, subject.description
+        return {
+            "name": subject.name or self._spec,
+            "description": subject.description,
+            "taken_as": subject.taken_as,
+            "abilities": tuple(sorted(subject.abilities)),
+        }
 
     def find_conventions(self) -> Conventions:
         """Return the conventions that the subject follows."""

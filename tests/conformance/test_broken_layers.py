@@ -10,7 +10,7 @@ from conformance.correct_layers import CORRECT, KerasOps, Moments, OwnGradient, 
 from batchnorm_mechanics.conformance.cases import CASES
 from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.judge import conform, explain, judge, telling
-from batchnorm_mechanics.conformance.record import Report
+from batchnorm_mechanics.conformance.report import Report
 from batchnorm_mechanics.conformance.subjects import as_subject
 
 NAMES = {case.name: case for case in CASES}

@@ -10,7 +10,7 @@ from numpy_subjects import Right, RightSession, always, raise_something
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics.conformance.cases import select
 from batchnorm_mechanics.conformance.judge import conform
-from batchnorm_mechanics.conformance.record import Report
+from batchnorm_mechanics.conformance.report import Report
 
 STEPS = select("one step")
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from rich.console import Console
 
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Report, document
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
+from batchnorm_mechanics.conformance.report import Report, document
 from batchnorm_mechanics.conformance.show import print_report, print_summary
 
 GOOD = Check("training output", True, 1e-7, 2e-7, 3.0, 4e-7, 1e-7)
