@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,20 +162,6 @@ def as_subject(thing: Any, name: str | None = None) -> Subject:
 
 def _as_subject(thing: Any, name: str, source: str | None) -> Subject:
     import_tensorflow_quietly()
-    import keras
+    from batchnorm_mechanics.conformance.subjects.recognize import recognize
 
-    from batchnorm_mechanics.conformance.subjects.function import SIGNATURE, Function
-    from batchnorm_mechanics.conformance.subjects.keras_layer import KerasLayer
-
-    is_class = inspect.isclass(thing)
-    if isinstance(thing, keras.layers.Layer) or (
-        is_class and issubclass(thing, keras.layers.Layer)
-    ):
-        return KerasLayer(name, thing, source=source)
-    if callable(thing) and not is_class:
-        return Function(name, thing, source=source)
-    kind = f"the class {thing.__name__}" if is_class else f"of type {type(thing).__name__}"
-    raise InputError(
-        "conform: `subject` must be a Keras layer class, an instance of one, or a function "
-        f"{SIGNATURE}. Received: subject={name!r}, {kind}. Wrap it in one of these."
-    )
+    return recognize(thing, name, source=source)
