@@ -1,7 +1,7 @@
 """Take what a user wrote as a subject: by what it is made of, its signature and its behaviour."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from batchnorm_mechanics.conformance.subjects.calling import (
     read_parameters,
 )
 from batchnorm_mechanics.conformance.subjects.form import Form
+from batchnorm_mechanics.conformance.subjects.object_recipe import ClassRecipe
 from batchnorm_mechanics.conformance.subjects.pairs import Backward, find_backward
 from batchnorm_mechanics.conformance.subjects.roles import OF_FUNCTIONS, Role, plain
 from batchnorm_mechanics.conformance.subjects.stateful import Stateful
@@ -55,6 +56,25 @@ def recognize(
             f"not be told: {unknown}. Wrap it, as `bnm conform --wrap` does:\n\n"
             f"{wrapper(thing, error.found)}"
         ) from error
+
+
+def wrapped(thing: Any, name: str, module: str) -> str:
+    """Return a file with a function to be completed that the judge takes, around a thing.
+
+    Args:
+        thing: class, object or function.
+        name: what it is called in its module.
+        module: from which it can be imported.
+    """
+    found: Mapping[Role, str] = {}
+    try:
+        if isinstance(thing, type):
+            found = ClassRecipe(thing).names
+        elif inspect.isroutine(thing):
+            found = read_parameters(thing, OF_FUNCTIONS).names
+    except UntoldError as error:
+        found = error.found
+    return wrapper(thing, found, name=name, imported=f"from {module} import {name}") + "\n"
 
 
 def _is_function(thing: Any) -> bool:

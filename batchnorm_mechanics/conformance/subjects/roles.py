@@ -56,10 +56,10 @@ _NAMES: Mapping[Role, str] = {
     Role.EPSILON: r"(var|variance|bn|norm)?(eps|epsilon)(value|bn)?|e",
     Role.MOMENTUM: r"(bn|ema)?(momentum|mom|decay|rho|alpha|rate|smoothing)(rate|value|factor|bn)?"
     r"|(ema|movingaverage|moving)decay|(exponential)?(avg|average|averaging)factor",
-    Role.TRAINING: r"(is|in)?(train|training)(mode|phase|flag|ing)?|phase(train)?|mode"
+    Role.TRAINING: r"(is|in)?(train|training)(mode|phase|flag|flg)?|phase(train)?|mode"
     r"|learning(phase)?",
     Role.INFERENCE: r"(is|in)?(test|testing|infer|inference|inferring|eval|evaluate|evaluation"
-    r"|evaluating|predict|prediction|predicting|deterministic)(mode|phase|flag)?"
+    r"|evaluating|predict|prediction|predicting|deterministic)(mode|phase|flag|flg)?"
     r"|use(running|moving|global)(average|averages|avg|stats|statistics)",
     Role.AXIS: r"(bn|channel|channels|feature|features|reduction|reduce|norm)?(axis|axes|dim|dims)"
     r"|reductionindices",

@@ -23,12 +23,19 @@ SIGNATURE = "(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, e
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def wrapper(thing: Any, found: Mapping[Role, str], imported: str | None = None) -> str:
+def wrapper(
+    thing: Any,
+    found: Mapping[Role, str],
+    *,
+    name: str | None = None,
+    imported: str | None = None,
+) -> str:
     """Return a function that the judge takes, around a thing, as lines of Python.
 
     Args:
         thing: what is to be wrapped.
         found: the parameters whose role is known.
+        name: what it is called where it stands; by default its own name.
         imported: a line that makes it known; None where it stands in the same file.
 
     Returns:
@@ -44,7 +51,7 @@ def wrapper(thing: Any, found: Mapping[Role, str], imported: str | None = None) 
             y = normalize(x=x, gamma=gamma, foo=...)
             return y, moving_mean, moving_variance
     """
-    name = getattr(thing, "__name__", type(thing).__name__)
+    name = name or getattr(thing, "__name__", type(thing).__name__)
     is_class = isinstance(thing, type)
     if is_class or not inspect.isroutine(thing):
         body = _of_object(thing, name, is_class, found)
@@ -79,7 +86,7 @@ def _arguments(thing: Any, found: Mapping[Role, str]) -> str:
 
 
 def _of_object(thing: Any, name: str, is_class: bool, found: Mapping[Role, str]) -> list[str]:
-    made = f"{name}({_arguments(thing, found)})" if is_class else f"copy.deepcopy({name.lower()})"
+    made = f"{name}({_arguments(thing, found)})" if is_class else name
     there = _attributes(thing)
     values = ", ".join(_OURS[role] for role in there)
     places = ", ".join(f"layer.{attribute}" for attribute in there.values())
