@@ -1,4 +1,4 @@
-from .conformance import conform
+from .conformance import conform, conform_cases
 from .core import (
     backward,
     fold_statistics,
@@ -49,6 +49,7 @@ __all__ = [
     "accelerate",
     "backward",
     "conform",
+    "conform_cases",
     "diagnose",
     "fold",
     "fold_statistics",

@@ -75,6 +75,7 @@ CONFORM = (
     BadInput("a file that cannot be imported", "broken.py:Layer"),
     BadInput("a module that is not there", "no.such.module:Layer"),
     BadInput("no case of this name", "keras --cases nothing"),
+    BadInput("nothing that can be required", "keras --require speed"),
 )
 REPRODUCE = (
     BadInput("a study that is not known", "keras-961"),

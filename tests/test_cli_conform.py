@@ -44,6 +44,10 @@ def doubled(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, eps
     return right(x, gamma, beta, moving_mean, moving_variance, **settings)
 
 
+def shifted(x, *values, **settings):
+    return right(np.asarray(x)[:, :1, None, :2], *values, **settings)
+
+
 def slow(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training):
     if np.asarray(x).ndim == 4:
         print("hanging", flush=True)
@@ -141,14 +145,30 @@ def test_an_edge_case_is_shown_and_ends_with_1_only_if_it_is_to_be_judged(folder
     shown, judged = (bnm_here(*arguments, *last, cwd=folder) for last in ([], ["--strict"]))
     assert (shown.code, judged.code) == (0, 1), shown.err + judged.err
     reason = "moving mean: NaN or infinite after a training batch without samples"
-    for done, heading in ((shown, "Edge cases: "), (judged, "Failures")):
+    for done, heading in ((shown, "Edge cases: "), (judged, "What failed, by cause")):
         assert f"\n{heading}" in done.out
-        assert f"    {reason}" in done.out
+        assert reason in done.out
 
 
-def test_tables_end_with_one_line_for_each_subject_and_code_0_if_all_passed(
+def test_what_is_required_is_refused_where_it_is_no_word_and_fails_where_it_is_lacking(
     folder, in_this_process
 ):
+    arguments = ["conform", "mine.py:right", "--cases", "one step", "--require"]
+    assert "Received: require='speed'" in refused(bnm_here(*arguments, "speed", cwd=folder))
+    there, lacking = (bnm_here(*arguments, word, cwd=folder) for word in ("float32", "masks"))
+    assert (there.code, lacking.code) == (0, 1), there.err + lacking.err
+    assert "Right, but not what is required: no masks.\n" in lacking.out
+
+
+def test_a_subject_that_raises_in_every_case_is_shown_on_one_screen(folder, in_this_process):
+    done = bnm_here("conform", "mine.py:shifted", "--cases", "one step", cwd=folder)
+    assert done.code == 1
+    assert "It raises ValueError in every case: nothing could be judged.\n" in done.out
+    assert "  mine.py, line 41: return right(np.asarray(x)[:, :1, None, :2]" in done.out
+    assert len(done.out.splitlines()) < 10
+
+
+def test_all_is_printed_if_asked_and_ends_with_one_line_for_each_subject(folder, in_this_process):
     done = bnm_here("conform", "mine.py:right", "--cases", "one step", "--verbose", cwd=folder)
     assert done.code == 0, done.err
     assert max(map(len, done.out.splitlines())) <= 80

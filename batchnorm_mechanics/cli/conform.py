@@ -32,12 +32,20 @@ def conform(
     ] = None,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Print every case, as for subjects that are named."),
+        typer.Option("--verbose", "-v", help="Print every convention, case and failed check too."),
     ] = False,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Judge edge cases too, of which nobody defines what is due."),
     ] = False,
+    require: Annotated[
+        str,
+        typer.Option(
+            metavar="WORDS",
+            help="What subjects must take to pass, as axes,float64: axes, ranks, float64, float32, "
+            "bfloat16, float16, training, inference, statistics, gradients, masks, saving.",
+        ),
+    ] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
@@ -48,7 +56,8 @@ def conform(
     """Say whether implementations of batch normalization are right.
 
     Finds out which conventions each subject follows, runs it through a table of cases against a
-    float64 oracle, and names the mistake that explains its failures. A subject is a Keras layer
+    float64 oracle, and names the mistake that explains its failures. First comes the verdict, then
+    the smallest case of each cause, with the command that runs it alone. A subject is a Keras layer
     class or instance, or a function f(x, gamma, beta, moving_mean, moving_variance, *, axis,
     momentum, epsilon, training) -> (y, new_moving_mean, new_moving_variance).
 
@@ -64,12 +73,14 @@ def conform(
     FAIL      beyond it, or raised, hung for 60 s, crashed, gave a wrong shape
     measured  shown, not judged: the dtype has no digit left there, or nobody defines
               what is due (edge cases; --strict judges them)
-    skipped   the subject is not made for it
+    skipped   the subject is not made for it: it says so, raises NotImplementedError, or
+              raises the same for a whole kind of input; --require makes a limit a failure
 
     Exit code: 0 if nothing failed, 1 if a subject failed, 2 on bad usage.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics.conformance import subjects as known
     from batchnorm_mechanics.conformance.cases import CASES, judged, select
+    from batchnorm_mechanics.conformance.limits import required
 
     if list_subjects:
         _list()
@@ -79,10 +90,11 @@ def conform(
         _check(spec)
     chosen = CASES if cases is None else select(cases)
     chosen = judged(chosen) if strict else chosen
+    needed = required(require) if require else ()
     from batchnorm_mechanics.conformance.workers import conform_all
 
-    detailed = verbose or bool(subjects)
-    _conform(specs, conform_all(specs, cases=chosen), as_json=as_json, verbose=detailed)
+    events = conform_all(specs, cases=chosen, required=needed)
+    _conform(specs, events, as_json=as_json, verbose=verbose)
 
 
 def _list() -> None:
@@ -146,7 +158,8 @@ class _Collected:
             if spec in self._ended:
                 yield self._ended[spec]
             elif self._cases[spec]:
-                yield Report(spec, "interrupted", Conventions(), tuple(self._cases[spec]))
+                cases = tuple(self._cases[spec])
+                yield Report(spec, "interrupted", Conventions(), cases, spec=spec)
 
 
 def _conform(specs: list[str], events: "Iterator[Event]", *, as_json: bool, verbose: bool) -> None:
@@ -173,7 +186,7 @@ def _conform(specs: list[str], events: "Iterator[Event]", *, as_json: bool, verb
         console = Terminal(highlight=False)
         for report in reports:
             print_report(report, console, verbose=verbose)
-        if reports:
+        if len(reports) > 1 or verbose:
             print_summary(reports, console)
     for trouble in collected.troubles:
         print(harmless(f"bnm conform: {trouble}"), file=sys.stderr)

@@ -6,6 +6,7 @@ from batchnorm_mechanics.conformance.judge import conform
 from batchnorm_mechanics.conformance.limits import Limit
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
 from batchnorm_mechanics.conformance.report import Report
+from batchnorm_mechanics.conformance.testing import conform_cases
 from batchnorm_mechanics.conformance.verdict import Cause, Verdict
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Report",
     "Verdict",
     "conform",
+    "conform_cases",
 ]
 
 Report.view = show

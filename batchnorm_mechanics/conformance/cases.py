@@ -190,10 +190,10 @@ def judged(cases: Sequence[Case]) -> tuple[Case, ...]:
 
 
 def select(wanted: str, cases: Sequence[Case] = CASES) -> tuple[Case, ...]:
-    """Return the cases of a group, or all whose name contains a text.
+    """Return the cases of a group, the one of a name, or all whose name contains a text.
 
     Args:
-        wanted: a group, or part of a name, in upper or lower case.
+        wanted: a group, a name or part of one, in upper or lower case.
         cases: to choose from.
 
     Raises:
@@ -207,7 +207,8 @@ def select(wanted: str, cases: Sequence[Case] = CASES) -> tuple[Case, ...]:
     text = wanted.strip().lower()
     if text in groups:
         return tuple(case for case in cases if case.group == text)
-    found = tuple(case for case in cases if text and text in case.name.lower())
+    named = tuple(case for case in cases if text == case.name.lower())
+    found = named or tuple(case for case in cases if text and text in case.name.lower())
     if not found:
         close = difflib.get_close_matches(text, groups, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Groups: {', '.join(groups)}."

@@ -1,7 +1,7 @@
 """What a subject was given in one case, what came back, and what should have come."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import ml_dtypes
@@ -11,7 +11,13 @@ from batchnorm_mechanics import reference
 from batchnorm_mechanics._difference import difference, elementwise_error
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.record import Check
-from batchnorm_mechanics.conformance.subject import Setting, Statistics
+from batchnorm_mechanics.conformance.subject import (
+    Setting,
+    Statistics,
+    as_type,
+    given,
+    is_narrower,
+)
 
 _SLOPES = {record.DX: "d_x", record.DGAMMA: "d_gamma", record.DBETA: "d_beta"}
 _NUMBERS = {np.dtype(ml_dtypes.bfloat16)} | {np.dtype(name) for name in ("f2", "f4", "f8")}
@@ -73,14 +79,36 @@ class Evidence:
     def own_statistics(self) -> Statistics:
         """By which the subject should infer: its own where it has them, float64."""
         start, own = self.setting.parameters, []
-        for name, given in (
+        for name, first in (
             (record.MOVING_MEAN, start.mean),
             (record.MOVING_VARIANCE, start.variance),
         ):
             value = self.actual.get(name)
             fits = value is not None and value.shape == self.setting.kept_shape
-            own.append(np.asarray(value if fits else given).astype(np.float64))
+            own.append(np.asarray(value if fits else first).astype(np.float64))
         return Statistics(*own)
+
+    def narrowed(self, dtype: str) -> "Evidence":
+        """Return the same as a subject has it that computes in a narrower dtype than was asked.
+
+        It rounds what it is given first. Moving statistics stay: they are its own by then.
+
+        Args:
+            dtype: of what it gave; one that is not narrower changes nothing.
+        """
+        setting = self.setting
+        if not is_narrower(dtype, setting.dtype):
+            return self
+        parts = given(gamma=setting.gamma, beta=setting.beta)
+        parts |= given(moving_mean=setting.moving_mean, moving_variance=setting.moving_variance)
+        rounded = {name: as_type(part, dtype).astype(np.float64) for name, part in parts.items()}
+        return replace(
+            self,
+            setting=replace(setting, dtype=dtype, **rounded),
+            batches=tuple(as_type(x, dtype) for x in self.batches),
+            dy=as_type(self.dy, dtype),
+            probe=as_type(self.probe, dtype),
+        )
 
     def passes(self, what: str) -> bool:
         """Whether an output that is judged lies within its tolerance."""

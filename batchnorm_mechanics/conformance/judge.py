@@ -7,30 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm_mechanics import reference
-from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
-from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged, select
 from batchnorm_mechanics.conformance.conventions import find_conventions
-from batchnorm_mechanics.conformance.evidence import Evidence, compare, expected, wrong_kind
-from batchnorm_mechanics.conformance.limits import required
+from batchnorm_mechanics.conformance.diagnosis import diagnose
+from batchnorm_mechanics.conformance.due import compared, samples, with_due
+from batchnorm_mechanics.conformance.evidence import Evidence
+from batchnorm_mechanics.conformance.limits import required, settled
 from batchnorm_mechanics.conformance.questions import (
     Answers,
-    Claim,
     ask_all,
     ask_empty,
     raised,
 )
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Status
 from batchnorm_mechanics.conformance.report import Report
-from batchnorm_mechanics.conformance.subject import Ability, Setting, Subject, given, wide
+from batchnorm_mechanics.conformance.subject import (
+    Ability,
+    Setting,
+    Subject,
+    given,
+)
 from batchnorm_mechanics.conformance.subjects import as_subject, resolve
-from batchnorm_mechanics.conformance.tolerance import bound
 
-# More than any variance, and less than infinity, which comes of no computation that went well.
-_ANYTHING_FINITE = float(np.finfo(np.float64).max)
 _UNDEFINED = "nobody defines what is due without samples"
-_OF_X = (record.TRAINING_OUTPUT, record.INFERENCE_OUTPUT, record.DX)
 
 # What came of a case, and the evidence from which a mistake can be diagnosed; None where there is
 # none: nothing was asked, or there were no samples.
@@ -89,16 +88,25 @@ def conform(
         results.append(telling(judge(asked, case, conventions)))
         if progress is not None:
             progress(results[-1][0])
-    return Report(
+    report = reported(asked, conventions, explain(results))
+    return replace(
+        report,
         name=asked.name if name is None else name,
-        description=asked.description,
-        conventions=conventions,
-        cases=explain(results),
         seconds=time.perf_counter() - begun,
-        taken_as=asked.taken_as,
-        abilities=tuple(sorted(asked.abilities)),
         required=needed,
         spec=subject if isinstance(subject, str) else None,
+    )
+
+
+def reported(subject: Subject, conventions: Conventions, cases: Sequence[CaseResult]) -> Report:
+    """Return a report with what a subject says of itself."""
+    return Report(
+        name=subject.name,
+        description=subject.description,
+        conventions=conventions,
+        cases=tuple(cases),
+        taken_as=subject.taken_as,
+        abilities=tuple(sorted(subject.abilities)),
     )
 
 
@@ -121,7 +129,8 @@ def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
         found: of one subject, as `telling` leaves it.
 
     Returns:
-        The results; each failed check of which a mistake gives the very numbers has its name.
+        The results; each failed check of which a mistake gives the very numbers has its name, and
+        what comes of a limit is no failure.
     """
     failures = [
         (number, check.what, evidence)
@@ -130,23 +139,23 @@ def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
         if evidence is not None and not check.passed and check.what in evidence.actual
     ]
     if not failures:
-        return tuple(result for result, _ in found)
-    # It computes with TensorFlow, which takes seconds to import, and not every subject needs it.
-    import_tensorflow_quietly()
-    from batchnorm_mechanics.conformance.diagnosis import diagnose
-
+        return settled([result for result, _ in found])
     passed = [each for result, each in found if each is not None and result.status == "pass"]
     diagnoses = diagnose([(evidence, what) for _, what, evidence in failures], passed)
     names = {failure[:2]: name for failure, name in zip(failures, diagnoses, strict=True)}
-    return tuple(
-        replace(
-            result,
-            checks=tuple(
-                check if check.passed else replace(check, diagnosis=names.get((number, check.what)))
-                for check in result.checks
-            ),
-        )
-        for number, (result, _) in enumerate(found)
+    return settled(
+        [
+            replace(
+                result,
+                checks=tuple(
+                    check
+                    if check.passed
+                    else replace(check, diagnosis=names.get((number, check.what)))
+                    for check in result.checks
+                ),
+            )
+            for number, (result, _) in enumerate(found)
+        ]
     )
 
 
@@ -178,14 +187,14 @@ def judge(subject: Subject, case: Case, conventions: Conventions) -> Judged:
     reason = reason or _missing(subject, case, conventions)
     if setting is None or reason is not None:
         return result_of(case, "skipped", reason=reason), None
-    answers = Answers(subject, setting, data, may_refuse=_samples(data, setting) <= 1)
+    answers = Answers(subject, setting, data, may_refuse=samples(data, setting) <= 1)
     evidence, beyond = None, []
     if case.samples == 0:
         ask_empty(answers)
     else:
         ask_all(answers, case)
-        evidence, beyond = _with_due(_evidence(answers, conventions), answers.claims)
-        answers.checks += _compared(evidence, case, beyond)
+        evidence, beyond = with_due(_evidence(answers, conventions), answers.claims)
+        answers.checks += compared(evidence, case, beyond)
     result = _result(case, answers.checks, beyond)
     return replace(result, seconds=time.perf_counter() - begun), evidence
 
@@ -229,16 +238,6 @@ def _missing(subject: Subject, case: Case, conventions: Conventions) -> str | No
     return None
 
 
-def _samples(data: Data | Evidence, setting: Setting) -> int:
-    """Return how many samples the statistics of the largest batch have behind them."""
-    with np.errstate(all="ignore"):  # A NaN counts as a sample.
-        counts = [
-            reference.moments(x, setting.axes, mask)[2]
-            for x, mask in zip(data.batches, data.masks, strict=True)
-        ]
-    return int(max(np.max(count) for count in counts))
-
-
 def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
     """Return what was given and what came back, with what the subject has where it was not set."""
     setting, data = answers.setting, answers.data
@@ -263,80 +262,6 @@ def _evidence(answers: Answers, conventions: Conventions) -> Evidence:
         probe=data.probe,
         actual=answers.actual,
     )
-
-
-def _with_due(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Evidence, list[str]]:
-    """Add what the oracle gives for each output, what else must hold, and how far off each may be.
-
-    Returns:
-        The evidence, and the names of the outputs that the dtype leaves nothing to judge by.
-    """
-    actual, values, tolerances, beyond = dict(evidence.actual), {}, {}, []
-    for what in record.OUTPUTS:
-        if not _can_be_judged(evidence, what):
-            continue
-        allowed = bound(evidence, what)
-        tolerance = np.array(allowed.tolerance)
-        if what == record.TRAINING_OUTPUT and evidence.masks[0] is not None:
-            # What becomes of a sample that does not count is its own affair.
-            tolerance[~evidence.masks[0]] = np.inf
-        kind_matters = what == record.MOVING_VARIANCE and evidence.unbiased
-        if kind_matters and _samples(evidence, evidence.setting) == 1:
-            # One sample has no unbiased variance: anything finite is as good as any other.
-            tolerance[...] = _ANYTHING_FINITE
-        if np.all(np.isposinf(tolerance)):
-            continue
-        values[what], tolerances[what] = expected(evidence, what), tolerance
-        if not allowed.judgeable:
-            beyond.append(what)
-    for claim in claims:
-        value, like = claim.due, claim.like
-        if like is not None and like not in tolerances:
-            continue  # What it is measured by is not known.
-        if value is None:
-            value = values[like or claim.what][: claim.first]
-        exact = np.zeros(value.shape)
-        tolerance = exact if like is None else claim.times * tolerances[like][: claim.first]
-        actual[claim.what] = claim.actual
-        values[claim.what], tolerances[claim.what] = value.astype(np.float64), tolerance
-    return replace(evidence, actual=actual, expected=values, tolerance=tolerances), beyond
-
-
-def _can_be_judged(evidence: Evidence, what: str) -> bool:
-    """Return whether there is an output, and everything known that it depends on."""
-    if what not in evidence.actual:
-        return False
-    setting = evidence.setting
-    if what in record.STATISTICS:
-        return setting.momentum is not None and setting.moving_mean is not None
-    if what == record.INFERENCE_OUTPUT:
-        # Statistics of the wrong shape fail by themselves; nothing can be inferred by them.
-        return all(
-            part is not None and wrong_kind(part, setting.kept_shape) is None
-            for part in (
-                evidence.actual.get(record.MOVING_MEAN, setting.moving_mean),
-                evidence.actual.get(record.MOVING_VARIANCE, setting.moving_variance),
-            )
-        )
-    return True
-
-
-def _compared(evidence: Evidence, case: Case, beyond: list[str]) -> list[Check]:
-    """Return a check for each output; what is beyond judging passes if it can be compared."""
-    checks = []
-    for what, due in evidence.expected.items():
-        # Statistics of half types are float32.
-        dtype = case.dtype if what in _OF_X else wide(case.dtype)
-        check = compare(what, evidence.actual[what], due, evidence.tolerance[what], dtype)
-        if what in beyond and check.absolute is not None:
-            check = replace(check, passed=True, reason=f"measured, not judged: {case.dtype}")
-        checks.append(check)
-    y = evidence.actual.get(record.TRAINING_OUTPUT)
-    if case.group == "dtype" and y is not None:
-        right = y.dtype.name == case.dtype
-        reason = None if right else f"dtype {y.dtype.name}, the input's is {case.dtype}"
-        checks.append(Check("dtype of the output", right, reason=reason))
-    return checks
 
 
 def _result(case: Case, checks: list[Check], beyond: list[str]) -> CaseResult:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import tensorflow as tf
 
 from batchnorm_mechanics import reference
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence, distance
-from batchnorm_mechanics.conformance.mistakes import Axes, Moments, Pair, Steps
+from batchnorm_mechanics.conformance.mistakes import Moments, Pair, Steps
+from batchnorm_mechanics.conformance.mistakes.arithmetic import Axes, constant
 from batchnorm_mechanics.conformance.prediction import Material, Prediction
 from batchnorm_mechanics.conformance.subject import Statistics, as_type, wide
-from batchnorm_mechanics.conformance.tolerance import unit
+from batchnorm_mechanics.conformance.tolerance import bound, unit
 
 _HALF = ("float16", "bfloat16")
 
@@ -53,6 +53,19 @@ class Imprecision:
             digits explain.
         """
         raise NotImplementedError
+
+    def follows(self, evidence: Evidence, what: str, actual: np.ndarray) -> bool:
+        """Return whether an output is no further off than it may be once digits are lost.
+
+        It is asked of what nothing else explains, when other outputs have shown that they are: by
+        itself a bound this wide covers mistakes as well.
+
+        Args:
+            evidence: of the case.
+            what: the output.
+            actual: the subject's, float64.
+        """
+        return False
 
 
 def _bounds(
@@ -108,6 +121,16 @@ class ImpreciseStatistics(Imprecision):
         # Gradients through imprecise statistics are rounded like these on their way.
         near = np.abs(actual - given) <= 16 * rounding * np.max(np.abs(given), initial=0.0)
         return actual if np.all(near) else given
+
+    def follows(self, evidence: Evidence, what: str, actual: np.ndarray) -> bool:
+        """Return whether roundings explain an output: see `Imprecision.follows`."""
+        if what not in record.OUTPUTS or what == record.INFERENCE_OUTPUT:
+            return False
+        dtype = None if self.one_pass else "float16"
+        allowed = bound(evidence, what, dtype=dtype, one_pass=self.one_pass).tolerance
+        due = evidence.expected[what]
+        allowed = np.where(np.isfinite(due) & ~np.isnan(allowed), allowed, 0.0)
+        return actual.shape == due.shape and bool(np.all(distance(actual, due) <= allowed))
 
     def _rounding(self, dtype: str) -> float:
         if self.one_pass:
@@ -171,15 +194,13 @@ def _with(line: Statistics, evidence: Evidence, what: str) -> np.ndarray | None:
     """Return an output made with these statistics, their gradients flowing as they should."""
 
     def use(batch: Moments) -> Pair:
-        mean, variance = (
-            tf.reshape(tf.constant(part), batch.mean.shape) for part in (line.mean, line.variance)
-        )
+        shape = tuple(batch.mean.shape)
+        mean, variance = (np.reshape(part, shape) for part in (line.mean, line.variance))
         # Clipped at zero a variance has no gradient.
-        flows = tf.cast(variance > 1e-3 * evidence.epsilon, batch.mean.dtype)
+        flows = np.where(variance > 1e-3 * evidence.epsilon, 1.0, 0.0)
         return Pair(
-            batch.mean + tf.stop_gradient(mean - batch.mean),
-            tf.stop_gradient(variance)
-            + flows * (batch.variance - tf.stop_gradient(batch.variance)),
+            batch.mean + constant(mean - batch.mean),
+            variance + flows * (batch.variance - constant(batch.variance)),
         )
 
     return Prediction(replace(Steps(), use=use), Material(evidence)).of(what)

@@ -1,17 +1,17 @@
 """What a batch normalization made of given steps gives for the data of a case, in float64.
 
 `Material` is what a case gave to a subject, and `Prediction` what an implementation made of some
-steps gives for it. Wrong gradients are not written down anywhere: they come from TensorFlow's
-differentiation of the wrong forward computation, and mistakes of a gradient alone are stopped
-gradients.
+steps gives for it, in NumPy. Wrong gradients are not written down anywhere: they come from
+TensorFlow's differentiation of the wrong forward computation, and mistakes of a gradient alone are
+stopped gradients.
 """
 
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.evidence import Evidence
 from batchnorm_mechanics.conformance.mistakes import (
@@ -19,14 +19,14 @@ from batchnorm_mechanics.conformance.mistakes import (
     Pair,
     Seen,
     Steps,
-    Tensor,
     Triple,
     as_it_is,
 )
+from batchnorm_mechanics.conformance.mistakes.arithmetic import Tensor, broadcast, expand, mean
 
 
 class Material:
-    """What one case gave to a subject, as float64 tensors.
+    """What one case gave to a subject, in float64.
 
     Attributes:
         axes: the right axes to reduce over.
@@ -57,13 +57,11 @@ class Material:
 
 
 def _float64(value: np.ndarray) -> Tensor:
-    return tf.constant(np.asarray(value).astype(np.float64))
+    return np.asarray(value).astype(np.float64)
 
 
 def _mask(mask: np.ndarray | None, rank: int) -> Tensor:
-    return (
-        None if mask is None else tf.constant(mask.reshape(mask.shape + (1,) * (rank - mask.ndim)))
-    )
+    return None if mask is None else mask.reshape(mask.shape + (1,) * (rank - mask.ndim))
 
 
 class Prediction:
@@ -90,6 +88,8 @@ class Prediction:
             shape[axis] for axis in range(len(shape)) if axis not in self.place
         )
 
+    # What a mistake divides by may be 0: NaN and infinity are what such a layer gives.
+    @np.errstate(all="ignore")
     def of(self, what: str) -> np.ndarray | None:
         """Return an output by its name, None where the mistake is impossible or the name unknown.
 
@@ -103,22 +103,22 @@ class Prediction:
         if not self.possible or base not in record.OUTPUTS:
             return None
         if base == record.TRAINING_OUTPUT:
-            return self.output.numpy()
+            return self.output
         if base == record.INFERENCE_OUTPUT:
-            return self._inferred(when).numpy()
+            return self._inferred(when)
         if base == record.DX:
-            return self.slopes.dx.numpy()
+            return self.slopes.dx
         of_channels = {record.DGAMMA: 1, record.DBETA: 2}
         if base in of_channels:
             value = self.slopes[of_channels[base]]
         else:
             value = self._moving(when)[record.STATISTICS.index(base)]
-        return np.reshape(value.numpy(), self.material.kept)
+        return np.reshape(value, self.material.kept)
 
     def spread(self, value: Tensor) -> Tensor:
         """Give a parameter size-1 axes where it does not lie along the input's."""
         for axis in sorted(self.place or ()):
-            value = tf.expand_dims(value, axis)
+            value = expand(value, axis)
         return value
 
     def batch(self, x: Tensor, mask: Tensor) -> Moments:
@@ -157,15 +157,21 @@ class Prediction:
     @cached_property
     def slopes(self) -> Triple:
         """The gradients of sum(y * dy) for the first batch."""
+        # A subject without gradients needs none of TensorFlow, which takes seconds to import.
+        import_tensorflow_quietly()
+        import tensorflow as tf
+
         material = self.material
-        x, gamma, beta = sources = [material.xs[0], material.gamma, material.beta]
+        x, gamma, beta = sources = [
+            tf.constant(value) for value in (material.xs[0], material.gamma, material.beta)
+        ]
         with tf.GradientTape() as tape:
             tape.watch(sources)
             # Computed anew: what is known already was not watched.
             batch = self.batch(x, material.masks[0])
             loss = tf.reduce_sum(self._forward(x, gamma, beta, batch) * material.dy)
         found = tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return self.steps.slopes(Triple(*found), self)
+        return self.steps.slopes(Triple(*(slope.numpy() for slope in found)), self)
 
     def _inferred(self, when: str) -> Tensor:
         """Return the inference output of the probe, by the subject's own moving statistics."""
@@ -226,5 +232,5 @@ class Prediction:
             axis for axis, size in enumerate(like.shape) if size == 1 and value.shape[axis] != 1
         ]
         if extra:
-            value = tf.reduce_mean(value, extra, keepdims=True)
-        return tf.broadcast_to(value, like.shape)
+            value = mean(value, tuple(extra))
+        return broadcast(value, like)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._io.terminal import Shown
-from batchnorm_mechanics.conformance.record import CaseResult, Conventions
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
 from batchnorm_mechanics.conformance.verdict import Verdict, reach
 
 # Of what `document` returns. Raise it when that changes;
@@ -20,7 +20,15 @@ _OF_FAILURES = ("what", "error", "tolerance", "diagnosis", "reason", "where")
 class View(Protocol):
     """How a report is shown. A record knows no more of it; `conformance` gives it one."""
 
-    def plain_text(self, report: "Report", /) -> str:
+    def command(self, report: "Report", case: CaseResult, /) -> str:
+        """Return how to have one case judged alone."""
+        ...
+
+    def why(self, check: Check, /) -> str:
+        """Return in words what is wrong with a failed check."""
+        ...
+
+    def plain_text(self, report: "Report", /, *, verbose: bool = False) -> str:
         """Return it as a terminal of 80 columns has it."""
         ...
 
@@ -101,8 +109,16 @@ class Report(Shown):
             ],
         }
 
+    def text(self, *, verbose: bool = False) -> str:
+        """Return what `bnm conform` prints.
+
+        Args:
+            verbose: whether to have every convention and every case, as with `--verbose`.
+        """
+        return self.view.plain_text(self, verbose=verbose)
+
     def __str__(self) -> str:
-        return self.view.plain_text(self)
+        return self.text()
 
 
 def document(reports: Sequence[Report], *, finished: bool = True) -> dict[str, Any]:

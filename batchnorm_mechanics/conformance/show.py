@@ -1,14 +1,9 @@
-"""Reports as a terminal of 80 columns shows them, and conventions in words.
+"""Reports as a terminal of 80 columns shows them: the verdict, then what failed."""
 
-Whose convention it is comes from what `find_conventions` measured of the libraries: Keras 3 has the
-biased variance, momentum 0.99 for the old value and epsilon 1e-3; PyTorch the unbiased one,
-momentum 0.1 for the new value and 1e-5; flax the biased one, 0.99 for the old value and 1e-5.
-"""
-
+import shlex
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -17,11 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from batchnorm_mechanics._io import terminal
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Status
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Status
 from batchnorm_mechanics.conformance.report import Report
+from batchnorm_mechanics.conformance.wording import describe, in_short
 
 _WIDTH = 80
-# A subject with one mistake fails nearly everywhere: the first cases show it as well as all do.
+# Lines of a verdict, the name among them.
+_FIRST = 8
+# Causes, and kinds of edge cases, that fit a screen.
 _SHOWN = 4
 # The mark of a case and its colour, in the order of the columns of counts.
 _MARKS: dict[Status, tuple[str, str]] = {
@@ -35,71 +33,39 @@ _NUMBERS = ("abs.", "rel.", "ULPs", "tol.")
 _SECONDS = "s"
 _MODE_COLUMN = {"training": "train", "inference": "infer"}
 _LARGE_MEAN_COLUMN = {"exact": "exact", "proportional": "linear", "quadratic": "square"}
-# By the names of conventions; what is a number is put into words below.
-_WORDS: dict[str, dict[Any, str]] = {
-    "moving_variance": {
-        "biased": "biased moving variance, as Keras; PyTorch's is unbiased",
-        "unbiased": "unbiased moving variance, as PyTorch; Keras's is biased",
-        "none": "moving statistics never move",
-        "other": "moving variance neither the biased nor the unbiased one",
-    },
-    "momentum_weighs": {
-        "old": "momentum weighs the old value, as Keras; PyTorch's weighs the new",
-        "new": "momentum weighs the new value, as PyTorch; Keras's weighs the old",
-    },
-    "epsilon_place": {
-        "inside": "epsilon inside the root, as the paper",
-        "outside": "epsilon outside the root; the paper has it inside",
-    },
-    "axis_kept": {
-        -1: "keeps the last axis by default, as Keras; PyTorch keeps axis 1",
-        1: "keeps axis 1 by default, as PyTorch; Keras keeps the last",
-    },
-    "default_mode": {
-        "inference": "inference by default, as Keras; PyTorch's modules begin in training",
-        "training": "training by default, as PyTorch's modules; Keras: inference",
-    },
-    "moves_in_inference": {
-        True: "inference moves the statistics",
-        False: "inference leaves the statistics alone",
-    },
-    "one_sample": {
-        "normalizes": "one sample behind a statistic: gives beta, as Keras; PyTorch refuses",
-        "refuses": "one sample behind a statistic: refused, as PyTorch; Keras gives beta",
-    },
-    "empty_batch": {
-        "refuses": "an empty batch is refused",
-        "ignores": "an empty batch changes no statistics",
-        "poisons": "an empty batch spoils the moving statistics",
-    },
-    "large_mean": {
-        "exact": "a large mean costs no digits",
-        "proportional": "a large mean costs one digit for each digit of mean/std",
-        "quadratic": "a large mean costs two digits for each digit of mean/std",
-    },
-}
 
 
 def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
-    """Print what was found about one subject.
+    """Print what was found about one subject, the verdict first.
 
     Args:
         report: what was found.
         console: where to.
-        verbose: whether to list every case and every failed check, and not only each group of cases
-            and the first failures.
+        verbose: whether to list every convention, every case and every failed check, and not only
+            the smallest case of each cause.
     """
     console.rule(Text(report.name, "bold"), align="left", style="dim")
-    lines = [report.description] if report.description != report.name else []
-    for line in filter(None, (*lines, *describe(report.conventions))):
-        console.print(Text(f"  {line}", "dim" if line in lines else ""))
-    console.print()
-    console.print(_cases(report.cases) if verbose else _groups(report.cases))
-    skipped = Counter(case.reason for case in report.cases if case.status == "skipped")
-    for reason, count in skipped.most_common() if verbose else ():
-        console.print(_indented(Text(f"{count} cases skipped: {reason or ''}", "dim"), 2))
-    for line in (*_failures(report, verbose=verbose), *_edge_cases(report)):
+    for line in _verdict(report):
         console.print(line)
+    if report.verdict.fault is not None:
+        return
+    if verbose:
+        _print_all(report, console)
+    for line in (*_by_cause(report), *(_failures(report) if verbose else ()), *_edge_cases(report)):
+        # A command is copied as it stands: it may not be broken into lines.
+        console.print(line, soft_wrap=isinstance(line, Text) and line.no_wrap)
+
+
+def _print_all(report: Report, console: Console) -> None:
+    for line in describe(report.conventions):
+        console.print(Text(f"  {line}"))
+    console.print()
+    console.print(_groups(report.cases))
+    console.print()
+    console.print(_cases(report.cases))
+    skipped = Counter(case.reason for case in report.cases if case.status == "skipped")
+    for reason, count in skipped.most_common():
+        console.print(_indented(Text(f"{count} cases skipped: {reason or ''}", "dim"), 2))
 
 
 def print_summary(reports: Sequence[Report], console: Console) -> None:
@@ -125,9 +91,62 @@ def print_summary(reports: Sequence[Report], console: Console) -> None:
         console.print(Text(line, "dim"))
 
 
-def plain_text(report: Report) -> str:
+def plain_text(report: Report, *, verbose: bool = False) -> str:
     """Return a report as text, as `print` shows it."""
-    return terminal.plain_text(lambda console: print_report(report, console), _WIDTH)
+    return terminal.plain_text(
+        lambda console: print_report(report, console, verbose=verbose), _WIDTH
+    )
+
+
+def _verdict(report: Report) -> list[Text]:
+    """Return what there is to say first: lines that fill no more than eight with the name."""
+    verdict = report.verdict
+    if verdict.fault is not None:
+        return _fault(report, verdict.fault)
+    described = report.description if report.description != report.name else ""
+    limits = "; ".join(limit.words for limit in verdict.limits)
+    conventions = in_short(report.conventions)
+    taken_as = report.taken_as
+    lines = [Text(line, "dim") for line in _wrapped(described, 1)]
+    lines += map(Text, _wrapped(f"taken as: {taken_as}" if taken_as else "", 1))
+    style = "bold green" if verdict.right else "bold red"
+    lines += [Text(line, style) for line in _wrapped(verdict.sentence, 3)]
+    lines += map(Text, _wrapped(f"limits: {limits}" if limits else "", 1 if len(lines) > 4 else 2))
+    left = _FIRST - 1 - len(lines)
+    return lines + list(map(Text, _wrapped(conventions and f"conventions: {conventions}", left)))
+
+
+def _wrapped(text: str, most: int) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, max_lines=max(1, most), placeholder=" …")
+
+
+def _fault(report: Report, fault: Check) -> list[Text]:
+    """Return all that there is to say where a subject raised in every case."""
+    first = next((case for case in report.cases if fault in case.checks), None)
+    lines = [report.description] if report.description != report.name else []
+    lines += [f"taken as: {report.taken_as}"] if report.taken_as else []
+    return [
+        *(Text(line, "dim") for line in lines),
+        Text(report.verdict.sentence, "bold red"),
+        *((Text(f"  {fault.where}"),) if fault.where else ()),
+        Text(f"  {str(fault.reason).removeprefix('raised ')}"),
+        Text("Mend that first: it may be the wrapper. One case alone:"),
+        *((_command(report, first),) if first else ()),
+    ]
+
+
+def command(report: Report, case: CaseResult) -> str:
+    """Return how to have one case judged alone: at a prompt, or in Python for an object of it."""
+    # What comes before the cases has none.
+    if report.spec is not None:
+        text = f"bnm conform {shlex.quote(report.spec)}"
+        return f'{text} --cases "{case.case}"' if case.shape else text
+    which = f', cases="{case.case}"' if case.shape else ""
+    return f"print(bnm.conform({report.name}{which}))"
+
+
+def _command(report: Report, case: CaseResult) -> Text:
+    return Text(f"    {command(report, case)}", "dim", no_wrap=True)
 
 
 def _notes(reports: Sequence[Report]) -> Iterator[str]:
@@ -206,108 +225,63 @@ def _indented(text: Text, columns: int) -> Padding:
     return Padding(text, (0, 0, 0, columns))
 
 
-def _failures(report: Report, *, verbose: bool) -> Iterator[Text | Padding]:
-    """Say what is wrong: first what explains most, then the cases."""
+def _by_cause(report: Report) -> Iterator[Text | Padding]:
+    """Say what failed: the smallest case of each cause, and how to run it alone."""
+    verdict, cases = report.verdict, {case.case: case for case in report.cases}
+    if verdict.causes:
+        yield Text("\nWhat failed, by cause", "bold")
+    for cause in verdict.causes[:_SHOWN]:
+        count = f": {cause.failures} of {verdict.failures} failed checks"
+        yield _indented(Text.assemble((cause.words, "bold red"), count), 2)
+        yield _indented(Text(f"{cause.case}: {cause.check.what}: {why(cause.check)}"), 4)
+        if cause.check.where:
+            yield _indented(Text(f"at {cause.check.where}"), 4)
+        yield _command(report, cases[cause.case])
+    if len(verdict.causes) > _SHOWN:
+        more = len(verdict.causes) - _SHOWN
+        yield Text(f"  and {more} more ways to fail; --verbose shows every case", "dim")
+
+
+def _failures(report: Report) -> Iterator[Text | Padding]:
+    """Say of each case what failed in it."""
     failed = [case for case in report.cases if case.status == "fail"]
-    checks = [check for case in failed for check in case.checks if not check.passed]
-    explained = Counter(check.diagnosis for check in checks if check.diagnosis)
-    if explained:
-        yield Text("\nWhat explains the failures", "bold")
-    for name, count in explained.most_common():
-        line = Text.assemble((name, "bold red"), f": {count} of {len(checks)} failed checks")
-        yield _indented(line, 2)
     if failed:
         yield Text("\nFailures", "bold")
-    for case in failed if verbose else failed[:_SHOWN]:
+    for case in failed:
         yield Text.assemble("  ", ("FAIL", "bold red"), f" {case.case}")
-        yield from _wrong(case, "red")
-    if len(failed) > _SHOWN and not verbose:
-        yield Text(f"  and {len(failed) - _SHOWN} more cases; --verbose shows them", "dim")
+        for check in case.wrong:
+            yield from _wrong(check, "red")
 
 
 def _edge_cases(report: Report) -> Iterator[Text | Padding]:
-    """Show what a subject does where nobody defines what is due."""
-    shown = [
-        case
-        for case in report.cases
-        if case.status == "measured" and any(not check.passed for check in case.checks)
-    ]
-    if shown:
+    """Show what a subject does where nobody defines what is due, one case of each kind."""
+    kinds: dict[str, list[tuple[CaseResult, Check]]] = {}
+    for case in report.cases:
+        for check in case.checks if case.status == "measured" else ():
+            if not check.passed:
+                kind = check.diagnosis or check.reason or check.what
+                kinds.setdefault(kind, []).append((case, check))
+    if kinds:
         yield Text(
             "\nEdge cases: nobody defines them, so they are shown; --strict judges them", "bold"
         )
-    for case in shown:
+    for members in list(kinds.values())[:_SHOWN]:
+        case, check = members[0]
         yield Text(f"  {case.case}")
-        yield from _wrong(case, "yellow")
+        yield from _wrong(check, "yellow")
+        if len(members) > 1:
+            yield Text(f"      and {len(members) - 1} more like it", "dim")
 
 
-def _wrong(case: CaseResult, style: str) -> Iterator[Padding]:
-    for check in case.checks:
-        if not check.passed:
-            yield _indented(Text(f"{check.what}: {_why(check)}"), 4)
-            if check.diagnosis:
-                yield _indented(Text(check.diagnosis, style), 6)
+def _wrong(check: Check, style: str) -> Iterator[Padding]:
+    yield _indented(Text(f"{check.what}: {why(check)}"), 4)
+    if check.diagnosis:
+        yield _indented(Text(check.diagnosis, style), 6)
 
 
-def _why(check: Check) -> str:
+def why(check: Check) -> str:
+    """Return in words what is wrong with a failed check."""
     if check.reason or check.error is None or check.tolerance is None:
         return check.reason or "failed"
     due = "the same was due" if check.tolerance == 0 else f"{check.tolerance:.2g} allowed"
     return f"off by {check.error:.3g}, {due}"
-
-
-def describe(conventions: Conventions) -> list[str]:
-    """Return what a subject does in short lines, one for each convention that could be told.
-
-    Args:
-        conventions: as `find_conventions` returned them.
-
-    Returns:
-        Lines of at most 76 columns, without a line for what is None.
-
-    Example:
-        >>> describe(Conventions(moving_variance="unbiased", default_epsilon=1e-5))
-        ["unbiased moving variance, as PyTorch; Keras's is biased",
-         "epsilon 1e-05 by default, as PyTorch and flax; Keras's is 0.001"]
-    """
-    numbers = {
-        "default_momentum": _momentum(conventions),
-        "default_epsilon": _epsilon(conventions.default_epsilon),
-        "initial_mean": _initial(conventions),
-    }
-    lines = [
-        numbers.get(each.name) or _WORDS.get(each.name, {}).get(getattr(conventions, each.name))
-        for each in fields(conventions)
-    ]
-    return [line for line in lines if line is not None]
-
-
-def _momentum(conventions: Conventions) -> str | None:
-    value = conventions.default_momentum
-    if value is None:
-        return None
-    known = {
-        ("old", 0.99): ", as Keras and flax",
-        ("new", 0.1): ", as PyTorch",
-        ("old", 0.9): ", as ONNX",
-    }
-    whose = known.get((conventions.momentum_weighs or "", value), "")
-    return f"momentum {value:g} by default{whose}"
-
-
-def _epsilon(value: float | None) -> str | None:
-    if value is None:
-        return None
-    if value == 1e-3:
-        return "epsilon 0.001 by default, as Keras; PyTorch and flax have 1e-05"
-    if value == 1e-5:
-        return "epsilon 1e-05 by default, as PyTorch and flax; Keras's is 0.001"
-    return f"epsilon {value:g} by default; Keras's is 0.001, PyTorch's and flax's 1e-05"
-
-
-def _initial(conventions: Conventions) -> str | None:
-    mean, variance = conventions.initial_mean, conventions.initial_variance
-    if mean is None or variance is None:
-        return None
-    usual = ", as everywhere" if (mean, variance) == (0.0, 1.0) else "; usual are 0 and 1"
-    return f"moving mean {mean:g} and variance {variance:g} at first{usual}"

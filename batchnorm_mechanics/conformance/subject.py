@@ -250,6 +250,17 @@ def wide(dtype: str) -> str:
     return "float64" if dtype == "float64" else "float32"
 
 
+def is_narrower(dtype: str, asked: str) -> bool:
+    """Return whether a floating type has fewer digits than another.
+
+    Example:
+        >>> is_narrower("float32", "float64"), is_narrower("float64", "float32")
+        (True, False)
+    """
+    digits = {"float64": 2, "float32": 1, "bfloat16": 0, "float16": 0}
+    return digits.get(dtype, 3) < digits[asked]
+
+
 def in_shape(value: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     """Return a statistic without the axes of size 1 that broadcasting put there.
 

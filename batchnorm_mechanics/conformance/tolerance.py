@@ -100,12 +100,17 @@ class Bound(NamedTuple):
         return bool(tolerance <= 0.5 * unit)
 
 
-def bound(evidence: Evidence, what: str) -> Bound:
+def bound(
+    evidence: Evidence, what: str, *, dtype: str | None = None, one_pass: bool = False
+) -> Bound:
     """Return how far an output may be from the oracle's.
 
     Args:
         evidence: the data, as `expected` takes them.
         what: the name of the output.
+        dtype: what is computed in, that of the data by default.
+        one_pass: whether the variance is E[x^2] - E[x]^2, which no right implementation computes:
+            its error grows with the square of kappa.
 
     Returns:
         The bound. The tolerance is NaN where the data are not finite.
@@ -121,16 +126,16 @@ def bound(evidence: Evidence, what: str) -> Bound:
     with np.errstate(all="ignore"):
         value = expected(evidence, what)
         own, oracle = (
-            _counted(evidence, dtype).of(what, value)
-            for dtype in (evidence.setting.dtype, "float64")
+            _counted(evidence, kind, one_pass).of(what, value)
+            for kind in (dtype or evidence.setting.dtype, "float64")
         )
     return Bound(own.tolerance + oracle.tolerance, own.unit)
 
 
 @lru_cache(maxsize=2)
-def _counted(evidence: Evidence, dtype: str) -> "_Roundings":
+def _counted(evidence: Evidence, dtype: str, one_pass: bool) -> "_Roundings":
     """Return the same for all outputs of a case, which have nearly everything in common."""
-    return _Roundings(evidence, dtype)
+    return _Roundings(evidence, dtype, one_pass=one_pass)
 
 
 class _Moments(NamedTuple):
@@ -150,8 +155,9 @@ class _Roundings:
     What is one number a channel has size 1 where an axis is reduced.
     """
 
-    def __init__(self, evidence: Evidence, dtype: str) -> None:
+    def __init__(self, evidence: Evidence, dtype: str, *, one_pass: bool) -> None:
         self._evidence = evidence
+        self._one_pass = one_pass
         # Of an element, and inside a sum.
         self._u, self._w = unit(dtype), unit(wide(dtype))
         gamma, beta, *_ = evidence.setting.parameters
@@ -193,6 +199,9 @@ class _Roundings:
         mean_error = (count * w + u) * size
         variance_error = (count * w + 4 * u) * variance + mean_error**2
         variance_error = variance_error + (count * w + u) * 2 * size * np.sqrt(variance)
+        if self._one_pass:
+            # Two averages of that size, and the square of a mean that is a little off.
+            variance_error = variance_error + 2 * (count * w + 4 * u) * size**2
         return _Moments(mean, variance, count, size, mean_error, variance_error)
 
     @cached_property
@@ -214,11 +223,12 @@ class _Roundings:
 
     @cached_property
     def _inverse_error(self) -> _Array:
+        least = 1 - self._first.variance_error / self._under_root
+        if self._one_pass:
+            # Even less than nothing may come out, whose root is NaN.
+            return np.where(least > 0, least**-0.5 - 1 + 4 * self._u, np.inf)
         # A sum of squares is not negative: the root is never taken of less than epsilon.
-        least = np.maximum(
-            1 - self._first.variance_error / self._under_root,
-            self._evidence.epsilon / self._under_root,
-        )
+        least = np.maximum(least, self._evidence.epsilon / self._under_root)
         return least**-0.5 - 1 + 4 * self._u
 
     @cached_property

@@ -1,6 +1,7 @@
 """The whole way of one subject in this process, and the report that comes of it."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import batchnorm_mechanics as bnm
 from batchnorm_mechanics.conformance.cases import select
 from batchnorm_mechanics.conformance.judge import conform
 from batchnorm_mechanics.conformance.report import Report
+from batchnorm_mechanics.conformance.subject import Ability
 
 STEPS = select("one step")
 
@@ -109,12 +111,60 @@ def test_a_report_becomes_json_without_numbers_that_json_lacks():
     assert found["cases"][0]["checks"][0]["what"] == "training output"
 
 
-def test_a_report_prints_as_a_table_of_80_columns():
-    text = str(conform(Right(epsilon_outside=True), cases=STEPS))
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 80
+def test_a_report_prints_in_80_columns_and_all_of_it_if_asked():
+    report = conform(Right(epsilon_outside=True), cases=STEPS)
+    lines, all_lines = str(report).splitlines(), report.text(verbose=True).splitlines()
+    assert max(map(len, lines + all_lines)) <= 80
     assert lines[0].startswith("right ")
-    assert "  biased moving variance, as Keras; PyTorch's is unbiased" in lines
-    assert "  FAIL one step rank 2" in lines
-    assert "epsilon outside the root" in text
-    assert "\x1b" not in text
+    assert lines[2].startswith("Wrong: epsilon outside the root (")
+    assert '    print(bnm.conform(right, cases="one step rank 2"))' in lines
+    assert "\x1b" not in str(report)
+    assert "  biased moving variance, as Keras; PyTorch's is unbiased" in all_lines
+    assert "  FAIL one step rank 2" in all_lines
+
+
+def test_a_report_is_true_where_nothing_is_wrong_and_says_in_a_line_what_is():
+    right, wrong = (conform(each, cases="one step") for each in (Right(), Right(reversed=True)))
+    assert right
+    assert not wrong
+    assert repr(right) == "<Report: right: Right.>"
+    assert repr(wrong).startswith(
+        "<Report: right: Wrong: momentum reversed against the declared convention ("
+    )
+
+
+def test_what_is_required_and_lacking_fails():
+    class Some(Right):
+        abilities = Right.abilities - {Ability.MASK}
+
+    assert conform(Some(), cases=STEPS, require="float32, saving")
+    report = conform(Some(), cases=STEPS, require=["masks"])
+    assert report.verdict.sentence == "Right, but not what is required: no masks."
+
+
+def test_what_comes_back_in_a_narrower_dtype_is_judged_by_that_and_said_once():
+    class Narrow(RightSession):
+        def __init__(self, setting, changes):
+            dtype = "float32" if setting.dtype == "float64" else setting.dtype
+            super().__init__(replace(setting, dtype=dtype), changes)
+
+        def train(self, x, mask=None):
+            return super().train(x.astype(np.float32) if x.dtype == np.float64 else x, mask)
+
+        def infer(self, x):
+            return super().infer(x.astype(np.float32) if x.dtype == np.float64 else x)
+
+        def gradients(self, x, dy, mask=None):
+            narrow = x.dtype == np.float64
+            x, dy = (v.astype(np.float32) if narrow else v for v in (x, dy))
+            return super().gradients(x, dy, mask)
+
+    for cases in ("dtype", "offset", "scale", "steps"):
+        report = conform(Right(session=Narrow), cases=cases)
+        assert report, str(report)
+        assert [limit.words for limit in report.verdict.limits] == ["float64 comes back as float32"]
+    assert not conform(Right(session=Narrow), cases="dtype", require="float64")
+    wrong = conform(Right(session=Narrow, epsilon_outside=True), cases="dtype float64")
+    assert {check.diagnosis for case in wrong.cases for check in case.wrong} == {
+        "epsilon outside the root"
+    }

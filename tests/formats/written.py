@@ -84,7 +84,12 @@ def write_all(folder):
 def judged():
     good = Check("training output", True, 1e-7, 2e-7, 3.0, 4e-7, 1e-7)
     bad = Check("dx", False, 0.5, 0.25, 1e6, 1e-6, 0.5, None, "gradient through the mean missing")
-    cases = (CaseResult("a", "axes", "pass", (good,)), CaseResult("b", "axes", "fail", (good, bad)))
+    about = {"shape": (16, 3), "kept": (1,), "dtype": "float32"}
+    cases = (
+        CaseResult("a", "axes", "pass", (good,), **about),
+        CaseResult("b", "axes", "fail", (good, bad), **about),
+        CaseResult("c", "mask", "skipped", reason="it has no masks", **about),
+    )
     return document([Report("mine", "a layer", Conventions("unbiased", "new", 0.1), cases, 2.0)])
 
 

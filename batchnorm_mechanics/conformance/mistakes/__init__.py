@@ -9,16 +9,25 @@ from taking each step of the algorithm in turn. A name says what the code does, 
 and a right choice exist, which one it took.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-import tensorflow as tf
+from batchnorm_mechanics.conformance.mistakes.arithmetic import (
+    Axes,
+    Tensor,
+    broadcast,
+    maximum,
+    mean,
+    ones_like,
+    sqrt,
+    total,
+    where,
+    zeros_like,
+)
 
-# TensorFlow's operators are not typed, and these lines are all arithmetic.
-Tensor = Any
-Axes = tuple[int, ...]
 Kind = Literal["forward", "gradient", "statistics", "inference"]
 
 
@@ -74,18 +83,19 @@ def right_axes(rank: int, axes: Axes) -> Axes:
 def average(value: Tensor, mask: Tensor, axes: Axes) -> tuple[Tensor, Tensor]:
     """Return the average over the samples that count, 0 if none does, and how many do."""
     if mask is None:
-        mean = tf.reduce_mean(value, axes, keepdims=True)
-        return mean, tf.fill(mean.shape, tf.cast(tf.size(value) / tf.size(mean), value.dtype))
-    counted = tf.broadcast_to(mask, value.shape)
-    count = tf.reduce_sum(tf.cast(counted, value.dtype), axes, keepdims=True)
-    total = tf.reduce_sum(tf.where(counted, value, tf.zeros_like(value)), axes, keepdims=True)
-    return tf.math.divide_no_nan(total, count), count
+        center = mean(value, axes)
+        return center, ones_like(center) * (math.prod(value.shape) / math.prod(center.shape))
+    counted = broadcast(mask, value)
+    count = total(where(counted, ones_like(value), zeros_like(value)), axes)
+    # Of no samples the sum is 0.
+    sum_of_them = total(where(counted, value, zeros_like(value)), axes)
+    return sum_of_them / maximum(count, 1.0), count
 
 
 def right_moments(x: Tensor, mask: Tensor, axes: Axes) -> Moments:
     """Compute the mean, the biased variance around it, and m'."""
-    mean, count = average(x, mask, axes)
-    return Moments(mean, average((x - mean) ** 2, mask, axes)[0], count)
+    center, count = average(x, mask, axes)
+    return Moments(center, average((x - center) ** 2, mask, axes)[0], count)
 
 
 def right_use(batch: Moments) -> Pair:
@@ -95,7 +105,7 @@ def right_use(batch: Moments) -> Pair:
 
 def right_normalize(x: Tensor, by: Pair, epsilon: float) -> Tensor:
     """Divide by the root of variance plus epsilon."""
-    return (x - by.mean) / tf.sqrt(by.variance + epsilon)
+    return (x - by.mean) / sqrt(by.variance + epsilon)
 
 
 def right_affine(x_hat: Tensor, gamma: Tensor, beta: Tensor, mask: Tensor) -> Tensor:
@@ -105,7 +115,7 @@ def right_affine(x_hat: Tensor, gamma: Tensor, beta: Tensor, mask: Tensor) -> Te
 
 def right_intake(batch: Moments, unbiased: bool, old: Pair) -> Pair:
     """Take in the mean and the variance of the convention."""
-    more = batch.count / tf.maximum(batch.count - 1, 1) if unbiased else 1.0
+    more = batch.count / maximum(batch.count - 1, 1.0) if unbiased else 1.0
     return Pair(batch.mean, batch.variance * more)
 
 
@@ -118,8 +128,8 @@ def right_update(old: Pair, taken: Pair, decay: float, seen: Seen) -> Pair:
     """Blend both, except where no sample, or no unbiased variance, is there to be taken in."""
     enough = float(seen.unbiased)
     return Pair(
-        tf.where(seen.count > 0, blend(old.mean, taken.mean, decay), old.mean),
-        tf.where(seen.count > enough, blend(old.variance, taken.variance, decay), old.variance),
+        where(seen.count > 0, blend(old.mean, taken.mean, decay), old.mean),
+        where(seen.count > enough, blend(old.variance, taken.variance, decay), old.variance),
     )
 
 

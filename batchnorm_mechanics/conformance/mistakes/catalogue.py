@@ -5,15 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import tensorflow as tf
-
 from batchnorm_mechanics.conformance.mistakes import (
-    Axes,
     Mistake,
     Moments,
     Pair,
     Seen,
-    Tensor,
     Triple,
     average,
     blend,
@@ -21,6 +17,18 @@ from batchnorm_mechanics.conformance.mistakes import (
     right_moments,
     right_update,
     table,
+)
+from batchnorm_mechanics.conformance.mistakes.arithmetic import (
+    Axes,
+    Tensor,
+    absolute,
+    constant,
+    maximum,
+    ones_like,
+    sqrt,
+    total,
+    where,
+    zeros_like,
 )
 from batchnorm_mechanics.conformance.prediction import Prediction
 
@@ -37,37 +45,37 @@ def _summed(x: Tensor, mask: Tensor, axes: Axes) -> Moments:
 
 def _by_batch_size(x: Tensor, mask: Tensor, axes: Axes) -> Moments:
     """Divide the sums by the size of the batch, and not by all samples of a channel."""
-    right, size = right_moments(x, mask, axes), tf.cast(tf.shape(x)[0], x.dtype)
+    right, size = right_moments(x, mask, axes), x.shape[0]
     mean = right.mean * right.count / size
     return Moments(mean, average((x - mean) ** 2, mask, axes)[0] * right.count / size, right.count)
 
 
 def _absolute(x: Tensor, mask: Tensor, axes: Axes) -> Moments:
     right = right_moments(x, mask, axes)
-    return right._replace(variance=average(tf.abs(x - right.mean), mask, axes)[0] ** 2)
+    return right._replace(variance=average(absolute(x - right.mean), mask, axes)[0] ** 2)
 
 
 def _zeros(x: Tensor, mask: Tensor, axes: Axes) -> Moments:
     """Set masked samples to zero and count them all the same."""
-    return right_moments(x if mask is None else tf.where(mask, x, tf.zeros_like(x)), None, axes)
+    return right_moments(x if mask is None else where(mask, x, zeros_like(x)), None, axes)
 
 
 def _zero_terms(x: Tensor, mask: Tensor, axes: Axes) -> Moments:
     """Leave masked samples out of the sums and divide by the number of all."""
     _, count = average(x, None, axes)
-    total, some = average(x, mask, axes)
-    mean = total * some / count
+    averaged, some = average(x, mask, axes)
+    mean = averaged * some / count
     squares, _ = average((x - mean) ** 2, mask, axes)
     return Moments(mean, squares * some / count, count)
 
 
 def _not_centred(x: Tensor, by: Pair, epsilon: float) -> Tensor:
-    return x / tf.sqrt(by.variance + epsilon)
+    return x / sqrt(by.variance + epsilon)
 
 
 def _masked_out(x_hat: Tensor, gamma: Tensor, beta: Tensor, mask: Tensor) -> Tensor:
     y = gamma * x_hat + beta
-    return y if mask is None else tf.where(mask, y, tf.zeros_like(y))
+    return y if mask is None else where(mask, y, zeros_like(y))
 
 
 def _axes_mistake(choose: Callable[[int, Axes], Axes], *, along: bool) -> Mistake:
@@ -108,7 +116,7 @@ _BY_WHAT = {
         "use": lambda batch: Pair(batch.mean, batch.variance * batch.count / (batch.count - 1))
     },
     "epsilon outside the root": {
-        "normalize": lambda x, by, epsilon: (x - by.mean) / (tf.sqrt(by.variance) + epsilon)
+        "normalize": lambda x, by, epsilon: (x - by.mean) / (sqrt(by.variance) + epsilon)
     },
     "epsilon missing": {"epsilon": lambda epsilon: 0.0},
     "epsilon added twice": {"epsilon": lambda epsilon: 2 * epsilon},
@@ -119,23 +127,21 @@ _BY_WHAT = {
         for value in _EPSILONS
     },
     f"{_STD_FOR_VARIANCE}, in the normalization": {
-        "normalize": lambda x, by, epsilon: (x - by.mean) / tf.sqrt(tf.sqrt(by.variance) + epsilon)
+        "normalize": lambda x, by, epsilon: (x - by.mean) / sqrt(sqrt(by.variance) + epsilon)
     },
     "variance used where the standard deviation belongs": {
         "normalize": lambda x, by, epsilon: (x - by.mean) / (by.variance + epsilon)
     },
     "multiplied by the standard deviation instead of divided by it": {
-        "normalize": lambda x, by, epsilon: (x - by.mean) * tf.sqrt(by.variance + epsilon)
+        "normalize": lambda x, by, epsilon: (x - by.mean) * sqrt(by.variance + epsilon)
     },
     "not divided by the standard deviation": {"normalize": lambda x, by, epsilon: x - by.mean},
     "the larger of variance and epsilon used instead of their sum": {
-        "normalize": lambda x, by, epsilon: (
-            (x - by.mean) / tf.sqrt(tf.maximum(by.variance, epsilon))
-        )
+        "normalize": lambda x, by, epsilon: (x - by.mean) / sqrt(maximum(by.variance, epsilon))
     },
     "mean not subtracted": {"normalize": _not_centred},
     "mean subtracted after the division": {
-        "normalize": lambda x, by, epsilon: x / tf.sqrt(by.variance + epsilon) - by.mean
+        "normalize": lambda x, by, epsilon: x / sqrt(by.variance + epsilon) - by.mean
     },
     "variance around zero instead of around the mean": {"moments": _around_zero},
     "mean not subtracted, and variance around zero (RMS normalization)": {
@@ -160,14 +166,14 @@ _INTO_WHAT = {
         "affine": lambda x, gamma, beta, _: gamma * (x + beta)
     },
     "mask ignored": {"mask": lambda mask, x: None},
-    "mask inverted": {"mask": lambda mask, x: None if mask is None else tf.logical_not(mask)},
+    "mask inverted": {"mask": lambda mask, x: None if mask is None else ~mask},
     "masked samples counted as zeros": {"moments": _zeros},
     "masked samples counted in m'": {"moments": _zero_terms},
     "masked samples set to zero in the output": {"affine": _masked_out},
     "moving statistics used in training": {"training": lambda batch, old, new: old},
     "moving statistics used in training, updated before they are used": {
         # Read from variables that were just written: no gradient comes through them.
-        "training": lambda batch, old, new: Pair(*map(tf.stop_gradient, new))
+        "training": lambda batch, old, new: Pair(*map(constant, new))
     },
 }
 
@@ -178,7 +184,7 @@ def _steeper(factor: float) -> Callable[[Moments], Pair]:
     """Keep the variance's value and multiply its gradient."""
 
     def use(batch: Moments) -> Pair:
-        fixed = tf.stop_gradient(batch.variance)
+        fixed = constant(batch.variance)
         return Pair(batch.mean, fixed + factor * (batch.variance - fixed))
 
     return use
@@ -194,8 +200,8 @@ def _averaged(slopes: Triple, prediction: Prediction) -> Triple:
 def _gamma_by(factor: Callable[[Prediction], Tensor]) -> Callable[..., Triple]:
     def slopes(slopes: Triple, prediction: Prediction) -> Triple:
         material = prediction.material
-        total = tf.reduce_sum(material.dy * factor(prediction), prediction.place)
-        return slopes._replace(dgamma=total)
+        summed = total(material.dy * factor(prediction), prediction.place, keepdims=False)
+        return slopes._replace(dgamma=summed)
 
     return slopes
 
@@ -204,20 +210,20 @@ def _as_in_inference(slopes: Triple, prediction: Prediction) -> Triple:
     material = prediction.material
     variance = prediction.spread(material.start.variance)
     gamma = prediction.spread(material.gamma)
-    return slopes._replace(dx=material.dy * gamma / tf.sqrt(variance + prediction.epsilon))
+    return slopes._replace(dx=material.dy * gamma / sqrt(variance + prediction.epsilon))
 
 
 GRADIENT = table(
     "gradient",
     {
         "gradient through the variance missing": {
-            "use": lambda batch: Pair(batch.mean, tf.stop_gradient(batch.variance))
+            "use": lambda batch: Pair(batch.mean, constant(batch.variance))
         },
         "gradient through the mean missing": {
-            "use": lambda batch: Pair(tf.stop_gradient(batch.mean), batch.variance)
+            "use": lambda batch: Pair(constant(batch.mean), batch.variance)
         },
         "gradient through both statistics missing": {
-            "use": lambda batch: Pair(*map(tf.stop_gradient, (batch.mean, batch.variance)))
+            "use": lambda batch: Pair(*map(constant, (batch.mean, batch.variance)))
         },
         "gradient through the variance doubled": {"use": _steeper(2.0)},
         "gradient through the variance halved": {"use": _steeper(0.5)},
@@ -246,7 +252,7 @@ GRADIENT = table(
 
 def _root(batch: Moments, unbiased: bool, old: Pair) -> Pair:
     taken = right_intake(batch, unbiased, old)
-    return taken._replace(variance=tf.sqrt(taken.variance))
+    return taken._replace(variance=sqrt(taken.variance))
 
 
 def _from_moving_mean(batch: Moments, unbiased: bool, old: Pair) -> Pair:
@@ -263,11 +269,11 @@ def _added(old: Pair, taken: Pair, decay: float, seen: Seen) -> Pair:
 
 
 def _forgotten(moving: Pair, *_: Pair) -> Pair:
-    return Pair(tf.zeros_like(moving.mean), tf.ones_like(moving.variance))
+    return Pair(zeros_like(moving.mean), ones_like(moving.variance))
 
 
 def _forgotten_variance(moving: Pair, *_: Pair) -> Pair:
-    return moving._replace(variance=tf.ones_like(moving.variance))
+    return moving._replace(variance=ones_like(moving.variance))
 
 
 _DECAYS = (0.99, 0.9, 0.999)
@@ -345,7 +351,7 @@ INFERENCE = table(
             "inference": _forgotten
         },
         "moving mean ignored in inference": {
-            "inference": lambda moving, batch: moving._replace(mean=tf.zeros_like(moving.mean))
+            "inference": lambda moving, batch: moving._replace(mean=zeros_like(moving.mean))
         },
         "moving variance ignored in inference": {"inference": _forgotten_variance},
         "batch mean with moving variance used in inference": {
