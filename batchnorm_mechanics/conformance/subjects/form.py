@@ -3,6 +3,7 @@
 A `Form` makes them, a `Made` is one: all that `Stateful` and its session know of a library.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -90,3 +91,17 @@ class Form(ABC):
     @abstractmethod
     def make(self, wanted: Wanted) -> Made:
         """Return a new object that has its variables, and has seen no batch."""
+
+
+def described(of_class: type, *, is_class: bool) -> str:
+    """Return in a few words what a class or an object is, with its library's version.
+
+    Example:
+        >>> described(int, is_class=True)
+        'class int'
+    """
+    kind = "class" if is_class else "instance of"
+    root = of_class.__module__.partition(".")[0]
+    version = getattr(sys.modules.get(root), "__version__", None)
+    name = of_class.__name__
+    return f"{kind} {name}" if version is None else f"{kind} {name} of {root} {version}"

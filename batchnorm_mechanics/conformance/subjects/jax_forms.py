@@ -18,7 +18,7 @@ import numpy as np
 
 from batchnorm_mechanics.conformance.subjects.backends import JAX
 from batchnorm_mechanics.conformance.subjects.calling import UntoldError
-from batchnorm_mechanics.conformance.subjects.form import ByRole, Form, Made, Wanted
+from batchnorm_mechanics.conformance.subjects.form import ByRole, Form, Made, Wanted, described
 from batchnorm_mechanics.conformance.subjects.object_recipe import ClassRecipe
 from batchnorm_mechanics.conformance.subjects.roles import Role, find_roles, stands_for
 
@@ -114,7 +114,7 @@ class PureForm(Form):
         self._is_class = isinstance(thing, type | partial)
         made_by = thing.func if isinstance(thing, partial) else thing
         self._class: type = made_by if self._is_class else type(thing)
-        self.description = f"{'class' if self._is_class else 'instance of'} {self._class.__name__}"
+        self.description = described(self._class, is_class=self._is_class)
         self._recipe = ClassRecipe(thing, self._extra()) if self._is_class else None
         self._programs: dict[Any, Program] = {}
         self._trees: dict[Any, Tree] = {}

@@ -15,7 +15,7 @@ from batchnorm_mechanics.conformance.subject import as_type
 from batchnorm_mechanics.conformance.subjects.backends import NUMPY, TORCH, Backend, backend_of
 from batchnorm_mechanics.conformance.subjects.calling import UntoldError
 from batchnorm_mechanics.conformance.subjects.cells import find_cells
-from batchnorm_mechanics.conformance.subjects.form import ByRole, Form, Made, Wanted
+from batchnorm_mechanics.conformance.subjects.form import ByRole, Form, Made, Wanted, described
 from batchnorm_mechanics.conformance.subjects.object_calls import (
     ObjectCall,
     call_method,
@@ -59,7 +59,7 @@ class ObjectForm(Form):
         self._recipe = ClassRecipe(thing) if is_class else CopyRecipe(thing)
         made_by = thing.func if isinstance(thing, partial) else thing
         self._class: type = made_by if is_class else type(thing)
-        self.description = f"{'class' if is_class else 'instance of'} {self._class.__name__}"
+        self.description = described(self._class, is_class=is_class)
         if call_method(self._class) is None:
             raise UntoldError(["no method `__call__` or `forward`"], {})
 
