@@ -79,9 +79,10 @@ def diagnose(
         elif isinstance(causes[0], Imprecision):
             found = causes[0]
         if causes:
-            names |= {failure: _label(causes, explained, failure) for failure in explained}
+            names |= _labels(causes, explained)
             mistakes += [cause for cause in causes[:1] if isinstance(cause, Mistake)]
-        left = [failure for failure in left if failure not in explained]
+        told = set(explained)
+        left = [failure for failure in left if failure not in told]
     names |= _of_several(mistakes, [failure for failure in asked if failure not in names])
     if found is not None:
         names |= _following(found, [failure for failure in asked if failure not in names])
@@ -204,18 +205,25 @@ def _spoiled(cause: Cause, explained: list[Failure], trials: Sequence[Trial]) ->
     return within, len(refuted) - within
 
 
-def _label(causes: Sequence[Cause], explained: list[Failure], failure: Failure) -> str:
-    """Return the mistakes' names as this case has them, and the mode if it is in one alone."""
-    setting = failure[0].evidence.setting
-    name = " or ".join(
-        dict.fromkeys(cause.label(len(setting.shape), setting.axes) for cause in causes)
-    )
+def _labels(causes: Sequence[Cause], explained: list[Failure]) -> dict[Failure, str]:
+    """Return the mistakes' names as each case has them, and the mode if they are in one alone."""
+    mode = _only_mode(causes, explained)
+    names = {}
+    for trial, what in explained:
+        setting = trial.evidence.setting
+        labels = [cause.label(len(setting.shape), setting.axes) for cause in causes]
+        names[trial, what] = " or ".join(dict.fromkeys(labels)) + mode
+    return names
+
+
+def _only_mode(causes: Sequence[Cause], explained: list[Failure]) -> str:
+    """Return in words in which mode alone a mistake is made, if it is so."""
     modes = {_mode(what) for _, what in explained}
     first, *others = causes
     if others or first.kind != "forward" or len(modes) != 1:
-        return name
+        return ""
     mode = modes.pop()
     other = {"training": record.INFERENCE_OUTPUT, "inference": record.TRAINING_OUTPUT}.get(mode)
-    if any(other in trial.refuted(first, gradients=False) for trial, _ in explained):
-        return f"{name}, in {mode} only"
-    return name
+    cases = dict.fromkeys(trial for trial, _ in explained)
+    alone = any(other in trial.refuted(first, gradients=False) for trial in cases)
+    return f", in {mode} only" if alone else ""

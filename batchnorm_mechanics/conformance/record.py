@@ -1,6 +1,7 @@
 """What conformance finds, as frozen data: checks, cases and conventions."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Status = Literal["pass", "fail", "measured", "skipped"]
@@ -26,6 +27,7 @@ STEP_LATER = " one step after loading"
 _WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
 
 
+@cache
 def parts(what: str) -> tuple[str, str]:
     """Return an output's name and when it was asked for.
 

@@ -142,8 +142,9 @@ def _kind(check: Check) -> str:
     return f"raised {check.raised}" if check.raised else check.what
 
 
-def _size(case: CaseResult) -> tuple[int, int]:
-    return math.prod(case.shape), len(case.shape)
+def _size(case: CaseResult) -> tuple[int, int, bool]:
+    """Return how much there is to look at in a case; of two alike, float32 is the usual one."""
+    return math.prod(case.shape), len(case.shape), case.dtype != "float32"
 
 
 def _sentence(cases: Sequence[CaseResult], causes: Sequence[Cause], lacking: Sequence[str]) -> str:

@@ -56,6 +56,13 @@ _WORDS: dict[str, dict[Any, str]] = {
 }
 
 
+_DIGITS = {
+    "exact": "loses no digits by a large mean",
+    "proportional": "loses a digit for each of mean/std",
+    "quadratic": "loses two digits for each of mean/std",
+}
+
+
 def describe(conventions: Conventions) -> list[str]:
     """Return what a subject does in short lines, one for each convention that could be told.
 
@@ -147,6 +154,7 @@ def _parts(found: Conventions) -> Iterator[str]:
         yield {"normalizes": "one sample gives beta", "refuses": "refuses one sample"}[
             found.one_sample
         ]
-    for name in ("empty_batch", "large_mean"):
-        if getattr(found, name) is not None:
-            yield _WORDS[name][getattr(found, name)]
+    if found.large_mean is not None:
+        yield _DIGITS[found.large_mean]
+    if found.empty_batch is not None:
+        yield _WORDS["empty_batch"][found.empty_batch]
