@@ -10,6 +10,7 @@ imported unless the user's code has done so, or is a class of it.
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -37,9 +38,17 @@ class Backend:
         """Return a copy of an array as a tensor."""
         return np.array(array)
 
+    def input(self, array: np.ndarray) -> Any:
+        """Return an input as a tensor, of the same memory if it can: writing to it shows."""
+        return array
+
     def variable(self, array: np.ndarray) -> Any:
-        """Return the same as something that a function may assign to."""
+        """Return a tensor that a function may assign to."""
         return self.tensor(array)
+
+    def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call a pure function, compiled if the library does that."""
+        return function(*args, **kwargs)
 
     def array(self, value: Any) -> np.ndarray:
         """Return a tensor, or a number, as an array of its own."""
@@ -92,6 +101,10 @@ class TensorFlow(Backend):
 
         return tf.constant(array)
 
+    def input(self, array: np.ndarray) -> Any:
+        """Return a constant, which nothing can write to."""
+        return self.tensor(array)
+
     def variable(self, array: np.ndarray) -> Any:
         """Return a variable."""
         import tensorflow as tf
@@ -142,6 +155,12 @@ class Torch(Backend):
         if array.dtype == ml_dtypes.bfloat16:
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array)
+
+    def input(self, array: np.ndarray) -> Any:
+        """Return a tensor of the same memory; bfloat16's is copied."""
+        import torch
+
+        return self.tensor(array) if array.dtype == ml_dtypes.bfloat16 else torch.from_numpy(array)
 
     def array(self, value: Any) -> np.ndarray:
         """Return a copy of what a tensor holds."""
@@ -209,6 +228,19 @@ class Jax(Backend):
 
         return jnp.array(array)
 
+    def input(self, array: np.ndarray) -> Any:
+        """Return an array of JAX, which nothing can write to."""
+        return self.tensor(array)
+
+    def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call a pure function compiled, once for each of what is no array among its arguments."""
+        import jax
+
+        leaves, structure = jax.tree_util.tree_flatten((args, kwargs))
+        static = tuple(None if self.owns(leaf) else leaf for leaf in leaves)
+        arrays = [leaf for leaf in leaves if self.owns(leaf)]
+        return _compiled(function, structure, static)(*arrays)
+
     def precise(self, *, wide: bool) -> AbstractContextManager[Any]:
         """Return the context that JAX has for that."""
         import jax
@@ -218,11 +250,34 @@ class Jax(Backend):
     def slopes(
         self, function: Callable[..., Any], sources: Sequence[Any], dy: np.ndarray
     ) -> list[np.ndarray | None]:
-        """Return what `jax.vjp` gives; it has 0 where no way leads."""
+        """Return what `jax.vjp` gives, compiled as a whole; it has 0 where no way leads."""
         import jax
 
-        y, pull = jax.vjp(function, *sources)
-        return [self.array(slope) for slope in pull(jax.numpy.asarray(dy, y.dtype))]
+        def pulled(dy: Any, *sources: Any) -> Any:
+            y, pull = jax.vjp(function, *sources)
+            return pull(dy.astype(y.dtype))
+
+        found = jax.jit(pulled, compiler_options=QUICKLY)(self.tensor(dy), *sources)
+        return [self.array(slope) for slope in found]
+
+
+# Each shape is compiled for a call or two: what LLVM would gain in speed costs more than it brings,
+# and the arithmetic stays as it is.
+QUICKLY = {"xla_llvm_disable_expensive_passes": True}
+
+
+@cache
+def _compiled(function: Callable[..., Any], structure: Any, static: tuple[Any, ...]) -> Any:
+    """Return a function of the arrays among its arguments alone."""
+    import jax
+
+    def of_arrays(*arrays: Any) -> Any:
+        left = iter(arrays)
+        leaves = [next(left) if leaf is None else leaf for leaf in static]
+        args, kwargs = jax.tree_util.tree_unflatten(structure, leaves)
+        return function(*args, **kwargs)
+
+    return jax.jit(of_arrays, compiler_options=QUICKLY)
 
 
 NUMPY, TENSORFLOW, TORCH, JAX = Backend(), TensorFlow(), Torch(), Jax()
@@ -245,18 +300,24 @@ def in_use() -> list[Backend]:
     return [each for each in BACKENDS if each.module in sys.modules]
 
 
-def named_in(function: Callable[..., Any]) -> list[Backend]:
-    """Return the libraries that a function names, or else those that its module does.
+def named_in(thing: Any) -> list[Backend]:
+    """Return the libraries that a function or a class names, or else those that its module does.
 
     Args:
-        function: of Python's own; one without code names none.
+        thing: of Python's own; one without code names none.
 
     Example:
         >>> [each.name for each in named_in(named_in)]
         ['NumPy']
     """
-    known: dict[str, Any] = getattr(function, "__globals__", {})
-    own = _names(getattr(function, "__code__", None))
+    functions = [thing]
+    if isinstance(thing, type):
+        functions = [each for cls in thing.__mro__ for each in vars(cls).values()]
+    known: dict[str, Any] = {}
+    own: set[str] = set()
+    for function in functions:
+        known |= getattr(function, "__globals__", {})
+        own |= _names(getattr(function, "__code__", None))
     for names in (own, known.keys()):
         roots = {_root(known[name]) for name in names if name in known}
         found = [each for each in BACKENDS if each.module in roots]

@@ -57,6 +57,8 @@ def _walk(thing: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[A
     else:
         entries = list(getattr(thing, "__dict__", {}).items())
     for key, value in entries:
+        if str(key).startswith("_self_"):
+            continue  # TensorFlow's own books, which name each variable once more.
         place = (*path, str(key))
         if backend_of(value) is not None:
             # One tensor has one path, the first.

@@ -68,6 +68,7 @@ class Form(ABC):
         options: from roles that can be set to what they are called.
         defaults: from roles to the values that they have by themselves.
         axes: whether its axis is the one kept, or those reduced; None if it has none.
+        own_axis: the one that is kept when nothing is said, of what has an axis.
         has_modes: whether inference can be asked for.
         own_mode: whether a call without a mode means something.
         differentiates: whether there is a way to gradients.
@@ -78,6 +79,7 @@ class Form(ABC):
     options: Mapping[Role, str]
     defaults: Mapping[Role, Any]
     axes: Literal["kept", "reduced"] | None = None
+    own_axis: int = -1
     has_modes: bool = True
     own_mode: bool = True
     differentiates: bool = True

@@ -76,7 +76,7 @@ class Function(Subject):
         self.description = f"function {called(function)}"
         self.source = source
         self.function, self.parameters, self.backward = function, parameters, backward
-        self._layouts: dict[tuple[int, Any], Layout | None] = {}
+        self._layouts: dict[int, Layout | None] = {}
         self._types: dict[str, Types | None] = {}
 
     @cached_property
@@ -196,27 +196,28 @@ class Function(Subject):
             kept: the axes to keep, for what has an axis to choose.
         """
         manner = self.call.manner
-        chooses = manner.axes is not None
-        key = rank, (kept or (rank - 1,)) if chooses else None
-        if key not in self._layouts:
-            tried = [Layout(key[1], each) for each in (False, True)] if chooses else layouts(rank)
-            mode = True if manner.has_modes else None
-            self._layouts[key] = self._settled(rank, tried, mode)
-        return self._layouts[key]
+        if manner.axes is not None:
+            return Layout(kept or (rank - 1,), self._is_aligned)
+        if rank not in self._layouts:
+            tried = layouts(rank) if manner.works else []
+            self._layouts[rank] = self._settled(rank, tried)
+        return self._layouts[rank]
 
-    def _settled(self, rank: int, tried: list[Layout], mode: bool | None) -> Layout | None:
-        manner = self.call.manner
-        plain = tried[0] if manner.axes is not None or not manner.works else None
-        if not manner.works:
-            return plain
-        found = settle(
+    def _settled(self, rank: int, tried: list[Layout]) -> Layout | None:
+        call, mode = self.call, True if self.call.manner.has_modes else None
+        return settle(
             rank,
-            lambda layout: self.call.asking(layout, rank, mode),
+            lambda layout: call.asking(layout, rank, mode),
             tried,
             lambda layout: layout.aligned,
-            manner.dtype,
+            call.manner.dtype,
         )
-        return found or plain
+
+    @cached_property
+    def _is_aligned(self) -> bool:
+        """Whether what chooses its axes takes parameters with an axis for each of the input's."""
+        found = self._settled(3, [Layout((1,), aligned) for aligned in (False, True)])
+        return found is not None and found.aligned
 
     @cached_property
     def keeps(self) -> Kept:  # pyright: ignore[reportIncompatibleVariableOverride]

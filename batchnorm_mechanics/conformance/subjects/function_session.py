@@ -13,7 +13,6 @@ from batchnorm_mechanics.conformance.subject import (
     Setting,
     Slopes,
     Statistics,
-    as_type,
     in_shape,
 )
 from batchnorm_mechanics.conformance.subjects.backends import NUMPY, backend_of
@@ -21,7 +20,7 @@ from batchnorm_mechanics.conformance.subjects.calling import Outputs, split
 from batchnorm_mechanics.conformance.subjects.manner import Call
 from batchnorm_mechanics.conformance.subjects.pairs import Backward
 from batchnorm_mechanics.conformance.subjects.roles import FIELDS, SOURCES, STATISTICS, Role
-from batchnorm_mechanics.conformance.subjects.trial import Layout, Types
+from batchnorm_mechanics.conformance.subjects.trial import Layout, Types, as_input
 
 # Keras's values, given where the function has no default of its own.
 DEFAULTS: Mapping[Role, Any] = {Role.AXIS: -1, Role.MOMENTUM: 0.99, Role.EPSILON: 1e-3}
@@ -120,7 +119,7 @@ class FunctionSession(Session):
         return outputs
 
     def _given(self, array: np.ndarray) -> Any:
-        return self._call.manner.backend.tensor(as_type(array, self._types.x))
+        return self._call.manner.backend.input(as_input(array, self._types.x))
 
     def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the function in a mode."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from batchnorm_mechanics.conformance.subjects.backends import JAX
+from batchnorm_mechanics.conformance.subjects.backends import JAX, QUICKLY
 from batchnorm_mechanics.conformance.subjects.calling import UntoldError
 from batchnorm_mechanics.conformance.subjects.form import ByRole, Form, Made, Wanted, described
 from batchnorm_mechanics.conformance.subjects.object_recipe import ClassRecipe
@@ -147,8 +147,8 @@ class PureForm(Form):
         with JAX.precise(wide=wanted.dtype == "float64"):
             if key not in self._programs:
                 program = self._program(wanted)
-                compiled = jax.jit(program.apply, static_argnums=2)
-                self._programs[key] = program._replace(apply=compiled)
+                apply = jax.jit(program.apply, static_argnums=2, compiler_options=QUICKLY)
+                self._programs[key] = Program(jax.jit(program.start), apply)
             program = self._programs[key]
             if (key, wanted.shape) not in self._trees:
                 x = JAX.tensor(np.zeros(wanted.shape, jax.numpy.dtype(wanted.dtype)))
@@ -178,6 +178,12 @@ class PureForm(Form):
             return None
         default = self._recipe.defaults.get(Role.AXIS, -1)
         return "kept" if isinstance(default, int) else "reduced" if default is None else None
+
+    @cached_property
+    def own_axis(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """By the constructor's default."""
+        names = {} if self._recipe is None else self._recipe.defaults
+        return names.get(Role.AXIS) if isinstance(names.get(Role.AXIS), int) else -1
 
     @cached_property
     def _mode(self) -> tuple[Role, str, bool] | None:

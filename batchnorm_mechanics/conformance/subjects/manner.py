@@ -10,6 +10,7 @@ import numpy as np
 
 from batchnorm_mechanics.conformance.subject import as_type
 from batchnorm_mechanics.conformance.subjects.backends import (
+    JAX,
     NUMPY,
     TENSORFLOW,
     TORCH,
@@ -52,6 +53,7 @@ class Manner:
         keys: the keys of its dictionaries, by parameter and role.
         starts: what it takes itself for an entry that is not there, by role.
         dtype: of an input that it takes.
+        pure: whether it can be compiled: it writes to no dictionary, and looks at no value.
         works: whether it works at all.
     """
 
@@ -63,6 +65,7 @@ class Manner:
     keys: Mapping[str, Mapping[Role, str]] = field(default_factory=dict)
     starts: Mapping[Role, Any] = field(default_factory=dict)
     dtype: str = "float32"
+    pure: bool = False
     works: bool = True
 
     @property
@@ -108,6 +111,8 @@ class Call:
         arguments = {name: said[role] for role, name in names.items() if role in said}
         args, kwargs = self.parameters.bound({**arguments, **records})
         with manner.backend.in_mode(training=mode) if manner.by_grad else ExitStack():
+            if manner.pure:
+                return manner.backend.call(self.function, args, kwargs)
             return self.function(*args, **kwargs)
 
     def values(self, layout: Layout, rank: int, kept_shape: tuple[int, ...], dtype: str) -> Values:
@@ -136,15 +141,24 @@ class Call:
 
     def tried(
         self, x: np.ndarray, layout: Layout, rank: int, mode: bool | None = True
-    ) -> tuple[np.ndarray, Any, dict[str, Record]]:
+    ) -> tuple[np.ndarray, Any, dict[str, Any]]:
         """Call it, and return the output as an array, as it came, and its dictionaries."""
         manner = self.manner
         with manner.backend.precise(wide=x.dtype == np.float64):
             kept_shape = tuple(x.shape[axis] for axis in layout.kept)
             values = self.values(layout, rank, kept_shape, x.dtype.name)
             word = {} if manner.modes is None else dict.fromkeys(MODES, manner.modes[not mode])
-            records = {name: Record({**values, **word}) for name in self.parameters.records}
-            given = self.run(manner.backend.tensor(x), values, records, mode)
+            records: dict[str, Any] = {
+                name: Record({**values, **word}) for name in self.parameters.records
+            }
+            if manner.pure:
+                # What is compiled is given what it will ask for.
+                told = {**values, **word}
+                records = {
+                    name: {key: told[role] for role, key in keys.items()}
+                    for name, keys in manner.keys.items()
+                }
+            given = self.run(manner.backend.input(x), values, records, mode)
             y = split(given, x.shape, int(np.prod(kept_shape))).y
             return (backend_of(y) or NUMPY).array(y), y, records
 
@@ -208,6 +222,10 @@ def _looked_at(call: Call, layout: Layout, rank: int, records: Mapping[str, Reco
     for record in records.values():
         starts |= record.defaults
     manner = replace(manner, keys=keys, starts=starts)
+    if manner.backend is JAX and not any(map(len, records.values())):
+        compiled = Call(call.function, parameters, replace(manner, pure=True))
+        if quietly(compiled.tried, tiny(SHAPES[rank], manner.dtype), layout, rank) is not None:
+            manner = compiled.manner
     said = [(role, name) for role, name in parameters.names.items() if role in MODES]
     said += [(role, key) for each in keys.values() for role, key in each.items() if role in MODES]
 

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,25 @@ from batchnorm_mechanics.conformance.subjects.roles import (
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+def constructor(make: Any) -> inspect.Signature:
+    """Return what a class is called with, past a metaclass that takes anything.
+
+    Args:
+        make: the class, or a `functools.partial` of one, whose arguments are defaults then.
+
+    Example:
+        >>> class Layer:
+        ...     def __init__(self, dim, eps=1e-5): ...
+        >>> list(constructor(partial(Layer, eps=1e-3)).parameters)
+        ['dim', 'eps']
+    """
+    of_class = make.func if isinstance(make, partial) else make
+    given = (make.args, make.keywords) if isinstance(make, partial) else ((), {})
+    if not inspect.isfunction(of_class.__init__):
+        return inspect.signature(make)
+    return inspect.signature(partial(of_class.__init__, object(), *given[0], **given[1]))
+
+
 class ClassRecipe:
     """Makes objects by calling a class.
 
@@ -41,7 +61,7 @@ class ClassRecipe:
 
     def __init__(self, make: Any, extra: Mapping[str, Any] | None = None) -> None:
         self._make = make
-        there = inspect.signature(make).parameters
+        there = constructor(make).parameters
         self._extra = {name: value for name, value in (extra or {}).items() if name in there}
         own = {
             name: each
@@ -61,9 +81,6 @@ class ClassRecipe:
             self.names[Role.FEATURES] = unknown.pop()
         if unknown:
             raise UntoldError(unknown, self.names)
-        self._extra = {
-            k: v for k, v in self._extra.items() if k in inspect.signature(make).parameters
-        }
         settable = (Role.EPSILON, Role.MOMENTUM)
         self.takes = {role: self.names[role] for role in settable if role in self.names}
         self.defaults = {
@@ -87,7 +104,7 @@ class ClassRecipe:
             if role not in values and role not in self.defaults:
                 arguments[name] = usual[role]
         arguments |= dict.fromkeys(self._switches, True)
-        [backend, *_] = [*named_in(getattr(self._make, "__init__", None)), NUMPY]
+        [backend, *_] = [*named_in(getattr(self._make, "func", self._make)), NUMPY]
         for name, role in self._arrays.items():
             start = 1.0 if role in (Role.GAMMA, Role.VARIANCE) else 0.0
             arguments[name] = backend.tensor(np.full(sizes, start, wide(wanted.dtype)))

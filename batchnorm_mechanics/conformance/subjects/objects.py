@@ -67,9 +67,11 @@ class ObjectForm(Form):
         """Return a new object; one that has no variables before its first call is called once."""
         made = self._made(wanted, self._call)
         if not made.is_built():
-            x = as_type(np.ones(wanted.shape), wanted.dtype)
-            if quietly(made.output, x, False) is None:
-                made.output(x, True)
+            # Some make them in float32 whatever they see, and stumble over another dtype then.
+            inputs = [as_type(np.ones(wanted.shape), dtype) for dtype in (wanted.dtype, "float32")]
+            tried = (quietly(made.output, x, mode) for mode in (False, True) for x in inputs)
+            if all(y is None for y in tried):
+                made.output(inputs[0], True)
         return made
 
     def _made(self, wanted: Wanted, call: ObjectCall) -> "ObjectMade":
@@ -216,7 +218,7 @@ class ObjectMade(Made):
                 cells[path].put(backend.assign(old, value))
 
     def _given(self, x: np.ndarray) -> Any:
-        return self._backend.tensor(x)
+        return self._backend.input(x)
 
     def output(self, x: np.ndarray, training: bool | None) -> np.ndarray:
         """Call it in the way that was found."""

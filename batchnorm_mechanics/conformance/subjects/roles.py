@@ -57,7 +57,7 @@ _NAMES: Mapping[Role, str] = {
     Role.MOMENTUM: r"(bn|ema)?(momentum|mom|decay|rho|alpha|rate|smoothing)(rate|value|factor|bn)?"
     r"|(ema|movingaverage|moving)decay|(exponential)?(avg|average|averaging)factor",
     Role.TRAINING: r"(is|in)?(train|training)(mode|phase|flag|flg)?|phase(train)?|mode"
-    r"|learning(phase)?",
+    r"|learning(phase)?|use(batch|current|local)(stats|statistics|moments)",
     Role.INFERENCE: r"(is|in)?(test|testing|infer|inference|inferring|eval|evaluate|evaluation"
     r"|evaluating|predict|prediction|predicting|deterministic)(mode|phase|flag|flg)?"
     r"|use(running|moving|global)(average|averages|avg|stats|statistics)",

@@ -52,7 +52,7 @@ class Stateful(Subject):
     def __init__(self, name: str, form: Form, *, source: str | None = None) -> None:
         self.name, self.description, self.source = name, form.description, source
         self._form = form
-        self._layouts: dict[Any, Layout | None] = {}
+        self._layouts: dict[int, Layout | None] = {}
         self._types: dict[str, Types | None] = {}
         self._variables: dict[int, Mapping[Role, Sequence[str]]] = {}
 
@@ -122,11 +122,13 @@ class Stateful(Subject):
             rank: 2 to 5.
             kept: the axes to keep, for what has an axis to choose.
         """
-        key = rank, (kept or (rank - 1,)) if self._form.axes is not None else None
-        if key not in self._layouts:
-            tried = layouts(rank) if key[1] is None else [Layout(key[1])]
-            self._layouts[key] = settle(rank, self._asking, tried, self._claims(rank), self._dtype)
-        return self._layouts[key]
+        if self._form.axes is not None:
+            return Layout(kept or (self._form.own_axis % rank,))
+        if rank not in self._layouts:
+            self._layouts[rank] = settle(
+                rank, self._asking, layouts(rank), self._claims(rank), self._dtype
+            )
+        return self._layouts[rank]
 
     def _claims(self, rank: int) -> Callable[[Layout], bool]:
         """Return whether an object has parameters with as many axes as its input."""

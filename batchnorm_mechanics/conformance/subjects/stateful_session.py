@@ -16,7 +16,7 @@ from batchnorm_mechanics.conformance.subject import (
 )
 from batchnorm_mechanics.conformance.subjects.form import Made
 from batchnorm_mechanics.conformance.subjects.roles import FIELDS, SOURCES, STATISTICS, Role
-from batchnorm_mechanics.conformance.subjects.trial import Layout, Types, tiny
+from batchnorm_mechanics.conformance.subjects.trial import Layout, Types, as_input, tiny
 
 # A start-up correction such as 1 - decay**counter has worn off after so many batches.
 _MANY = 1_000_000
@@ -75,13 +75,13 @@ class StatefulSession(Session):
 
     def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
         """Call the object in a mode."""
-        y = self._made.output(as_type(x, self._types.x), training)
+        y = self._made.output(as_input(x, self._types.x), training)
         return self._types.handed_back(y, self._setting.dtype)
 
     def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
         """Return its own gradients, or the library's; 0 where that finds no way."""
         paths = {role: self._roles[role][0] for role in SOURCES if role in self._roles}
-        given = [as_type(array, self._types.x) for array in (x, dy)]
+        given = [as_input(array, self._types.x) for array in (x, dy)]
         found = self._made.slopes(given[0], given[1], paths)
         dx = found.get(Role.X)
         of_parameters = [None if role not in paths else found.get(role) for role in SOURCES]

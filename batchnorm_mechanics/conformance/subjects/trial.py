@@ -81,6 +81,11 @@ class Types(NamedTuple):
         return as_type(y, dtype) if self.x != dtype and y.dtype.name == self.x else y
 
 
+def as_input(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Return an input in a dtype, the very array if it has it: what is written to it shows."""
+    return x if x.dtype.name == dtype else as_type(x, dtype)
+
+
 def find_types(dtype: str, output_dtype: Callable[[Types], str | None]) -> Types | None:
     """Return how a thing is given an input of a dtype, None if it is not made for it.
 
