@@ -237,6 +237,9 @@ class Jax(Backend):
         import jax
 
         leaves, structure = jax.tree_util.tree_flatten((args, kwargs))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            # It is part of something that is being compiled.
+            return function(*args, **kwargs)
         static = tuple(None if self.owns(leaf) else leaf for leaf in leaves)
         arrays = [leaf for leaf in leaves if self.owns(leaf)]
         return _compiled(function, structure, static)(*arrays)

@@ -25,16 +25,26 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class UntoldError(Exception):
-    """What a function's parameters stand for could not be told.
+    """What a thing takes could not be told.
 
-    Attributes:
-        unknown: the names of which it could not.
-        found: the others.
+    Args:
+        why: what is known of it, to follow its name.
+        found: the parameters of which it could be told.
+        wrappable: whether there is something to call, and so to wrap.
     """
 
-    def __init__(self, unknown: Sequence[str], found: Mapping[Role, str]) -> None:
-        super().__init__(", ".join(unknown))
-        self.unknown, self.found = tuple(unknown), dict(found)
+    def __init__(
+        self, why: str, found: Mapping[Role, str] | None = None, *, wrappable: bool = True
+    ) -> None:
+        super().__init__(why)
+        self.found, self.wrappable = dict(found or {}), wrappable
+
+    @classmethod
+    def of(cls, unknown: Sequence[str], found: Mapping[Role, str]) -> "UntoldError":
+        """Return the error for parameters whose names say nothing."""
+        names = " and ".join(f"`{name}`" for name in unknown)
+        whose = "its name" if len(unknown) == 1 else "their names"
+        return cls(f"whose {names} could not be told from {whose}", found)
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ def read_parameters(function: Callable[..., Any], among: Sequence[Role]) -> Para
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
-        raise UntoldError([str(error)], {}) from error
+        raise UntoldError(f"which has no signature: {error}") from error
     own = {
         name: parameter
         for name, parameter in signature.parameters.items()
@@ -91,7 +101,7 @@ def read_parameters(function: Callable[..., Any], among: Sequence[Role]) -> Para
     required = [name for name, each in own.items() if each.default is each.empty]
     x = next((name for name in own if stands_for(name, Role.X)), next(iter(own), None))
     if x is None:
-        raise UntoldError(["no parameter for the input"], {})
+        raise UntoldError("which takes no input")
     names = find_roles([name for name in own if name != x], among)
     taken = {x, *names.values()}
     records = tuple(
@@ -104,7 +114,7 @@ def read_parameters(function: Callable[..., Any], among: Sequence[Role]) -> Para
     unknown = [name for name in required if name not in taken and name not in records]
     names = {Role.X: x, **names}
     if unknown:
-        raise UntoldError(unknown, names)
+        raise UntoldError.of(unknown, names)
     defaults = {
         role: own[name].default
         for role, name in names.items()

@@ -77,7 +77,7 @@ class Function(Subject):
         self.source = source
         self.function, self.parameters, self.backward = function, parameters, backward
         self._layouts: dict[int, Layout | None] = {}
-        self._types: dict[str, Types | None] = {}
+        self._types: dict[tuple[str, int], Types | None] = {}
 
     @cached_property
     def call(self) -> Call:
@@ -262,8 +262,8 @@ class Function(Subject):
 
     def refusal(self, setting: Setting) -> str | None:
         """Refuse statistics, and dtypes, that it does not take; see `Subject.refusal`."""
-        refused = super().refusal(setting)
-        if refused is None and self.types(setting.dtype) is None:
+        refused, rank = super().refusal(setting), len(setting.shape)
+        if refused is None and self.types(setting.dtype, rank) is None:
             refused = f"it gives no {setting.dtype}"
         has = fields_of(self.call.manner, self.parameters)
         for name in FIELDS.values():
@@ -275,24 +275,26 @@ class Function(Subject):
                 return refused or f"it has no {name}"
         return refused
 
-    def types(self, dtype: str) -> Types | None:
+    def types(self, dtype: str, rank: int) -> Types | None:
         """Return in which dtypes it computes for an input of this one, None if in none."""
-        if dtype not in self._types:
-            self._types[dtype] = self._found_types(dtype)
-        return self._types[dtype]
+        if (dtype, rank) not in self._types:
+            self._types[dtype, rank] = self._found_types(dtype, rank)
+        return self._types[dtype, rank]
 
-    def _found_types(self, dtype: str) -> Types | None:
+    def _found_types(self, dtype: str, rank: int) -> Types | None:
         usual = Types.usual(dtype)
         if not self.call.manner.works:
             return usual
         if not self._is_canonical:
-            return find_types(dtype, self._output_dtype)
+            return find_types(dtype, lambda types: self._output_dtype(types, rank))
         # In our own signature it has to take what it is given, and be right about it.
-        wider = self._output_dtype(usual)
+        wider = self._output_dtype(usual, rank)
         return usual if wider is not None else Types(dtype, dtype)
 
-    def _output_dtype(self, types: Types) -> str | None:
-        rank, layout = self._sample
+    def _output_dtype(self, types: Types, rank: int) -> str | None:
+        layout = self.layout(rank)
+        if layout is None:
+            return None
         setting = Setting(SHAPES[rank], layout.kept, types.x)
         session: FunctionSession | None = quietly(
             FunctionSession, self._calls, setting, layout, types
@@ -306,14 +308,15 @@ class Function(Subject):
     def open(self, setting: Setting) -> "FunctionSession":
         """Return a session; statistics that the setting leaves out begin at mean 0, variance 1."""
         rank = len(setting.shape)
-        if setting.kept is None:
-            layout = self.layout(rank, self._own_axis(rank))
-            setting = setting if layout is None else replace(setting, kept=layout.kept)
-        layout = self.layout(rank, setting.kept) or Layout(setting.kept or (rank - 1,))
-        types = self.types(setting.dtype) or Types.usual(setting.dtype)
-        return FunctionSession(self._calls, setting.keeping(-1), layout, types)
+        own_axis = setting.kept is None and self.call.manner.axes == "kept"
+        layout = self.layout(rank, self._own_axis(rank) if own_axis else setting.kept)
+        if setting.kept is None and layout is not None:
+            setting = replace(setting, kept=layout.kept)
+        setting = setting.keeping(-1)
+        layout = layout or Layout(setting.kept or (rank - 1,))
+        types = self.types(setting.dtype, rank) or Types.usual(setting.dtype)
+        return FunctionSession(self._calls, setting, layout, types, own_axis=own_axis)
 
     def _own_axis(self, rank: int) -> tuple[int, ...]:
         axis = self.parameters.defaults.get(Role.AXIS, -1)
-        whole = isinstance(axis, int) and self.call.manner.axes == "kept"
-        return (axis % rank,) if whole else (rank - 1,)
+        return (axis % rank,) if isinstance(axis, int) else (rank - 1,)

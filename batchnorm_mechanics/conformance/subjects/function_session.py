@@ -49,9 +49,18 @@ class FunctionSession(Session):
         setting: with the axes that are kept.
         layout: how an input of this rank is taken.
         types: in which dtypes it computes.
+        own_axis: whether its axis is left to it.
     """
 
-    def __init__(self, calls: Calls, setting: Setting, layout: Layout, types: Types) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        setting: Setting,
+        layout: Layout,
+        types: Types,
+        *,
+        own_axis: bool = False,
+    ) -> None:
         self._calls, self._setting, self._layout, self._types = calls, setting, layout, types
         self._call = call = calls.forward
         manner, names = call.manner, call.parameters.names
@@ -63,7 +72,7 @@ class FunctionSession(Session):
             }
         options = {Role.MOMENTUM: setting.momentum, Role.EPSILON: setting.epsilon}
         if manner.axes is not None:
-            options[Role.AXIS] = manner.axis(layout.kept, rank)
+            options[Role.AXIS] = None if own_axis else manner.axis(layout.kept, rank)
         own = {*call.parameters.defaults, *manner.starts}
         told = {
             role: DEFAULTS[role] if value is None else value

@@ -39,10 +39,10 @@ class Program(NamedTuple):
 
 
 class PureMade(Made):
-    """A tree of variables, and the program that takes it."""
+    """A tree of variables, the program that takes it, and the same compiled."""
 
-    def __init__(self, tree: Tree, apply: Callable[..., Any]) -> None:
-        self._tree, self._apply = tree, apply
+    def __init__(self, tree: Tree, program: "Program", apply: Callable[..., Any]) -> None:
+        self._tree, self._program, self._apply = tree, program, apply
 
     def _leaves(self) -> dict[str, Any]:
         import jax
@@ -89,7 +89,7 @@ class PureMade(Made):
         def forward(x: Any, *values: Any) -> Any:
             told = {**leaves, **dict(zip(paths.values(), values, strict=True))}
             tree = jax.tree_util.tree_unflatten(structure, list(told.values()))
-            return self._apply(tree, x, True)[0]
+            return self._program.apply(tree, x, True)[0]
 
         with JAX.precise(wide=x.dtype == np.float64):
             sources = [JAX.tensor(x), *(leaves[path] for path in paths.values())]
@@ -116,7 +116,7 @@ class PureForm(Form):
         self._class: type = made_by if self._is_class else type(thing)
         self.description = described(self._class, is_class=self._is_class)
         self._recipe = ClassRecipe(thing, self._extra()) if self._is_class else None
-        self._programs: dict[Any, Program] = {}
+        self._programs: dict[Any, tuple[Program, Callable[..., Any]]] = {}
         self._trees: dict[Any, Tree] = {}
 
     def _extra(self) -> Mapping[str, Any]:
@@ -148,12 +148,13 @@ class PureForm(Form):
             if key not in self._programs:
                 program = self._program(wanted)
                 apply = jax.jit(program.apply, static_argnums=2, compiler_options=QUICKLY)
-                self._programs[key] = Program(jax.jit(program.start), apply)
-            program = self._programs[key]
+                self._programs[key] = program, apply
+            program, apply = self._programs[key]
             if (key, wanted.shape) not in self._trees:
                 x = JAX.tensor(np.zeros(wanted.shape, jax.numpy.dtype(wanted.dtype)))
-                self._trees[key, wanted.shape] = program.start(x)
-            return PureMade(self._trees[key, wanted.shape], program.apply)
+                start = jax.jit(program.start, compiler_options=QUICKLY)
+                self._trees[key, wanted.shape] = start(x)
+            return PureMade(self._trees[key, wanted.shape], program, apply)
 
     @cached_property
     def options(self) -> Mapping[Role, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -372,7 +373,8 @@ def form_of(thing: Any, modules: set[str]) -> PureForm | None:
     for prefix, form in forms:
         if any(f"{name}.".startswith(f"{prefix}.") for name in modules):
             if form is Haiku and not isinstance(thing, type | partial):
-                raise UntoldError(["a Haiku module outside of `hk.transform_with_state`"], {})
+                why = "a Haiku module outside of `hk.transform_with_state`"
+                raise UntoldError(why, wrappable=False)
             return form(thing)
     return None
 

@@ -80,7 +80,7 @@ class ClassRecipe:
             # The one thing that every such class must be told.
             self.names[Role.FEATURES] = unknown.pop()
         if unknown:
-            raise UntoldError(unknown, self.names)
+            raise UntoldError.of(unknown, self.names)
         settable = (Role.EPSILON, Role.MOMENTUM)
         self.takes = {role: self.names[role] for role in settable if role in self.names}
         self.defaults = {

@@ -56,12 +56,13 @@ class ObjectForm(Form):
 
     def __init__(self, thing: Any) -> None:
         is_class = isinstance(thing, type | partial)
-        self._recipe = ClassRecipe(thing) if is_class else CopyRecipe(thing)
         made_by = thing.func if isinstance(thing, partial) else thing
         self._class: type = made_by if is_class else type(thing)
-        self.description = described(self._class, is_class=is_class)
         if call_method(self._class) is None:
-            raise UntoldError(["no method `__call__` or `forward`"], {})
+            kind = f"{'the class' if is_class else 'of type'} {self._class.__name__}"
+            raise UntoldError(f"{kind}, without `__call__` and `forward`", wrappable=False)
+        self._recipe = ClassRecipe(thing) if is_class else CopyRecipe(thing)
+        self.description = described(self._class, is_class=is_class)
 
     def make(self, wanted: Wanted) -> "ObjectMade":
         """Return a new object; one that has no variables before its first call is called once."""

@@ -50,11 +50,11 @@ def recognize(
             return _function(thing, name, source, backward)
         return _object(thing, name, source)
     except UntoldError as error:
-        unknown = ", ".join(error.unknown)
+        advice = "Wrap it in one of these."
+        if error.wrappable:
+            advice = f"Wrap it, as `bnm conform --wrap` does:\n\n{wrapper(thing, error.found)}"
         raise InputError(
-            f"conform: `subject` must be {FORMS}. Received: subject={name!r}, of which this could "
-            f"not be told: {unknown}. Wrap it, as `bnm conform --wrap` does:\n\n"
-            f"{wrapper(thing, error.found)}"
+            f"conform: `subject` must be {FORMS}. Received: subject={name!r}, {error}. {advice}"
         ) from error
 
 
@@ -96,7 +96,7 @@ def _function(
 
     parameters = read_parameters(function, OF_FUNCTIONS)
     if not _normalizes(function, parameters):
-        raise UntoldError(["whether it normalizes"], parameters.names)
+        raise UntoldError("of which nothing says that it normalizes", parameters.names)
     partner = find_backward(function) if backward is None else Backward(backward)
     return Function(name, function, parameters, backward=partner, source=source)
 

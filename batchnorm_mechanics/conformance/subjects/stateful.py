@@ -53,7 +53,7 @@ class Stateful(Subject):
         self.name, self.description, self.source = name, form.description, source
         self._form = form
         self._layouts: dict[int, Layout | None] = {}
-        self._types: dict[str, Types | None] = {}
+        self._types: dict[tuple[str, int], Types | None] = {}
         self._variables: dict[int, Mapping[Role, Sequence[str]]] = {}
 
     @cached_property
@@ -61,7 +61,7 @@ class Stateful(Subject):
         """What its form says, and what its variables were found to be."""
         roles = self._roles(self._sample[0])
         named = [f"{FIELDS[role]} in `{roles[role][0]}`" for role in STATISTICS if role in roles]
-        wide = self.types("float32") == Types("float64", "float64")
+        wide = self.types("float32", self._sample[0]) == Types("float64", "float64")
         return ", ".join([self._form.words, *named, *(["float64 alone"] if wide else [])])
 
     def _wanted(
@@ -202,8 +202,8 @@ class Stateful(Subject):
 
     def refusal(self, setting: Setting) -> str | None:
         """Refuse dtypes, statistics and settings that it does not take; see `Subject.refusal`."""
-        refused = super().refusal(setting)
-        if refused is None and self._works and self.types(setting.dtype) is None:
+        refused, rank = super().refusal(setting), len(setting.shape)
+        if refused is None and self._works and self.types(setting.dtype, rank) is None:
             refused = f"it gives no {setting.dtype}"
         roles = self._roles(len(setting.shape))
         for role, name in FIELDS.items():
@@ -215,14 +215,17 @@ class Stateful(Subject):
             return refused or "it has no epsilon"
         return refused
 
-    def types(self, dtype: str) -> Types | None:
+    def types(self, dtype: str, rank: int) -> Types | None:
         """Return in which dtypes it computes for an input of this one, None if in none."""
-        if dtype not in self._types:
-            self._types[dtype] = find_types(dtype, self._output_dtype)
-        return self._types[dtype]
+        if (dtype, rank) not in self._types:
+            found = find_types(dtype, lambda types: self._output_dtype(types, rank))
+            self._types[dtype, rank] = found
+        return self._types[dtype, rank]
 
-    def _output_dtype(self, types: Types) -> str | None:
-        rank, layout = self._sample
+    def _output_dtype(self, types: Types, rank: int) -> str | None:
+        layout = self.layout(rank)
+        if layout is None:
+            return None
         y = quietly(self._asking(layout), tiny(SHAPES[rank], types.x))
         return None if y is None or y.shape != SHAPES[rank] else y.dtype.name
 
@@ -231,7 +234,7 @@ class Stateful(Subject):
         rank = len(setting.shape)
         layout = self.layout(rank, setting.kept)
         layout = layout or Layout(setting.kept or self._sample[1].kept)
-        types = self.types(setting.dtype) or Types.usual(setting.dtype)
+        types = self.types(setting.dtype, rank) or Types.usual(setting.dtype)
         options = {Role.MOMENTUM: setting.momentum, Role.EPSILON: setting.epsilon}
         told = {
             role: value
