@@ -9,6 +9,7 @@ mode the output and the next tree.
 
 import copy
 import inspect
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -279,8 +280,10 @@ class Equinox(PureForm):
         return {"axis_name": "batch", "key": jax.random.PRNGKey(0)}
 
     def _program(self, wanted: Wanted) -> Program:
-        import equinox as eqx
         import jax
+
+        # What the user's module comes from is there; we depend on neither this nor Haiku.
+        eqx: Any = sys.modules["equinox"]
 
         if self._recipe is None:
             module = self._module(wanted)
@@ -310,7 +313,7 @@ class Haiku(PureForm):
     library = "Haiku"
 
     def _program(self, wanted: Wanted) -> Program:
-        import haiku as hk
+        hk: Any = sys.modules["haiku"]
 
         def call(x: Any, training: bool | None) -> Any:
             return self._module(wanted)(x, **self._said(training))

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from batchnorm_mechanics.conformance.subjects.roles import Role, find_roles
+from batchnorm_mechanics.conformance.subjects.roles import OF_VARIABLES, Role, find_roles
 
 # What the judge's own function has for each role.
 _OURS: Mapping[Role, str] = {
@@ -107,6 +107,5 @@ def _attributes(thing: Any) -> dict[Role, str]:
         names = getattr(getattr(thing.__init__, "__code__", None), "co_names", ())
     else:
         names = tuple(getattr(thing, "__dict__", ()))
-    roles = (Role.VARIANCE, Role.MEAN, Role.GAMMA, Role.BETA)
-    found = find_roles(dict.fromkeys(names), roles)
-    return {role: found[role] for role in roles[::-1] if role in found}
+    found = find_roles(dict.fromkeys(names), OF_VARIABLES[::-1])
+    return {role: found[role] for role in OF_VARIABLES if role in found}
