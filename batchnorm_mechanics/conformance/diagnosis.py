@@ -1,7 +1,6 @@
 """Name the mistake behind a subject's failures: the one that gives what the subject gave."""
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 import numpy as np
 
@@ -66,7 +65,7 @@ def diagnose(
     asked: list[Failure] = [(own[id(evidence)], what) for evidence, what in failures]
     left = [(trial, what) for trial, what in asked if what in trial.failing]
     names: dict[Failure, str] = {}
-    fruitless, found, mistakes = 0, None, list[Mistake]()
+    fruitless, found, first = 0, None, None
     while left and fruitless < _FRUITLESS:
         sample = _spread(left)
         # One imprecision is enough for a subject: another would fit the leavings of the first too
@@ -78,32 +77,37 @@ def diagnose(
             fruitless, explained = fruitless + 1, sample
         elif isinstance(causes[0], Imprecision):
             found = causes[0]
+            # It counts for all that it may have spoilt: a mistake that fits some of that as well
+            # shows elsewhere too, if it is there.
+            explained += [
+                (trial, what)
+                for trial, what in left
+                if (trial, what) not in explained and trial.follows(found, what)
+            ]
         if causes:
-            names |= _labels(causes, explained)
-            mistakes += [cause for cause in causes[:1] if isinstance(cause, Mistake)]
+            mode = _only_mode(causes, explained)
+            names |= _labels(causes, explained, mode)
+            if first is None and isinstance(causes[0], Mistake):
+                first = causes[0], mode
         told = set(explained)
         left = [failure for failure in left if failure not in told]
-    names |= _of_several(mistakes, [failure for failure in asked if failure not in names])
-    if found is not None:
-        names |= _following(found, [failure for failure in asked if failure not in names])
+    if first is not None:
+        names |= _noise_of(*first, [failure for failure in asked if failure not in names])
     return [names.get(failure) for failure in asked]
 
 
-def _of_several(mistakes: Sequence[Mistake], left: Iterable[Failure]) -> dict[Failure, str]:
-    """Return the names of two mistakes that were found elsewhere, for what they give together."""
-    pairs = [both for one, other in combinations(mistakes, 2) if (both := together(one, other))]
+def _noise_of(mistake: Mistake, mode: str, left: Iterable[Failure]) -> dict[Failure, str]:
+    """Return the name of a mistake for what is noise: no more can be said than that it bears on it.
+
+    Args:
+        mistake: the one that explains most of a subject's failures.
+        mode: what its name ends in.
+        left: the failures without a name.
+    """
     return {
-        (trial, what): pair.label(trial.material.rank, trial.material.axes)
+        (trial, what): mistake.label(trial.material.rank, trial.material.axes) + mode
         for trial, what in left
-        for pair in pairs
-        if trial.explains(pair, what)
-    }
-
-
-def _following(imprecision: Imprecision, left: Iterable[Failure]) -> dict[Failure, str]:
-    """Return the name of lost digits for what they may have done elsewhere in this subject."""
-    return {
-        (trial, what): imprecision.name for trial, what in left if trial.follows(imprecision, what)
+        if trial.is_noise(mistake, what)
     }
 
 
@@ -205,9 +209,8 @@ def _spoiled(cause: Cause, explained: list[Failure], trials: Sequence[Trial]) ->
     return within, len(refuted) - within
 
 
-def _labels(causes: Sequence[Cause], explained: list[Failure]) -> dict[Failure, str]:
+def _labels(causes: Sequence[Cause], explained: list[Failure], mode: str) -> dict[Failure, str]:
     """Return the mistakes' names as each case has them, and the mode if they are in one alone."""
-    mode = _only_mode(causes, explained)
     names = {}
     for trial, what in explained:
         setting = trial.evidence.setting

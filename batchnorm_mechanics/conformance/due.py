@@ -35,6 +35,10 @@ def with_due(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Evidence, lis
     Returns:
         The evidence, and the names of the outputs that the dtype leaves nothing to judge by.
     """
+    for what in _OF_X:
+        # What computes in a narrower dtype than it was asked for is judged as if asked for that.
+        if what in evidence.actual:
+            evidence = evidence.narrowed(evidence.actual[what].dtype.name)
     actual, values, tolerances, beyond = dict(evidence.actual), {}, {}, []
     for what in record.OUTPUTS:
         if not _can_be_judged(evidence, what):

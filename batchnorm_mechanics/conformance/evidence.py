@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import ml_dtypes
@@ -131,27 +132,39 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
         float64, in the output's shape.
     """
     x, mask = evidence.batches[0], evidence.masks[0]
-    gamma, beta, mean, variance = evidence.setting.parameters
+    gamma, beta, *_ = evidence.setting.parameters
     settings = (evidence.axes, evidence.epsilon)
     # NaN and infinity are data here, and the cases that hold them say so.
     with np.errstate(all="ignore"):
         if what in record.STATISTICS:
-            moving = reference.exponential_moving_average(
-                evidence.batches,
-                evidence.axes,
-                evidence.decay,
-                unbiased=evidence.unbiased,
-                masks=evidence.masks,
-                initial_mean=mean,
-                initial_variance=variance,
-            )
-            return moving[record.STATISTICS.index(what)]
+            return _moving(evidence)[record.STATISTICS.index(what)]
         if what == record.TRAINING_OUTPUT:
             return reference.forward(x, gamma, beta, *settings, mask)[0]
         if what == record.INFERENCE_OUTPUT:
             used = evidence.own_statistics
             return reference.infer(evidence.probe, *used, gamma, beta, *settings)
-        return reference.gradients(evidence.dy, x, gamma, *settings, mask)[_SLOPES[what]]
+        return _gradients(evidence)[_SLOPES[what]]
+
+
+# Each of several outputs of a case is asked for in turn, first what it is and then how exactly.
+@lru_cache(maxsize=2)
+def _moving(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    *_, mean, variance = evidence.setting.parameters
+    return reference.exponential_moving_average(
+        evidence.batches,
+        evidence.axes,
+        evidence.decay,
+        unbiased=evidence.unbiased,
+        masks=evidence.masks,
+        initial_mean=mean,
+        initial_variance=variance,
+    )
+
+
+@lru_cache(maxsize=2)
+def _gradients(evidence: Evidence) -> dict[str, np.ndarray]:
+    x, mask, gamma = evidence.batches[0], evidence.masks[0], evidence.setting.parameters.gamma
+    return reference.gradients(evidence.dy, x, gamma, evidence.axes, evidence.epsilon, mask)
 
 
 def distance(actual: np.ndarray, due: np.ndarray) -> np.ndarray:

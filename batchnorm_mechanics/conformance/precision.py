@@ -9,6 +9,7 @@ it was made with; if the output is, its digits end early.
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
 
 from batchnorm_mechanics import reference
@@ -130,6 +131,10 @@ class ImpreciseStatistics(Imprecision):
         allowed = bound(evidence, what, dtype=dtype, one_pass=self.one_pass).tolerance
         due = evidence.expected[what]
         allowed = np.where(np.isfinite(due) & ~np.isnan(allowed), allowed, 0.0)
+        if not self.one_pass:
+            # Below its smallest number there is none but 0.
+            allowed = allowed + float(ml_dtypes.finfo("float16").smallest_subnormal)
+            allowed = np.full_like(allowed, np.inf) if _overflows(evidence) else allowed
         return actual.shape == due.shape and bool(np.all(distance(actual, due) <= allowed))
 
     def _rounding(self, dtype: str) -> float:
@@ -153,6 +158,16 @@ class ImpreciseStatistics(Imprecision):
         error = np.abs(actual - evidence.expected[what])
         near = np.all(error <= np.max(each, axis=0)) and _large(error, each)
         return actual if near else None
+
+
+def _overflows(evidence: Evidence) -> bool:
+    """Whether sums of the data, or squares of deviations, are beyond the numbers of float16."""
+    largest = 0.0
+    for x, mask in zip(evidence.batches, evidence.masks, strict=True):
+        _, variance, _ = reference.moments(x.astype(np.float64), evidence.axes, mask)
+        total = np.sum(np.abs(x.astype(np.float64)), evidence.axes)
+        largest = max(largest, float(np.max(total)), float(np.max(variance)))
+    return largest > float(ml_dtypes.finfo("float16").max)
 
 
 def _large(error: np.ndarray, bound: np.ndarray | list[np.ndarray]) -> bool:

@@ -138,7 +138,8 @@ class _CaseTest:
 def _message(report: Report, result: CaseResult) -> str:
     """Say what is wrong with one case, what explains it, and what to do."""
     lines = [f"{report.name}: {report.verdict.sentence}", f"In {result.case!r}:"]
-    for check in result.wrong:
+    # One exception in every case is one matter.
+    for check in result.wrong[:1] if report.verdict.fault else result.wrong:
         lines += _of_check(report, check)
     alone = report.view.command(report, result)
     advice = "Mend that first: it may be the wrapper" if report.verdict.fault else "Mend that"

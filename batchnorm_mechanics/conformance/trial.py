@@ -25,6 +25,8 @@ _DEPENDS = {
     **{name: {*_OUTPUT, *_UPDATE, "slopes"} for name in record.GRADIENTS},
 }
 _PARAMETERS = (record.DGAMMA, record.DBETA)
+# What comes of the variance of a batch, which is chance where that is rounding errors.
+_OF_NOISE = {record.TRAINING_OUTPUT, record.MOVING_VARIANCE, *record.GRADIENTS}
 
 
 class Trial:
@@ -81,7 +83,19 @@ class Trial:
 
     def follows(self, imprecision: Imprecision, what: str) -> bool:
         """Whether an imprecision that is found elsewhere may have made this failure."""
-        return what in self.failing and imprecision.follows(self.evidence, what, self._actual[what])
+        if what not in self.failing:
+            return False
+        noise = what in _OF_NOISE and bool(np.all(self._dull))
+        return noise or imprecision.follows(self.evidence, what, self._actual[what])
+
+    def is_noise(self, mistake: Mistake, what: str) -> bool:
+        """Whether a mistake bears on a failure of which nothing can be predicted.
+
+        Where every channel is constant but for rounding, a variance is rounding errors, and an
+        output such errors divided by next to nothing; what they are there is chance.
+        """
+        bears = self._concerned(mistake, what) and bool(self._key(mistake, what))
+        return what in _OF_NOISE & self.failing and bears and bool(np.all(self._dull))
 
     def refuted(self, mistake: Mistake | Imprecision, *, gradients: bool) -> list[str]:
         """Return the outputs that are right and would not be with this mistake.

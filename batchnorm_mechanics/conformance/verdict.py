@@ -32,10 +32,7 @@ class Cause:
     @property
     def words(self) -> str:
         """The name, or what is wrong where there is none."""
-        check = self.check
-        if self.name is not None:
-            return self.name
-        return f"raises {check.raised}" if check.raised else f"wrong {check.what}"
+        return _kind(self.check) if self.name is None else self.name
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,11 @@ def _one_of_two(name: str, alone: set[str]) -> str:
 
 
 def _kind(check: Check) -> str:
-    """Return what failures without a name have in common."""
-    return f"raised {check.raised}" if check.raised else check.what
+    """Return in words what failures without a name have in common."""
+    if check.raised:
+        return f"raises {check.raised}"
+    # Where numbers say what is wrong, it is a matter of the output.
+    return re.sub(r"\(.*?\)", "(…)", check.reason) if check.reason else f"wrong {check.what}"
 
 
 def _size(case: CaseResult) -> tuple[int, int, bool]:

@@ -85,6 +85,9 @@ class Numbers:
     def flat(self, value):
         return np.squeeze(value, self.axes)
 
+    def kept(self):
+        return self.flat(self.momentum * self.old_variance)
+
 
 def bessel(n):
     return n.y(np.sqrt(n.variance * n.m / (n.m - 1) + n.epsilon))
@@ -306,6 +309,24 @@ def one_pass(n):
 def test_a_variance_in_one_pass_is_known_by_the_line_that_it_draws():
     found = evidence_of("offset 10000 float32", training_output=one_pass)
     assert names((found, TRAINING_OUTPUT)) == ["variance computed as E[x^2] - E[x]^2"]
+
+
+def test_lost_digits_count_for_what_follows_from_them_where_they_are_shown():
+    shown = evidence_of("offset 10000 float32", training_output=one_pass)
+    # A hundredth of what one pass may lose there, and far beyond what two may.
+    odd = evidence_of(
+        "offset 100 float32", moving_variance=lambda n: n.flat(n.variance * 0.25 + 1e-4) + n.kept()
+    )
+    name = "variance computed as E[x^2] - E[x]^2"
+    assert names((odd, MOVING_VARIANCE)) == [None]
+    assert names((shown, TRAINING_OUTPUT), (odd, MOVING_VARIANCE)) == [name, name]
+
+
+def test_a_mistake_counts_for_the_noise_that_it_makes_of_constant_channels():
+    shown = evidence_of("one step rank 2", training_output=outside)
+    noise = evidence_of("all channels constant rank 2", training_output=lambda n: n.x * 1e-3)
+    assert names((noise, TRAINING_OUTPUT)) == [None]
+    assert len(set(names((shown, TRAINING_OUTPUT), (noise, TRAINING_OUTPUT)))) == 1
 
 
 def test_a_variance_far_off_is_not_called_imprecise():
