@@ -109,7 +109,7 @@ class TensorFlow(Backend):
         """Return a variable."""
         import tensorflow as tf
 
-        return tf.Variable(array)
+        return tf.Variable(tf.convert_to_tensor(array))
 
     def array(self, value: Any) -> np.ndarray:
         """Return its array: NumPy asks for it in a way that some dtypes do not know."""
@@ -235,9 +235,10 @@ class Jax(Backend):
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call a pure function compiled, once for each of what is no array among its arguments."""
         import jax
+        from jax.core import Tracer
 
         leaves, structure = jax.tree_util.tree_flatten((args, kwargs))
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
             # It is part of something that is being compiled.
             return function(*args, **kwargs)
         static = tuple(None if self.owns(leaf) else leaf for leaf in leaves)

@@ -93,6 +93,8 @@ def read_parameters(function: Callable[..., Any], among: Sequence[Role]) -> Para
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise UntoldError(f"which has no signature: {error}") from error
+    if among is OF_FUNCTIONS and _takes_anything(signature):
+        return _as_we_ask(signature)
     own = {
         name: parameter
         for name, parameter in signature.parameters.items()
@@ -121,6 +123,50 @@ def read_parameters(function: Callable[..., Any], among: Sequence[Role]) -> Para
         if own[name].default is not own[name].empty
     }
     return Parameters(signature, names, records, defaults)
+
+
+def _ours(  # noqa: PLR0913 - what batch normalization takes
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    moving_mean: Any,
+    moving_variance: Any,
+    /,
+    *,
+    axis: Any,
+    momentum: Any,
+    epsilon: Any,
+    training: Any,
+) -> None:
+    """Take things in the order, and by the names, in which we hand them to what takes anything."""
+
+
+_OURS = inspect.signature(_ours)
+
+
+def _takes_anything(signature: inspect.Signature) -> bool:
+    """Return whether a function takes arguments that it does not name, and so takes ours."""
+    if all(each.kind not in _VARIADIC for each in signature.parameters.values()):
+        return False
+    options = {
+        name: None for name, each in _OURS.parameters.items() if each.kind is each.KEYWORD_ONLY
+    }
+    try:
+        signature.bind(*(None for _ in range(len(_OURS.parameters) - len(options))), **options)
+    except TypeError:
+        return False
+    return True
+
+
+def _as_we_ask(signature: inspect.Signature) -> Parameters:
+    names = find_roles(list(_OURS.parameters)[1:], OF_FUNCTIONS)
+    own = signature.parameters
+    defaults = {
+        role: own[name].default
+        for role, name in names.items()
+        if name in own and own[name].default is not own[name].empty
+    }
+    return Parameters(_OURS, {Role.X: "x", **names}, defaults=defaults)
 
 
 class Record(dict[str, Any]):
@@ -239,7 +285,7 @@ def _with_nested(given: Sequence[Any], first: int, places: Sequence[int], channe
             pair = part
         if len(pair) == 2 and all(_size(each) == channels for each in pair):
             rest = [given[i] for i in places if i != place]
-            return Outputs(given[first], *pair, _cache(rest) if rest else part)
+            return Outputs(given[first], pair[0], pair[1], _cache(rest) if rest else part)
     return Outputs(given[first], cache=_cache([given[i] for i in places]))
 
 

@@ -6,6 +6,7 @@ A `Form` makes them, a `Made` is one: all that `Stateful` and its session know o
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -93,6 +94,17 @@ class Form(ABC):
     @abstractmethod
     def make(self, wanted: Wanted) -> Made:
         """Return a new object that has its variables, and has seen no batch."""
+
+
+def class_of(thing: Any) -> type:
+    """Return the class that a thing is, or makes by a `functools.partial`, or is an object of.
+
+    Example:
+        >>> class_of(int), class_of(partial(int, 3)), class_of(3)
+        (<class 'int'>, <class 'int'>, <class 'int'>)
+    """
+    made_by: Any = thing.func if isinstance(thing, partial) else thing
+    return made_by if isinstance(made_by, type) else type(made_by)
 
 
 def described(of_class: type, *, is_class: bool) -> str:

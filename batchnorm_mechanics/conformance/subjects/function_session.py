@@ -190,10 +190,10 @@ class FunctionSession(Session):
         """Return copies of what the statistics hold, those in a dictionary included."""
         found = []
         for role in STATISTICS:
-            name, key = self._places.get(role, (None, None))
-            if name is None:
+            if role not in self._places:
                 found.append(_array(self._values[role]))
                 continue
+            name, key = self._places[role]
             start = self._call.manner.starts.get(role, self._values[role])
             value = self._records[name].get(key)
             if value is None:

@@ -19,7 +19,14 @@ import numpy as np
 
 from batchnorm_mechanics.conformance.subjects.backends import JAX, QUICKLY
 from batchnorm_mechanics.conformance.subjects.calling import UntoldError
-from batchnorm_mechanics.conformance.subjects.form import ByRole, Form, Made, Wanted, described
+from batchnorm_mechanics.conformance.subjects.form import (
+    ByRole,
+    Form,
+    Made,
+    Wanted,
+    class_of,
+    described,
+)
 from batchnorm_mechanics.conformance.subjects.object_recipe import ClassRecipe
 from batchnorm_mechanics.conformance.subjects.roles import Role, find_roles, stands_for
 
@@ -113,8 +120,7 @@ class PureForm(Form):
     def __init__(self, thing: Any) -> None:
         self._thing = thing
         self._is_class = isinstance(thing, type | partial)
-        made_by = thing.func if isinstance(thing, partial) else thing
-        self._class: type = made_by if self._is_class else type(thing)
+        self._class = class_of(thing)
         self.description = described(self._class, is_class=self._is_class)
         self._recipe = ClassRecipe(thing, self._extra()) if self._is_class else None
         self._programs: dict[Any, tuple[Program, Callable[..., Any]]] = {}
@@ -184,8 +190,8 @@ class PureForm(Form):
     @cached_property
     def own_axis(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """By the constructor's default."""
-        names = {} if self._recipe is None else self._recipe.defaults
-        return names.get(Role.AXIS) if isinstance(names.get(Role.AXIS), int) else -1
+        axis = None if self._recipe is None else self._recipe.defaults.get(Role.AXIS)
+        return axis if isinstance(axis, int) else -1
 
     @cached_property
     def _mode(self) -> tuple[Role, str, bool] | None:
@@ -334,8 +340,8 @@ class HaikuTransformed(PureForm):
     """What `hk.transform_with_state` gives: `init` and `apply`, and all settings within."""
 
     library = "Haiku"
-    _mode = None
-    own_mode = False
+    _mode = None  # pyright: ignore[reportAssignmentType]
+    own_mode = False  # pyright: ignore[reportAssignmentType]
     _switch = "its second argument"
 
     def _program(self, wanted: Wanted) -> Program:

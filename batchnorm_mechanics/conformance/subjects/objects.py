@@ -15,7 +15,14 @@ from batchnorm_mechanics.conformance.subject import as_type
 from batchnorm_mechanics.conformance.subjects.backends import NUMPY, TORCH, Backend, backend_of
 from batchnorm_mechanics.conformance.subjects.calling import UntoldError
 from batchnorm_mechanics.conformance.subjects.cells import find_cells
-from batchnorm_mechanics.conformance.subjects.form import ByRole, Form, Made, Wanted, described
+from batchnorm_mechanics.conformance.subjects.form import (
+    ByRole,
+    Form,
+    Made,
+    Wanted,
+    class_of,
+    described,
+)
 from batchnorm_mechanics.conformance.subjects.object_calls import (
     ObjectCall,
     call_method,
@@ -56,8 +63,7 @@ class ObjectForm(Form):
 
     def __init__(self, thing: Any) -> None:
         is_class = isinstance(thing, type | partial)
-        made_by = thing.func if isinstance(thing, partial) else thing
-        self._class: type = made_by if is_class else type(thing)
+        self._class = class_of(thing)
         if call_method(self._class) is None:
             kind = f"{'the class' if is_class else 'of type'} {self._class.__name__}"
             raise UntoldError(f"{kind}, without `__call__` and `forward`", wrappable=False)

@@ -12,7 +12,7 @@ from batchnorm_mechanics.conformance.subjects.calling import (
     UntoldError,
     read_parameters,
 )
-from batchnorm_mechanics.conformance.subjects.form import Form
+from batchnorm_mechanics.conformance.subjects.form import Form, class_of
 from batchnorm_mechanics.conformance.subjects.object_recipe import ClassRecipe
 from batchnorm_mechanics.conformance.subjects.pairs import Backward, find_backward
 from batchnorm_mechanics.conformance.subjects.roles import OF_FUNCTIONS, Role, plain
@@ -135,6 +135,4 @@ def _form(thing: Any, modules: set[str]) -> Form:
 
 def _modules(thing: Any) -> set[str]:
     """Return the names of the modules that a thing's classes come from."""
-    made_by = thing.func if isinstance(thing, partial) else thing
-    of_class = made_by if isinstance(made_by, type) else type(made_by)
-    return {each.__module__ for each in of_class.__mro__}
+    return {each.__module__ for each in class_of(thing).__mro__}

@@ -51,7 +51,7 @@ def wrapper(
             y = normalize(x=x, gamma=gamma, foo=...)
             return y, moving_mean, moving_variance
     """
-    name = name or getattr(thing, "__name__", type(thing).__name__)
+    name = name or str(getattr(thing, "__name__", type(thing).__name__))
     is_class = isinstance(thing, type)
     if is_class or not inspect.isroutine(thing):
         body = _of_object(thing, name, is_class, found)
