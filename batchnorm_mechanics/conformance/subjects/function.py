@@ -101,7 +101,7 @@ class Function(Subject):
     def taken_as(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """How it is called, unless it is called as we ask for it."""
         manner = self.call.manner
-        if self._is_canonical and manner.works:
+        if self._is_canonical:
             return None
         said = [f"function of {manner.backend.name}"]
         said += [f"settings in `{parameter}`" for parameter, keys in manner.keys.items() if keys]
