@@ -16,6 +16,7 @@ RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
 PEERS := $(VENV)/.ready-peers
 FUZZ := $(VENV)/.ready-fuzz
+CONVENTIONS := $(VENV)/.ready-conventions
 SECONDS ?= 300
 # The tests' packages; `make lowest` takes the lowest that pyproject.toml admits.
 TEST_LOCK ?= requirements-dev.lock
@@ -77,7 +78,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test test-slow test-other test-pythons lowest kills fuzz lint format types peers check wheel lock audit clean
+.PHONY: help reproduce bench test test-slow test-other test-pythons lowest kills fuzz conventions lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -120,6 +121,9 @@ kills: $(DEV) ## kill commands some fifty times, at random moments (KILLS_SEED=1
 fuzz: $(FUZZ) ## fuzz what reads files and options, five minutes for each target (ARGS="arrays trace", SECONDS=60)
 	$(BIN)/python tests/fuzz $(ARGS) $(SECONDS)
 
+conventions: $(CONVENTIONS) ## write docs/conventions.md anew, with five further libraries; 250 MB to install
+	$(BIN)/python docs/conventions.py
+
 lint: $(DEV) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -154,6 +158,7 @@ lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upg
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group peers $(ARGS) -o requirements-peers.lock
 	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock --group fuzz $(ARGS) -o requirements-fuzz.lock
+	$(BIN)/uv pip compile -q $(LOCK) -c requirements-dev.lock -c requirements-peers.lock --group conventions $(ARGS) -o requirements-conventions.lock
 	$(BIN)/uv pip compile -q $(LOCK) --resolution lowest-direct --group test --group build -o requirements-lowest.lock pyproject.toml
 
 audit: $(DEV) ## compare the locks with what is known to be vulnerable; needs the network
@@ -185,4 +190,12 @@ $(FUZZ): requirements-fuzz.lock $(DEV)
 	@touch $(VENV)/.installing
 	@$(BIN)/python $(INSTALL) -r requirements-fuzz.lock
 	@touch $(FUZZ)
+	@rm $(VENV)/.installing
+
+# All that these need is in the lock: pip would stumble over one that pins what others have newer.
+$(CONVENTIONS): requirements-conventions.lock $(PEERS)
+	@touch $(VENV)/.installing
+	@echo "Installing the libraries of docs/conventions.md (about a minute)"
+	@$(BIN)/python $(INSTALL) --no-deps -r requirements-conventions.lock
+	@touch $(CONVENTIONS)
 	@rm $(VENV)/.installing

@@ -15,7 +15,16 @@ from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.conformance.subjects import libraries
 
 PAGE = Path(__file__).with_name("conventions.md")
-HEADINGS = libraries()
+# Beside those that are built in, what `make conventions` installs, by the package each needs: taken
+# as it is, or by a function beside this file where the judge does not know the library's tensors.
+FURTHER = {
+    "haiku": ("haiku:BatchNorm", "Haiku"),
+    "sonnet": ("sonnet:BatchNorm", "Sonnet"),
+    "equinox": ("equinox.nn:BatchNorm", "Equinox"),
+    "mlx": ("docs/further_libraries.py:mlx_batch_norm", "MLX"),
+    "paddle": ("docs/further_libraries.py:paddle_batch_norm", "PaddlePaddle"),
+}
+HEADINGS = libraries() | dict(FURTHER.values())
 SUBJECTS = tuple(HEADINGS)
 
 Conventions = Mapping[str, Any]
@@ -213,7 +222,8 @@ def page(subjects: Sequence[Mapping[str, Any]]) -> str:
 def run() -> dict[str, Any]:
     """Run the subjects and return the document."""
     command = [sys.executable, "-m", "batchnorm_mechanics", "conform", *SUBJECTS, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    root = PAGE.parents[1]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=root)
     if done.returncode not in (0, 1):  # 1: a subject failed, which is what the page tells of.
         sys.exit(done.returncode)
     return json.loads(done.stdout)

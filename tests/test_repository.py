@@ -18,6 +18,7 @@ LOCKS = (
     "requirements-build.lock",
     "requirements-peers.lock",
     "requirements-fuzz.lock",
+    "requirements-conventions.lock",
     "requirements-dev.lock",
     "requirements-lowest.lock",
 )
@@ -71,6 +72,7 @@ def test_the_locks_hold_every_declared_dependency():
         "requirements-build.lock": groups["build"],
         "requirements-peers.lock": groups["peers"],
         "requirements-fuzz.lock": groups["fuzz"],
+        "requirements-conventions.lock": groups["conventions"],
         "requirements-dev.lock": [
             item for item in (*groups["dev"], *groups["bench"]) if isinstance(item, str)
         ],

@@ -1,6 +1,7 @@
 """`bnm conform`: whether implementations of batch normalization are right."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from batchnorm_mechanics.conformance.workers import Event
 
 
-def conform(
+def conform(  # noqa: PLR0913 - each is an option
     subjects: Annotated[
         list[str] | None,
         typer.Argument(
@@ -49,6 +50,17 @@ def conform(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
+    wrap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SUBJECT",
+            help="Write a function to be completed, around what cannot be taken as it is.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it to this file instead of printing it."),
+    ] = None,
     list_subjects: Annotated[
         bool, typer.Option("--list", help="List built-in subjects and groups of cases, and exit.")
     ] = False,
@@ -57,14 +69,16 @@ def conform(
 
     Finds out which conventions each subject follows, runs it through a table of cases against a
     float64 oracle, and names the mistake that explains its failures. First comes the verdict, then
-    the smallest case of each cause, with the command that runs it alone. A subject is a Keras layer
-    class or instance, or a function f(x, gamma, beta, moving_mean, moving_variance, *, axis,
-    momentum, epsilon, training) -> (y, new_moving_mean, new_moving_variance).
+    the smallest case of each cause, with the command that runs it alone. A subject is a layer or
+    module of Keras, PyTorch, flax, Haiku, Sonnet or Equinox, a class that normalizes when it is
+    called, or a function of x, gamma, beta and the like, with its backward pass if it has one.
 
     \b
     bnm conform                              all built-in subjects that can run here
     bnm conform keras torch                  two of them
     bnm conform my_layers.py:MyBatchNorm     a layer or function of your own
+    bnm conform course.py:forward,backward   a function with its backward pass
+    bnm conform --wrap mine.py:odd           a function to complete, around something else
     bnm conform keras --cases offset         only large means
     bnm conform --json > report.json         for programs
 
@@ -85,6 +99,9 @@ def conform(
     if list_subjects:
         _list()
         return
+    if wrap is not None:
+        _wrap(wrap, out)
+        return
     specs = list(dict.fromkeys(subjects or known.default_names()))
     for spec in specs:
         _check(spec)
@@ -95,6 +112,24 @@ def conform(
 
     events = conform_all(specs, cases=chosen, required=needed)
     _conform(specs, events, as_json=as_json, verbose=verbose)
+
+
+def _wrap(spec: str, out: Path | None) -> None:
+    """Print a function to be completed around a subject, or write it."""
+    from batchnorm_mechanics._exceptions import InputError
+    from batchnorm_mechanics._io.files import write_atomically
+    from batchnorm_mechanics.conformance import subjects
+
+    text = subjects.wrap(spec)
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        raise InputError(
+            f"conform: `out` must be a file that does not exist. Received: out={str(out)!r}. "
+            "Choose another name."
+        )
+    write_atomically(out, text)
 
 
 def _list() -> None:
@@ -119,7 +154,7 @@ def _check(spec: str) -> None:
     if spec in subjects.default_names():
         return
     where, _, name = spec.rpartition(":")
-    of_form = bool(where) and name.isidentifier()
+    of_form = bool(where) and subjects.names_pair(name)
     if not of_form or (where.endswith(".py") and not is_there(where)):
         # It cannot be one, and `resolve` has the words for each way in which it is not.
         subjects.resolve(spec)

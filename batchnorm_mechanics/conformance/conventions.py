@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from batchnorm_mechanics import reference
+from batchnorm_mechanics.conformance.lifted import lifted
 from batchnorm_mechanics.conformance.probes import (
     OLD_MEAN,
     OLD_VARIANCE,
@@ -38,6 +39,8 @@ Growth = Literal["exact", "proportional", "quadratic"]
 # noise to nonsense, within two decades, and three measured points are wanted in it.
 OFFSETS = tuple(float(f"{10 ** (step / 2):.3g}") for step in range(2, 11))
 _SAMPLES = (32, 8)
+# Of an input, the first that the subject takes.
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
 _EPSILON = 1e-3
 # Conventions that are a default, by what a subject may have no default for.
 _DEFAULTS = {
@@ -62,6 +65,7 @@ def find_conventions(subject: Subject) -> Conventions:
         >>> find_conventions(subjects.resolve("keras")).moving_variance
         'biased'
     """
+    subject = lifted(subject, _DTYPES)
     dtype = _dtype(subject)
     place, epsilon = told(find_epsilon, subject, dtype) or (None, None)
     mean, variance = told(_initial, subject, dtype) or (None, None)
@@ -85,7 +89,7 @@ def find_conventions(subject: Subject) -> Conventions:
 
 def _dtype(subject: Subject) -> str:
     """Return the first dtype that the subject takes; float32 if it refuses them all."""
-    for dtype in ("float32", "float64", "bfloat16", "float16"):
+    for dtype in _DTYPES:
         with suppress(SilentError):
             if answer(subject.refusal, Setting(SHAPE, (1,), dtype)) is None:
                 return dtype

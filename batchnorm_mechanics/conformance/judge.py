@@ -18,6 +18,7 @@ from batchnorm_mechanics.conformance.questions import (
     ask_all,
     ask_empty,
     raised,
+    told_by_itself,
 )
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Status
 from batchnorm_mechanics.conformance.report import Report
@@ -136,10 +137,11 @@ def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
         (number, check.what, evidence)
         for number, (result, evidence) in enumerate(found)
         for check in result.checks
-        if evidence is not None and not check.passed and check.what in evidence.actual
+        if evidence is not None
+        and not check.passed
+        and check.what in evidence.actual
+        and told_by_itself(check.what) is None
     ]
-    if not failures:
-        return settled([result for result, _ in found])
     passed = [each for result, each in found if each is not None and result.status == "pass"]
     diagnoses = diagnose([(evidence, what) for _, what, evidence in failures], passed)
     names = {failure[:2]: name for failure, name in zip(failures, diagnoses, strict=True)}
@@ -150,7 +152,10 @@ def explain(found: Sequence[Judged]) -> tuple[CaseResult, ...]:
                 checks=tuple(
                     check
                     if check.passed
-                    else replace(check, diagnosis=names.get((number, check.what)))
+                    else replace(
+                        check,
+                        diagnosis=told_by_itself(check.what) or names.get((number, check.what)),
+                    )
                     for check in result.checks
                 ),
             )

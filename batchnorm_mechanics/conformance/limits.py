@@ -46,6 +46,7 @@ _TAKEN_AXES: dict[str, _Holds] = {
     "axis 1": _is_second,
     "the last axis or axis 1": lambda case: _is_last(case) or _is_second(case),
     "one axis": lambda case: len(case.kept) == 1,
+    "all axes but that of the batch": lambda case: case.kept == tuple(range(1, len(case.shape))),
     "any axes but none": lambda case: bool(case.kept),
     "any axes but that of the batch": lambda case: 0 not in case.kept,
 }

@@ -163,7 +163,20 @@ def moving_average(subject: Subject, dtype: str) -> Conventions:
         # The weight of the new value is the small one, and what rounding spares most.
         new = float(f"{1 - own.decay:.3g}")
         default = round(1 - new, 9) if weighs == "old" else new
+    if subject.declared_momentum is None and step.decay is not None:
+        weighs, default = "old", _fixed(step.decay)
     return Conventions(_kind(step.ratio), weighs, default)
+
+
+def _fixed(decay: float) -> float:
+    """Return the decay that is meant where none can be set, from the one that is used.
+
+    The new value's weight is the small one; and what keeps nothing of the old value is no average,
+    which shows beside any decay.
+    """
+    if abs(decay) < _CLOSE:
+        return 0.9
+    return round(float(f"{decay if decay >= 0.5 else 1 - decay:.3g}"), 9)
 
 
 def _kind(ratio: float | None) -> Literal["biased", "unbiased", "none", "other"] | None:

@@ -21,6 +21,8 @@ from batchnorm_mechanics.conformance.subject import (
 
 Answer = TypeVar("Answer")
 
+# Between an array that was given and what was asked.
+_ASKING = " after asking for "
 _REASON_LENGTH = 160
 NOT_IMPLEMENTED = "NotImplementedError"
 # The same of TensorFlow and of ONNX Runtime, which need not be there.
@@ -213,6 +215,17 @@ def is_refusal(error: BaseException) -> bool:
     return bool(names & _REFUSALS) and bool(str(error).strip())
 
 
+def told_by_itself(what: str) -> str | None:
+    """Return the mistake that a failed check names by what it is about, None for all others.
+
+    Example:
+        >>> told_by_itself("input after asking for dx"), told_by_itself("dx")
+        ('input overwritten', None)
+    """
+    name, asked, _ = what.partition(_ASKING)
+    return f"{name} overwritten" if asked else None
+
+
 def ask_all(answers: Answers, case: Case) -> None:
     """Ask for everything that a case is about and that the subject has.
 
@@ -319,7 +332,7 @@ def _inputs(answers: Answers, session: Session) -> None:
         if asked is not None:
             # Only dx is asked with a second array.
             for name, copy, array in zip(("input", "dy"), copies, given, strict=False):
-                answers.claims.append(Claim(f"{name} after asking for {what}", copy, array))
+                answers.claims.append(Claim(f"{name}{_ASKING}{what}", copy, array))
 
 
 _QUESTIONS: dict[FollowUp | None, Callable[[Answers, Session], object]] = {

@@ -16,6 +16,7 @@ from subject_checks import (
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import Ability, Setting
 from batchnorm_mechanics.conformance.subjects import as_subject
+from batchnorm_mechanics.conformance.subjects.recognize import FORMS
 
 LAYOUT = Layout((6, 3, 5), (1,))
 OF_TENSORS = {Ability.TRAIN, Ability.INFER, Ability.STATISTICS, Ability.GRADIENTS}
@@ -168,8 +169,9 @@ def test_a_function_that_returns_something_else_says_so(value, words):
         return value
 
     message = (
-        "conform: the function wrong must return (y, new_moving_mean, new_moving_variance). "
-        f"Received: {words}. Return these three, also in inference."
+        "conform: the function wrong must return the output, alone or before both new moving "
+        f"statistics, or before what its backward pass takes. Received: {words}. "
+        "Return the output first."
     )
     with pytest.raises(TypeError, match=whole(message)):
         as_subject(wrong).open(Setting((2, 3))).train(np.ones((2, 3), np.float32))
@@ -180,25 +182,36 @@ def test_a_function_keeps_one_axis(kept):
     assert as_subject(in_tensorflow).refusal(Setting((2, 3, 4), kept)) == "its `axis` is one axis"
 
 
+def without_a_word(x):
+    return x
+
+
+def masked(x, gamma, beta, mean, variance, *, axis, momentum, epsilon, training, mask):
+    return x
+
+
 @pytest.mark.parametrize(
-    ("function", "problem"),
+    ("function", "problem", "call"),
     [
-        (lambda x: x, "too many positional arguments"),
+        (without_a_word, "of which nothing says that it normalizes", "without_a_word(x=x)"),
         (
-            lambda x, gamma, beta, mean, variance, *, axis, momentum, training: x,
-            "got an unexpected keyword argument 'epsilon'",
-        ),
-        (
-            lambda x, gamma, beta, mean, variance, *, axis, momentum, epsilon, training, mask: x,
-            "missing a required argument: 'mask'",
+            masked,
+            "whose `mask` could not be told from its name",
+            "masked(x=x, gamma=gamma, beta=beta, mean=moving_mean, variance=moving_variance, "
+            "axis=axis, momentum=momentum, epsilon=epsilon, training=training, mask=...)",
         ),
     ],
 )
-def test_another_signature_is_refused_with_the_expected_one(function, problem):
+def test_what_cannot_be_told_is_refused_with_a_function_to_wrap_it_in(function, problem, call):
     message = (
-        "conform: `subject` must be a function f(x, gamma, beta, moving_mean, moving_variance, *, "
-        "axis, momentum, epsilon, training) -> (y, new_moving_mean, new_moving_variance). "
-        f"Received: subject='mine', {problem}. Wrap it in one with that signature."
+        f"conform: `subject` must be {FORMS}. Received: subject='mine', {problem}. "
+        "Wrap it, as `bnm conform --wrap` does:\n\n"
+        f"def wrapped_{function.__name__}(\n"
+        "    x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training\n"
+        "):\n"
+        "    # Put what is right where there is `...`, and take what moves from what it returns.\n"
+        f"    y = {call}\n"
+        "    return y, moving_mean, moving_variance"
     )
     with pytest.raises(InputError, match=whole(message)):
         as_subject(function, "mine")

@@ -12,12 +12,9 @@ from oracle_cases import whole
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance import subjects
 from batchnorm_mechanics.conformance.subjects import as_subject, resolve
+from batchnorm_mechanics.conformance.subjects.recognize import FORMS
 
 WITHOUT_PEERS = [name for name in LAYOUTS if name not in PEERS]
-SIGNATURE = (
-    "f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training) -> "
-    "(y, new_moving_mean, new_moving_variance)"
-)
 FILE = """
 import keras
 from beside import EPSILON
@@ -164,19 +161,8 @@ def test_what_is_neither_layer_nor_function_is_refused(name, kind, file):
     spec = f"{file}:{name}"
     refused(
         spec,
-        "conform: `subject` must be a Keras layer class, an instance of one, or a function "
-        f"{SIGNATURE}. Received: subject={spec!r}, {kind}. Wrap it in one of these.",
-    )
-
-
-def test_a_function_with_another_signature_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    path = tmp_path / "short.py"
-    path.write_text("def f(x): return x\n")
-    refused(
-        f"{path}:f",
-        f"conform: `subject` must be a function {SIGNATURE}. Received: subject='{path}:f', too "
-        "many positional arguments. Wrap it in one with that signature.",
+        f"conform: `subject` must be {FORMS}. Received: subject={spec!r}, {kind}, without "
+        "`__call__` and `forward`. Wrap it in one of these.",
     )
 
 

@@ -2,8 +2,9 @@
 
 import importlib
 import importlib.util
-import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._exceptions import InputError
@@ -97,7 +98,8 @@ def resolve(spec: str) -> Subject:
     The same spec gives an equal subject in every process.
 
     Args:
-        spec: the name of a built-in subject, `path/to/file.py:Name` or `package.module:Name`.
+        spec: the name of a built-in subject, `path/to/file.py:Name` or `package.module:Name`; a
+            forward pass may be named together with its backward pass, as `forward,backward`.
 
     Returns:
         The subject, with `spec` for its name.
@@ -118,12 +120,16 @@ def resolve(spec: str) -> Subject:
                 f"{' and '.join(missing)}. Install the peers: {_INSTALL_PEERS}."
             )
         return _BUILT_IN[spec].make()
-    where, colon, _ = spec.rpartition(":")
+    where, colon, names = spec.rpartition(":")
     if colon or spec.endswith(".py"):
         # Before the user's file imports it, and prints a dozen lines.
         import_tensorflow_quietly()
-        found = find(spec, caller="conform", argument="subject")
-        return _as_subject(found, spec, source=where)
+        first, comma, second = names.partition(",")
+        found = find(f"{where}{colon}{first}", caller="conform", argument="subject")
+        backward = (
+            find(f"{where}:{second}", caller="conform", argument="subject") if comma else None
+        )
+        return _as_subject(found, spec, source=where, backward=backward)
     missing = [name for name in all_names() if name not in default_names()]
     hint = f" Those that need the peers, {_INSTALL_PEERS}: {', '.join(missing)}." if missing else ""
     raise InputError(
@@ -137,18 +143,19 @@ def as_subject(thing: Any, name: str | None = None) -> Subject:
     """Return an object of Python as a subject.
 
     Args:
-        thing: a Keras layer class, an instance of one (copies of it are judged, without its
-            weights), or a function `f(x, gamma, beta, moving_mean, moving_variance, *, axis,
-            momentum, epsilon, training) -> (y, new_moving_mean, new_moving_variance)`; a `Subject`
-            is returned as it is.
+        thing: a layer or module of Keras, PyTorch, flax, Haiku, Sonnet or Equinox, or a class that
+            normalizes when it is called, or an instance of one (copies of it are judged, without
+            its weights); a function, by whatever names and in whatever order it takes x, gamma,
+            beta, statistics, epsilon, momentum and its mode, perhaps with its backward pass beside
+            it; a `Subject` is returned as it is.
         name: what tables call it; by default its own name.
 
     Returns:
         The subject.
 
     Raises:
-        InputError: `thing` is none of these, the function has another signature, or the class
-            cannot be constructed without further arguments.
+        InputError: `thing` is none of these, or it needs what cannot be told from its names; the
+            message shows a function to wrap it in.
 
     Example:
         >>> import keras
@@ -161,22 +168,42 @@ def as_subject(thing: Any, name: str | None = None) -> Subject:
     return _as_subject(thing, own if name is None else name, source=None)
 
 
-def _as_subject(thing: Any, name: str, source: str | None) -> Subject:
+def wrap(spec: str) -> str:
+    """Return a file with a function to be completed, around what a command line names.
+
+    Args:
+        spec: `path/to/file.py:Name` or `package.module:Name`.
+
+    Raises:
+        InputError: there is no such thing.
+
+    Example:
+        >>> wrap("fractions:Fraction").splitlines()[0]
+        'from fractions import Fraction'
+    """
     import_tensorflow_quietly()
-    import keras
+    from batchnorm_mechanics.conformance.subjects.recognize import wrapped
 
-    from batchnorm_mechanics.conformance.subjects.function import SIGNATURE, Function
-    from batchnorm_mechanics.conformance.subjects.keras_layer import KerasLayer
+    where, _, name = spec.rpartition(":")
+    thing = find(spec, caller="conform", argument="wrap")
+    return wrapped(thing, name, Path(where).stem if where.endswith(".py") else where)
 
-    is_class = inspect.isclass(thing)
-    if isinstance(thing, keras.layers.Layer) or (
-        is_class and issubclass(thing, keras.layers.Layer)
-    ):
-        return KerasLayer(name, thing, source=source)
-    if callable(thing) and not is_class:
-        return Function(name, thing, source=source)
-    kind = f"the class {thing.__name__}" if is_class else f"of type {type(thing).__name__}"
-    raise InputError(
-        "conform: `subject` must be a Keras layer class, an instance of one, or a function "
-        f"{SIGNATURE}. Received: subject={name!r}, {kind}. Wrap it in one of these."
-    )
+
+def names_pair(names: str) -> bool:
+    """Return whether what stands after a spec's colon names one thing, or two.
+
+    Example:
+        >>> names_pair("forward,backward"), names_pair("a,b,c"), names_pair("not a name")
+        (True, False, False)
+    """
+    parts = names.split(",")
+    return len(parts) <= 2 and all(part.isidentifier() for part in parts)
+
+
+def _as_subject(
+    thing: Any, name: str, source: str | None, backward: Callable[..., Any] | None = None
+) -> Subject:
+    import_tensorflow_quietly()
+    from batchnorm_mechanics.conformance.subjects.recognize import recognize
+
+    return recognize(thing, name, source=source, backward=backward)

@@ -1,257 +1,322 @@
-"""A user's function as a subject; the session keeps the moving statistics for it."""
+"""A function as a subject, in whatever order and by whatever names it takes things.
 
-import inspect
-from collections.abc import Callable, Mapping
+The session keeps the moving statistics for it: the arrays that it returns, writes to, or puts into
+its dictionary.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import tensorflow as tf
 
-from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.conformance.subject import (
+    NOT_ALL,
     ONE,
     Ability,
-    Array,
-    Mask,
-    Session,
+    Kept,
     Setting,
-    Slopes,
-    Statistics,
     Subject,
-    as_type,
-    given,
-    in_shape,
-    wide,
 )
-from batchnorm_mechanics.conformance.subjects.tensor_functions import taped
-
-SIGNATURE = (
-    "f(x, gamma, beta, moving_mean, moving_variance, *, axis, momentum, epsilon, training) -> "
-    "(y, new_moving_mean, new_moving_variance)"
+from batchnorm_mechanics.conformance.subjects.calling import Parameters, returned_names
+from batchnorm_mechanics.conformance.subjects.function_session import (
+    DEFAULTS,
+    Calls,
+    FunctionSession,
+    called,
 )
-_TENSORS = ("x", "gamma", "beta", "moving_mean", "moving_variance")
-# Keras's values, given where the function has no default of its own.
-_DEFAULTS: Mapping[str, Any] = {"axis": -1, "momentum": 0.99, "epsilon": 1e-3}
+from batchnorm_mechanics.conformance.subjects.manner import MODES, Call, fields_of, find_manner
+from batchnorm_mechanics.conformance.subjects.pairs import Backward
+from batchnorm_mechanics.conformance.subjects.roles import FIELDS, STATISTICS, Role
+from batchnorm_mechanics.conformance.subjects.trial import (
+    RANKS,
+    SHAPES,
+    Layout,
+    Types,
+    find_types,
+    has_no_epsilon,
+    kept_by,
+    layouts,
+    meaning_of_momentum,
+    quietly,
+    settle,
+    shared_axes,
+    tiny,
+)
 
-
-class _Manner(NamedTuple):
-    """How the function is called.
-
-    Attributes:
-        in_numpy: whether it takes and gives NumPy arrays.
-        narrow: whether gamma, beta and statistics must have the dtype of x.
-        gradients: whether a gradient flows from y to x.
-    """
-
-    in_numpy: bool = False
-    narrow: bool = False
-    gradients: bool = True
+_CANONICAL = {*FIELDS, Role.AXIS, Role.MOMENTUM, Role.EPSILON, Role.TRAINING}
 
 
 class Function(Subject):
-    """A function of tensors, or of NumPy arrays.
+    """A function of tensors, or of arrays, and perhaps its backward pass.
 
     Beside half-precision inputs it is given gamma, beta and statistics in float32, unless it only
-    works with all of one dtype. How it is to be called is found out on a tiny input when that is
+    works with all of one dtype. How it is to be called is found out on tiny inputs when that is
     first asked for.
 
     Args:
         name: see `Subject`.
-        function: with the signature `SIGNATURE`; defaults of `axis`, `momentum`, `epsilon` and
-            `training` count as its own.
+        function: any.
+        parameters: what its parameters stand for; their defaults count as its own.
+        backward: its backward pass, if it has one.
         source: see `Subject`.
-
-    Raises:
-        InputError: it cannot be called in this way.
     """
-
-    keeps = ONE
-
-    def __init__(
-        self, name: str, function: Callable[..., Any], *, source: str | None = None
-    ) -> None:
-        self._function = function
-        self._defaults = _defaults(name, function)
-        self._manners: dict[str, _Manner] = {}
-        self.name = name
-        self.description = f"function {_name(function)}"
-        self.source = source
-        self.declared_momentum = "old"
-        self.needs = frozenset({"statistics", *(_DEFAULTS.keys() - self._defaults.keys())})
-
-    @cached_property
-    def abilities(self) -> frozenset[Ability]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Both modes and moving statistics, and gradients if any flow."""
-        abilities = {Ability.TRAIN, Ability.INFER, Ability.STATISTICS}
-        if "training" in self._defaults:
-            abilities.add(Ability.CALL)
-        if self._float32_manner.gradients:
-            abilities.add(Ability.GRADIENTS)
-        return frozenset(abilities)
-
-    def open(self, setting: Setting) -> "FunctionSession":
-        """Return a session; statistics that the setting leaves out begin at mean 0, variance 1."""
-        axis = None if setting.kept is None else setting.kept[0]
-        own = {**_DEFAULTS, **self._defaults}
-        own.pop("training", None)
-        told = given(axis=axis, momentum=setting.momentum, epsilon=setting.epsilon)
-        options = {**own, **told}
-        setting = setting.keeping(options["axis"])
-        return FunctionSession(self._function, setting, options, self._manner(setting.dtype))
-
-    @cached_property
-    def _float32_manner(self) -> _Manner:
-        return _find_manner(self._function)
-
-    def _manner(self, dtype: str) -> _Manner:
-        """Return how the function is called in a dtype: narrow or not may differ between them."""
-        if dtype not in self._manners:
-            manner = self._float32_manner
-            narrow = _must_be_narrow(self._function, dtype, manner)
-            self._manners[dtype] = manner._replace(narrow=narrow)
-        return self._manners[dtype]
-
-
-class FunctionSession(Session):
-    """A function together with the statistics that it returned last."""
 
     def __init__(
         self,
+        name: str,
         function: Callable[..., Any],
-        setting: Setting,
-        options: Mapping[str, Any],
-        manner: _Manner,
+        parameters: Parameters,
+        *,
+        backward: Backward | None = None,
+        source: str | None = None,
     ) -> None:
-        dtype = setting.dtype if manner.narrow else wide(setting.dtype)
-        self._function = function
-        self._options = options
-        self._manner = manner
-        self._kept_shape = setting.kept_shape
-        self._gamma, self._beta, self._mean, self._variance = (
-            self._given(as_type(value, dtype)) for value in setting.parameters
-        )
+        self.name = name
+        self.description = f"function {called(function)}"
+        self.source = source
+        self.function, self.parameters, self.backward = function, parameters, backward
+        self._layouts: dict[int, Layout | None] = {}
+        self._types: dict[tuple[str, int], Types | None] = {}
 
-    def _given(self, array: np.ndarray) -> Any:
-        return array if self._manner.in_numpy else tf.constant(array)
+    @cached_property
+    def call(self) -> Call:
+        """The function in the manner in which it is called."""
+        manner = find_manner(self.function, self.parameters)
+        return Call(self.function, self.parameters, manner)
 
-    def _outputs(self, x: Any, training: bool | None) -> tuple[Any, Any, Any]:
-        settings = {**self._options, **given(training=training)}
-        outputs = self._function(x, self._gamma, self._beta, self._mean, self._variance, **settings)
-        if not isinstance(outputs, tuple | list) or len(outputs) != 3:
-            raise TypeError(
-                f"conform: the function {_name(self._function)} must return (y, new_moving_mean, "
-                f"new_moving_variance). Received: {_in_words(outputs)}. Return these three, also "
-                "in inference."
-            )
-        return outputs[0], outputs[1], outputs[2]
+    @cached_property
+    def _calls(self) -> Calls:
+        return Calls(self.call, returned_names(self.function), self.backward)
 
-    def output(self, x: Array, mask: Mask = None, *, training: bool | None) -> Array:
-        """Call the function and keep the statistics, also what it says of them in inference."""
-        y, self._mean, self._variance = self._outputs(self._given(x), training)
-        return _array(y)
+    @cached_property
+    def _roles(self) -> set[Role]:
+        return set(self.parameters.names).union(*self.call.manner.keys.values())
 
-    def trial(self, x: np.ndarray) -> Any:
-        """Return the training output for this input, None where the function does not work."""
-        try:
-            return self._outputs(self._given(x), training=True)[0]
-        except Exception:
-            # It may be called in another manner. If it works in none, the cases say why.
+    @cached_property
+    def _is_canonical(self) -> bool:
+        return self.parameters.names.keys() >= _CANONICAL
+
+    @cached_property
+    def taken_as(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """How it is called, unless it is called as we ask for it."""
+        manner = self.call.manner
+        if self._is_canonical:
             return None
+        said = [f"function of {manner.backend.name}"]
+        said += [f"settings in `{parameter}`" for parameter, keys in manner.keys.items() if keys]
+        if manner.by_grad:
+            said.append("training and inference by `torch.is_grad_enabled()`")
+        elif manner.modes is not None:
+            modes = " or ".join(map(repr, manner.modes))
+            said.append(f"training and inference by `{self._mode_name}` ({modes})")
+        else:
+            said.append("training alone" if self._trains else "inference alone")
+        if self.backward is not None:
+            said.append(f"gradients by `{self.backward.name}`")
+        return ", ".join(said)
 
-    def can_be_traced(self, x: np.ndarray) -> bool:
-        """Return whether the function computes without values: NumPy's take tensors only with."""
+    @property
+    def _mode_name(self) -> str:
+        for parameter, keys in self.call.manner.keys.items():
+            for role in MODES:
+                if role in keys:
+                    return f"{parameter}[{keys[role]!r}]"
+        return next(self.parameters.names[role] for role in MODES if role in self.parameters.names)
 
-        def traced(x: tf.Tensor) -> Any:
-            return self._outputs(x, training=True)
+    @cached_property
+    def _trains(self) -> bool:
+        """Whether the output depends on the batch, where nothing is said of a mode."""
+        manner = self.call.manner
+        if manner.has_modes or not manner.works or not {*STATISTICS} <= self._roles:
+            return True
+        rank, layout = self._sample
+        x = tiny(SHAPES[rank], manner.dtype)
+        return shared_axes(self.call.asking(layout, rank), x) != ()
 
-        try:
-            tf.function(traced, autograph=False).get_concrete_function(tf.constant(x))
-        except Exception:
+    @cached_property
+    def abilities(self) -> frozenset[Ability]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What its parameters and its outputs let one ask."""
+        manner = self.call.manner
+        abilities = {Ability.TRAIN} if self._trains else {Ability.INFER}
+        if manner.has_modes:
+            abilities.add(Ability.INFER)
+        own_mode = {*self.parameters.defaults, *manner.starts} & {*MODES}
+        if own_mode or (manner.by_grad and not self._is_canonical):
+            abilities.add(Ability.CALL)
+        moves = Role.MOMENTUM in self._roles or not manner.works or self._moves
+        if {*STATISTICS} <= self._roles and self._trains and moves:
+            abilities.add(Ability.STATISTICS)
+        if self._trains and self._has_gradients:
+            abilities.add(Ability.GRADIENTS)
+        return frozenset(abilities)
+
+    @cached_property
+    def _moves(self) -> bool:
+        """Whether a batch of training changes the statistics in any way."""
+        session = quietly(self.open, self._small_setting)
+        if session is None:
             return False
-        return True
+        before = session.statistics()
+        quietly(session.train, tiny(self._small_setting.shape, self.call.manner.dtype))
+        return not all(map(np.array_equal, before, session.statistics()))
 
-    def slopes(self, x: np.ndarray, dy: np.ndarray, *, unconnected: str = "zero") -> list[Any]:
-        """Return the gradients for x, gamma and beta: see `taped`."""
-        sources = [self._given(x), self._gamma, self._beta]
-        return taped(
-            lambda x, *_: self._outputs(x, training=True)[0], sources, dy, unconnected=unconnected
+    @cached_property
+    def _has_gradients(self) -> bool:
+        manner = self.call.manner
+        if self.backward is not None or not manner.works:
+            return self.backward is not None or manner.backend.differentiates
+        if not manner.backend.differentiates:
+            return False
+        x = tiny(self._small_setting.shape, manner.dtype)
+        session = self.open(self._small_setting)
+        found = quietly(session.autodiff, x, x)
+        # What raises has gradients of which its cases say what they raise.
+        return found is None or found[0] is not None
+
+    @cached_property
+    def _small_setting(self) -> Setting:
+        rank, layout = self._sample
+        return Setting(SHAPES[rank], layout.kept, self.call.manner.dtype)
+
+    @cached_property
+    def _sample(self) -> tuple[int, Layout]:
+        """A rank that it takes, and how."""
+        for rank in RANKS:
+            layout = self.layout(rank)
+            if layout is not None:
+                return rank, layout
+        return 2, Layout((1,))
+
+    def layout(self, rank: int, kept: tuple[int, ...] | None = None) -> Layout | None:
+        """Return how an input of a rank is taken, None if it is not.
+
+        Args:
+            rank: 2 to 5.
+            kept: the axes to keep, for what has an axis to choose.
+        """
+        manner = self.call.manner
+        if manner.axes is not None:
+            return Layout(kept or (rank - 1,), self._is_aligned)
+        if rank not in self._layouts:
+            tried = layouts(rank) if manner.works else []
+            self._layouts[rank] = self._settled(rank, tried)
+        return self._layouts[rank]
+
+    def _settled(self, rank: int, tried: list[Layout]) -> Layout | None:
+        call, mode = self.call, True if self.call.manner.has_modes else None
+        return settle(
+            rank,
+            lambda layout: call.asking(layout, rank, mode),
+            tried,
+            lambda layout: layout.aligned,
+            call.manner.dtype,
         )
 
-    def gradients(self, x: Array, dy: Array, mask: Mask = None) -> Slopes:
-        """Return the gradients that `tf.GradientTape` finds; 0 where it finds no way."""
-        shapes = (x.shape, self._kept_shape, self._kept_shape)
-        return Slopes(*map(in_shape, map(_array, self.slopes(x, dy)), shapes))
+    @cached_property
+    def _is_aligned(self) -> bool:
+        """Whether what chooses its axes takes parameters with an axis for each of the input's."""
+        found = self._settled(3, [Layout((1,), aligned) for aligned in (False, True)])
+        return found is not None and found.aligned
 
-    def statistics(self) -> Statistics:
-        """Return the statistics that the function returned last."""
-        mean, variance = (
-            in_shape(_array(value).copy(), self._kept_shape)
-            for value in (self._mean, self._variance)
+    @cached_property
+    def keeps(self) -> Kept:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Any one axis, or any set, for what chooses; else what its inputs show."""
+        if self.call.manner.axes is not None:
+            return ONE if self.call.manner.axes == "kept" else NOT_ALL
+        return kept_by({rank: self.layout(rank) for rank in SHAPES})
+
+    @cached_property
+    def declared_momentum(self) -> Literal["old", "new"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """By its default, its name, or what it does; in our own signature it is Keras's."""
+        if Role.MOMENTUM not in self._roles:
+            return None
+        own = {**self.call.manner.starts, **self.parameters.defaults}
+        default = own.get(Role.MOMENTUM)
+        if self._is_canonical:
+            return "old"
+        keys = [keys.get(Role.MOMENTUM, "") for keys in self.call.manner.keys.values()]
+        name = "".join([self.parameters.names.get(Role.MOMENTUM, ""), *keys])
+        return meaning_of_momentum(self, name, default, self.call.manner.dtype)
+
+    @cached_property
+    def takes_epsilon(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it has the parameter; a function that adds none at all has forgotten it."""
+        if Role.EPSILON in self._roles or not self._trains:
+            return Role.EPSILON in self._roles
+        rank, layout = self._sample
+        return has_no_epsilon(self.call.asking(layout, rank), rank, layout.kept)
+
+    @cached_property
+    def lacks(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Gamma and beta, where it takes none."""
+        return frozenset({"gamma", "beta"} - fields_of(self.call.manner, self.parameters))
+
+    @cached_property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What its signature has no default for."""
+        own = {*self.parameters.defaults, *self.call.manner.starts}
+        lacking = {role.value for role in DEFAULTS if role in self._roles and role not in own}
+        given = {*STATISTICS} <= self._roles and not {*STATISTICS} <= own
+        return frozenset(lacking | ({"statistics"} if given else set()))
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Refuse statistics, and dtypes, that it does not take; see `Subject.refusal`."""
+        refused, rank = super().refusal(setting), len(setting.shape)
+        if refused is None and self.types(setting.dtype, rank) is None:
+            refused = f"it gives no {setting.dtype}"
+        has = fields_of(self.call.manner, self.parameters)
+        for name in FIELDS.values():
+            if getattr(setting, name) is not None and name not in has:
+                return refused or f"it has no {name}"
+        for role, name in ((Role.MOMENTUM, "momentum"), (Role.EPSILON, "epsilon")):
+            settable = role in self._roles or (role == Role.EPSILON and self.takes_epsilon)
+            if getattr(setting, name) is not None and not settable:
+                return refused or f"it has no {name}"
+        return refused
+
+    def types(self, dtype: str, rank: int) -> Types | None:
+        """Return in which dtypes it computes for an input of this one, None if in none."""
+        if (dtype, rank) not in self._types:
+            self._types[dtype, rank] = self._found_types(dtype, rank)
+        return self._types[dtype, rank]
+
+    def _found_types(self, dtype: str, rank: int) -> Types | None:
+        usual = Types.usual(dtype)
+        if not self.call.manner.works:
+            return usual
+        if not self._is_canonical:
+            return find_types(dtype, lambda types: self._output_dtype(types, rank))
+        # In our own signature it has to take what it is given, and be right about it.
+        wider = self._output_dtype(usual, rank)
+        return usual if wider is not None else Types(dtype, dtype)
+
+    def _output_dtype(self, types: Types, rank: int) -> str | None:
+        layout = self.layout(rank)
+        if layout is None:
+            return None
+        setting = Setting(SHAPES[rank], layout.kept, types.x)
+        session: FunctionSession | None = quietly(
+            FunctionSession, self._calls, setting, layout, types
         )
-        return Statistics(mean, variance)
+        if session is None:
+            return None
+        ask = session.train if self._trains else session.infer
+        y = quietly(ask, tiny(setting.shape, types.x))
+        return None if y is None or y.shape != setting.shape else y.dtype.name
 
+    def open(self, setting: Setting) -> "FunctionSession":
+        """Return a session; statistics that the setting leaves out begin at mean 0, variance 1."""
+        rank = len(setting.shape)
+        own_axis = setting.kept is None and self.call.manner.axes == "kept"
+        layout = self.layout(rank, self._own_axis(rank) if own_axis else setting.kept)
+        if setting.kept is None and layout is not None:
+            setting = replace(setting, kept=layout.kept)
+        setting = setting.keeping(-1)
+        layout = layout or Layout(setting.kept or (rank - 1,))
+        types = self.types(setting.dtype, rank) or Types.usual(setting.dtype)
+        return FunctionSession(self._calls, setting, layout, types, own_axis=own_axis)
 
-def _find_manner(function: Callable[..., Any]) -> _Manner:
-    """Try on a tiny float32 input whether a function is one of tensors or of arrays.
-
-    If it works in no way, it is called with tensors, and each case fails with what it raises.
-    """
-    x = _tiny("float32")
-    in_tensors = _tried(function, "float32", _Manner())
-    array = _tried(function, "float32", _Manner(in_numpy=True)).trial(x)
-    # TensorFlow's functions take arrays too, and give tensors.
-    if array is not None and not tf.is_tensor(array) and not in_tensors.can_be_traced(x):
-        return _Manner(in_numpy=True, gradients=False)
-    works = in_tensors.trial(x) is not None
-    stopped = works and in_tensors.slopes(x, x, unconnected="none")[0] is None
-    return _Manner(gradients=not stopped)
-
-
-def _must_be_narrow(function: Callable[..., Any], dtype: str, manner: _Manner) -> bool:
-    """Try whether a function works with all of one dtype and not with float32 variables."""
-    wider, narrower = (
-        _tried(function, dtype, manner._replace(narrow=narrow)).trial(_tiny(dtype)) is not None
-        for narrow in (False, True)
-    )
-    return narrower and not wider
-
-
-def _tiny(dtype: str) -> np.ndarray:
-    return as_type(np.array([[1.0, -1.0], [2.0, 0.5], [4.0, 3.0]]), dtype)
-
-
-def _tried(function: Callable[..., Any], dtype: str, manner: _Manner) -> FunctionSession:
-    options = {"axis": 1, "momentum": 0.5, "epsilon": 0.1}
-    return FunctionSession(function, Setting(_tiny(dtype).shape, (1,), dtype), options, manner)
-
-
-def _defaults(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the function's own defaults of its options, if it can be called at all."""
-    try:
-        signature = inspect.signature(function)
-        signature.bind(*_TENSORS, axis=-1, momentum=0.99, epsilon=1e-3, training=True)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"conform: `subject` must be a function {SIGNATURE}. "
-            f"Received: subject={name!r}, {error}. Wrap it in one with that signature."
-        ) from error
-    return {
-        option: parameter.default
-        for option, parameter in signature.parameters.items()
-        if option in {*_DEFAULTS, "training"} and parameter.default is not parameter.empty
-    }
-
-
-def _array(value: Any) -> np.ndarray:
-    # NumPy asks a tensor for its array in a way that some dtypes of TensorFlow do not know.
-    return value.numpy() if tf.is_tensor(value) else np.asarray(value)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def _in_words(outputs: Any) -> str:
-    kind = type(outputs).__name__
-    return f"a {kind} of {len(outputs)}" if isinstance(outputs, tuple | list) else f"a {kind}"
+    def _own_axis(self, rank: int) -> tuple[int, ...]:
+        axis = self.parameters.defaults.get(Role.AXIS, -1)
+        return (axis % rank,) if isinstance(axis, int) else (rank - 1,)
