@@ -1,7 +1,7 @@
 """Batch mean and biased variance, and how the moments of two groups become those of both."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -132,7 +132,7 @@ def check_samples(x: tf.Tensor, axes: tuple[int, ...], *, caller: str) -> None:
 
 def _count(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     # What is known beforehand takes no operation: this is in every step, and often traced.
-    sizes = x.shape.as_list()
+    sizes: list[Any] = x.shape.as_list()
     if None in sizes:
         found = tf.shape(x, out_type=tf.int64)
         sizes = [found[axis] if size is None else size for axis, size in enumerate(sizes)]
