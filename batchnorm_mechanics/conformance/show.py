@@ -108,9 +108,11 @@ def _verdict(report: Report) -> list[Text]:
     conventions = in_short(report.conventions)
     taken_as = report.taken_as
     lines = [Text(line, "dim") for line in _wrapped(described, 1)]
-    lines += map(Text, _wrapped(f"taken as: {taken_as}" if taken_as else "", 1))
+    sentence = _wrapped(verdict.sentence, 3)
+    most = 1 if len(sentence) > 2 else 2
+    lines += map(Text, _wrapped(f"taken as: {taken_as}" if taken_as else "", most))
     style = "bold green" if verdict.right else "bold red"
-    lines += [Text(line, style) for line in _wrapped(verdict.sentence, 3)]
+    lines += [Text(line, style) for line in sentence]
     lines += map(Text, _wrapped(f"limits: {limits}" if limits else "", 1 if len(lines) > 4 else 2))
     left = _FIRST - 1 - len(lines)
     return lines + list(map(Text, _wrapped(conventions and f"conventions: {conventions}", left)))

@@ -2,13 +2,15 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from batchnorm_mechanics.conformance.limits import Limit, find_limits
-from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
+from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, parts
 
 ONE_PASS = "variance computed as E[x^2] - E[x]^2"
+OTHER_VARIANCE = "moving variance takes in the other variance than elsewhere (biased or unbiased)"
 # The axes in a label: one mistake has others in each case.
 _AXES = re.compile(r": \([\d, ]*\) instead of \([\d, ]*\)")
 
@@ -22,17 +24,21 @@ class Cause:
         failures: how many failed checks it explains, or how many alike have no name.
         case: the smallest case among them, by its name.
         check: what failed there.
+        where: the one rank or dtype in which it fails, as "in rank 4 alone"; "" where others fail
+            as well, or none was right.
     """
 
     name: str | None
     failures: int
     case: str
     check: Check
+    where: str = ""
 
     @property
     def words(self) -> str:
-        """The name, or what is wrong where there is none."""
-        return _kind(self.check) if self.name is None else self.name
+        """The name, or what is wrong where there is none, and where."""
+        what = _kind(self.check) if self.name is None else self.name
+        return f"{what}, {self.where}" if self.where else what
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def reach(
     if fault is not None:
         sentence = f"It raises {fault.raised} in every case: nothing could be judged."
         return Verdict(False, sentence, failures=len(cases), unexplained=len(cases), fault=fault)
-    causes = find_causes(cases)
+    causes = find_causes(cases, conventions)
     limits = find_limits(cases, abilities)
     lacking = [limit.words for limit in limits if limit.what in required]
     return Verdict(
@@ -105,7 +111,7 @@ def find_fault(cases: Sequence[CaseResult]) -> Check | None:
     return failed[0]
 
 
-def find_causes(cases: Sequence[CaseResult]) -> tuple[Cause, ...]:
+def find_causes(cases: Sequence[CaseResult], conventions: Conventions) -> tuple[Cause, ...]:
     """Return the causes of the failed checks, those that explain most first."""
     failed = [(case, check) for case in cases for check in case.wrong]
     alone = {_base(check.diagnosis) for _, check in failed if check.diagnosis}
@@ -113,13 +119,40 @@ def find_causes(cases: Sequence[CaseResult]) -> tuple[Cause, ...]:
     for case, check in failed:
         named = check.diagnosis is not None
         key = _one_of_two(_base(check.diagnosis), alone) if check.diagnosis else _kind(check)
+        key = _which_variance(conventions) if key == OTHER_VARIANCE else key
         groups.setdefault((not named, key), []).append((case, check))
     ordered = sorted(groups.items(), key=lambda group: (group[0][0], -len(group[1])))
     causes = []
     for (nameless, name), members in ordered:
         case, check = min(members, key=lambda member: _size(member[0]))
-        causes.append(Cause(None if nameless else name, len(members), case.case, check))
+        where = _where(members, cases)
+        causes.append(Cause(None if nameless else name, len(members), case.case, check, where))
     return tuple(causes)
+
+
+def _where(failed: Sequence[tuple[CaseResult, Check]], cases: Sequence[CaseResult]) -> str:
+    """Return the one rank or dtype of what failed, if the same was right in others."""
+    asked = {parts(check.what)[0] for _, check in failed}
+    right = [
+        case for case in cases if any(parts(c.what)[0] in asked and c.passed for c in case.checks)
+    ]
+    kinds: tuple[tuple[str, Callable[[CaseResult], Any]], ...] = (
+        ("in rank {} alone", lambda case: len(case.shape)),
+        ("in {} alone", lambda case: case.dtype),
+    )
+    for words, kind in kinds:
+        where = {kind(case) for case, _ in failed}
+        if len(where) == 1 and {kind(case) for case in right} - where:
+            return words.format(*where)
+    return ""
+
+
+def _which_variance(conventions: Conventions) -> str:
+    """Return the name of a moving variance that is of two kinds, with the kinds in it."""
+    usual, other = "biased", "unbiased"
+    if conventions.moving_variance == other:
+        usual, other = other, usual
+    return f"moving variance takes in the {other} variance, and elsewhere the {usual} one"
 
 
 def _base(diagnosis: str) -> str:
@@ -159,12 +192,12 @@ def _sentence(cases: Sequence[CaseResult], causes: Sequence[Cause], lacking: Seq
         return f"Right, but {_loses_digits(cases)}."
     if not named:
         return f"Wrong: {_checks(total)} failed, and no mistake that is known explains them."
-    parts = [f"{cause.name} ({cause.failures} of {total} failed checks)" for cause in named[:2]]
+    said = [f"{cause.words} ({cause.failures} of {total} failed checks)" for cause in named[:2]]
     rest = total - sum(cause.failures for cause in named[:2])
     more = f"; {rest} more have other causes" if len(named) > 2 else ""
     unnamed = sum(cause.failures for cause in causes if cause.name is None)
     more += f"; {unnamed} without a name" if unnamed else ""
-    return f"Wrong: {' and '.join(parts)}{more}."
+    return f"Wrong: {' and '.join(said)}{more}."
 
 
 def _checks(count: int) -> str:

@@ -109,12 +109,12 @@ def test_what_they_write_in_jax_is_taken_too(name):
         ("bn_no_epsilon", "function of NumPy, training alone"),
         (
             "UpdatesInInference",
-            "class UpdatesInInference in NumPy, training and inference by `train()` and `eval()`, "
+            "object of NumPy, training and inference by `train()` and `eval()`, "
             "moving_mean in `mean_ema`, moving_variance in `var_ema`",
         ),
         (
             "Nameless",
-            "class Nameless in NumPy, training and inference by `.training` (True or False), "
+            "object of NumPy, training and inference by `.training` (True or False), "
             "moving_mean in `r`, moving_variance in `t`",
         ),
     ],

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
-from batchnorm_mechanics.conformance.verdict import ONE_PASS, reach
+from batchnorm_mechanics.conformance.verdict import ONE_PASS, OTHER_VARIANCE, reach
 
 GOOD = Check("training output", True, 1e-7, 2e-7, 3.0, 4e-7, 1e-7)
 
@@ -121,3 +121,29 @@ def test_what_is_required_and_lacking_is_wrong():
     assert not found.right
     assert found.sentence == "Right, but not what is required: no gradients."
     assert verdict(case("a", GOOD), abilities=abilities, required=("saving",)).right
+
+
+def test_where_alone_it_fails_is_said_if_the_same_is_right_elsewhere():
+    right = case("a", Check("moving variance", True, 0.0, 0.0, 0.0, 1e-6, 0.0))
+    wrong = case("b", bad("gamma ignored", "moving variance"), shape=(2, 3, 4, 3))
+    assert verdict(right, wrong).causes[0].words == "gamma ignored, in rank 4 alone"
+    of_another = case("a", GOOD)
+    assert verdict(of_another, wrong).causes[0].words == "gamma ignored"
+    both = case("c", bad("gamma ignored", "moving variance"))
+    assert verdict(right, wrong, both).causes[0].words == "gamma ignored"
+
+
+def test_of_a_variance_of_two_kinds_it_is_said_which_is_where():
+    of_one = case("a", bad(OTHER_VARIANCE, "moving variance"))
+    for usual, other in (("biased", "unbiased"), ("unbiased", "biased")):
+        [cause] = reach((of_one,), Conventions(moving_variance=usual)).causes
+        assert cause.name == (
+            f"moving variance takes in the {other} variance, and elsewhere the {usual} one"
+        )
+
+
+def test_the_names_that_the_verdict_knows_are_those_of_the_mistakes():
+    from batchnorm_mechanics.conformance.mistakes.catalogue import CATALOGUE
+    from batchnorm_mechanics.conformance.precision import IMPRECISIONS
+
+    assert {ONE_PASS, OTHER_VARIANCE} <= {one.name for one in (*CATALOGUE, *IMPRECISIONS)}

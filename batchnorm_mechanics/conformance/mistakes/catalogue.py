@@ -175,6 +175,8 @@ _INTO_WHAT = {
         # Read from variables that were just written: no gradient comes through them.
         "training": lambda batch, old, new: Pair(*map(constant, new))
     },
+    "moving statistics used in training, updated before they are used, with a gradient through the "
+    "update": {"training": lambda batch, old, new: new},
 }
 
 FORWARD = (*table("forward", _BY_WHAT), *_AXES, *table("forward", _INTO_WHAT))

@@ -217,7 +217,7 @@ class PureForm(Form):
     def words(self) -> str:
         """Return how it was recognized."""
         told = f"`{self._mode[1]}`" if self._mode is not None else self._switch
-        return f"{self.description} of {self.library}, training and inference by {told}"
+        return f"module of {self.library}, training and inference by {told}"
 
     _switch = "nothing"
 

@@ -154,7 +154,7 @@ class ObjectForm(Form):
         told = self._call.words
         way = f"training and inference by {told}" if told else "training alone"
         by = f", gradients by `{self._backward}`" if self._backward else ""
-        return f"{self.description} in {self._backend.name}, {way}{by}"
+        return f"object of {self._backend.name}, {way}{by}"
 
     @property
     def _backward(self) -> str | None:
