@@ -122,8 +122,9 @@ def resolve(spec: str) -> Subject:
         return _BUILT_IN[spec].make()
     where, colon, names = spec.rpartition(":")
     if colon or spec.endswith(".py"):
-        # Before the user's file imports it, and prints a dozen lines.
-        import_tensorflow_quietly()
+        if _needs_tensorflow(where):
+            # Before the user's file imports it, and prints a dozen lines.
+            import_tensorflow_quietly()
         first, comma, second = names.partition(",")
         found = find(f"{where}{colon}{first}", caller="conform", argument="subject")
         backward = (
@@ -200,10 +201,19 @@ def names_pair(names: str) -> bool:
     return len(parts) <= 2 and all(part.isidentifier() for part in parts)
 
 
+def _needs_tensorflow(where: str) -> bool:
+    """Return whether what a user names may import TensorFlow, which takes seconds: a file says."""
+    try:
+        text = Path(where).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        # A module; or no file, which is said later on.
+        return not where.endswith(".py")
+    return any(name in text for name in ("tensorflow", "keras", "sonnet"))
+
+
 def _as_subject(
     thing: Any, name: str, source: str | None, backward: Callable[..., Any] | None = None
 ) -> Subject:
-    import_tensorflow_quietly()
     from batchnorm_mechanics.conformance.subjects.recognize import recognize
 
     return recognize(thing, name, source=source, backward=backward)
