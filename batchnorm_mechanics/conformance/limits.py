@@ -40,13 +40,19 @@ def _is_second(case: CaseResult) -> bool:
     return case.kept == (1,)
 
 
+def _is_all_but_first(case: CaseResult) -> bool:
+    return case.kept == tuple(range(1, len(case.shape)))
+
+
 # What a subject may take of all choices of axes, the narrowest first.
 _TAKEN_AXES: dict[str, _Holds] = {
     "the last axis": _is_last,
     "axis 1": _is_second,
     "the last axis or axis 1": lambda case: _is_last(case) or _is_second(case),
     "one axis": lambda case: len(case.kept) == 1,
-    "all axes but that of the batch": lambda case: case.kept == tuple(range(1, len(case.shape))),
+    "all axes but the batch's, over which alone it averages": lambda case: (
+        case.kept == tuple(range(1, len(case.shape)))
+    ),
     "any axes but none": lambda case: bool(case.kept),
     "any axes but that of the batch": lambda case: 0 not in case.kept,
 }
@@ -110,7 +116,7 @@ def settled(cases: Sequence[CaseResult]) -> tuple[CaseResult, ...]:
         The results; a check that comes of a limit passes and says of which, and a case without any
         other check is skipped. Where the subject gave no number at all, everything stays.
     """
-    if not any(check.absolute is not None for case in cases for check in case.checks):
+    if not any(check.is_answer for case in cases for check in case.checks):
         return tuple(cases)
     found = _raised(cases) | _narrowed(cases)
     return tuple(
@@ -132,7 +138,7 @@ def _without(case: CaseResult, checks: list[Check]) -> CaseResult:
     """Return a case whose checks may not fail any longer."""
     if case.status != "fail" or any(not check.passed for check in checks):
         return replace(case, checks=tuple(checks))
-    judged = any(check.absolute is not None for check in checks)
+    judged = any(check.is_answer for check in checks)
     reason = None if judged else next(check.reason for check in checks if check.limit)
     return replace(
         case, status="pass" if judged else "skipped", reason=reason, checks=tuple(checks)

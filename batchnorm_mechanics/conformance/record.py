@@ -72,6 +72,12 @@ class Check:
     where: str | None = None
     limit: str | None = None
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether it compares what was computed: inputs and statistics may stay as given."""
+        computed = (TRAINING_OUTPUT, INFERENCE_OUTPUT, *GRADIENTS)
+        return self.absolute is not None and parts(self.what)[0] in computed
+
 
 @dataclass(frozen=True)
 class CaseResult:

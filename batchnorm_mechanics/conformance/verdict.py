@@ -104,7 +104,7 @@ def find_fault(cases: Sequence[CaseResult]) -> Check | None:
     """Return what a subject raised, if it did in every case and answered in none."""
     asked = [case for case in cases if case.checks]
     raised = [next((c for c in case.checks if c.raised), None) for case in asked]
-    answered = any(check.absolute is not None for case in asked for check in case.checks)
+    answered = any(check.is_answer for case in asked for check in case.checks)
     failed = [check for check, case in zip(raised, asked, strict=True) if case.status == "fail"]
     if answered or not failed or any(check is None for check in raised):
         return None

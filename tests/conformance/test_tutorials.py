@@ -3,6 +3,7 @@
 import functools
 import importlib
 
+import numpy as np
 import pytest
 
 from batchnorm_mechanics.conformance import conform
@@ -158,3 +159,31 @@ def test_statistics_that_state_dict_leaves_out_are_no_mistake_of_saving():
     )
     assert {case.status for case in plain if case.group == "saving"} <= {"skipped"}
     assert any(case.status == "pass" for case in buffers)
+
+
+def of_matrices_and_images(x, gamma, beta, moving_mean, moving_var, eps, momentum, training):
+    """Right; of other ranks it normalizes something by broadcasting."""
+    axes = 0 if x.ndim == 2 else (0, 2, 3)
+    if training:
+        mean, var = (of(x, axes, keepdims=True) for of in (np.mean, np.var))
+        moving_mean = momentum * moving_mean + (1 - momentum) * mean
+        moving_var = momentum * moving_var + (1 - momentum) * var
+    else:
+        mean, var = moving_mean, moving_var
+    return gamma * (x - mean) / np.sqrt(var + eps) + beta, moving_mean, moving_var
+
+
+def test_a_rank_that_works_by_broadcasting_alone_is_a_limit():
+    found = conform(of_matrices_and_images).verdict
+    assert found.right, found
+    assert "takes rank 2 and 4" in [limit.words for limit in found.limits]
+
+
+def test_what_raises_in_every_case_is_one_fault_and_no_limit():
+    def batch_norm(x, scale, shift, eps):
+        return x.no_such_thing(scale, shift, eps)
+
+    found = conform(batch_norm).verdict
+    assert (found.right, found.limits) == (False, ())
+    assert found.fault.raised == "AttributeError"
+    assert "no_such_thing(scale" in found.fault.where

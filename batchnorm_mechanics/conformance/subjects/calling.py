@@ -257,7 +257,10 @@ def split(given: Any, shape: tuple[int, ...], channels: int, names: Sequence[str
     named = len(names) == len(given)
     first = next((i for i, part in enumerate(given) if _shape(part) == shape), 0)
     places = [i for i in range(len(given)) if i != first]
-    fitting = [i for i in places if _size(given[i]) == channels and _shape(given[i]) != shape]
+    # A statistic that keeps axes of size 1 has the shape of a batch of one.
+    sized = [i for i in places if _size(given[i]) == channels]
+    smaller = [i for i in sized if _shape(given[i]) != shape]
+    fitting = smaller if len(smaller) >= 2 else sized
     roles = find_roles([names[i] for i in fitting], (Role.VARIANCE, Role.MEAN)) if named else {}
     if len(roles) == 2:
         mean, variance = (

@@ -33,6 +33,7 @@ from batchnorm_mechanics.conformance.subjects.trial import (
     RANKS,
     SHAPES,
     Layout,
+    Settled,
     Types,
     find_types,
     has_no_epsilon,
@@ -42,6 +43,7 @@ from batchnorm_mechanics.conformance.subjects.trial import (
     quietly,
     settle,
     shared_axes,
+    taken,
     tiny,
 )
 
@@ -76,7 +78,7 @@ class Function(Subject):
         self.description = f"function {called(function)}"
         self.source = source
         self.function, self.parameters, self.backward = function, parameters, backward
-        self._layouts: dict[int, Layout | None] = {}
+        self._layouts: dict[int, Settled] = {}
         self._types: dict[tuple[str, int], Types | None] = {}
 
     @cached_property
@@ -198,12 +200,15 @@ class Function(Subject):
         manner = self.call.manner
         if manner.axes is not None:
             return Layout(kept or (rank - 1,), self._is_aligned)
+        return taken(rank, self._found)
+
+    def _found(self, rank: int) -> Settled:
         if rank not in self._layouts:
-            tried = layouts(rank) if manner.works else []
+            tried = layouts(rank) if self.call.manner.works else []
             self._layouts[rank] = self._settled(rank, tried)
         return self._layouts[rank]
 
-    def _settled(self, rank: int, tried: list[Layout]) -> Layout | None:
+    def _settled(self, rank: int, tried: list[Layout]) -> Settled:
         call, mode = self.call, True if self.call.manner.has_modes else None
         return settle(
             rank,
@@ -216,7 +221,7 @@ class Function(Subject):
     @cached_property
     def _is_aligned(self) -> bool:
         """Whether what chooses its axes takes parameters with an axis for each of the input's."""
-        found = self._settled(3, [Layout((1,), aligned) for aligned in (False, True)])
+        found = self._settled(3, [Layout((1,), aligned) for aligned in (False, True)]).layout
         return found is not None and found.aligned
 
     @cached_property

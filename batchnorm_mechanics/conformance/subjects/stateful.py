@@ -27,6 +27,7 @@ from batchnorm_mechanics.conformance.subjects.trial import (
     SHAPES,
     Ask,
     Layout,
+    Settled,
     Types,
     answered,
     find_types,
@@ -36,6 +37,7 @@ from batchnorm_mechanics.conformance.subjects.trial import (
     meaning_of_momentum,
     quietly,
     settle,
+    taken,
     tiny,
 )
 
@@ -52,7 +54,7 @@ class Stateful(Subject):
     def __init__(self, name: str, form: Form, *, source: str | None = None) -> None:
         self.name, self.description, self.source = name, form.description, source
         self._form = form
-        self._layouts: dict[int, Layout | None] = {}
+        self._layouts: dict[int, Settled] = {}
         self._types: dict[tuple[str, int], Types | None] = {}
         self._variables: dict[int, Mapping[Role, Sequence[str]]] = {}
 
@@ -124,6 +126,9 @@ class Stateful(Subject):
         """
         if self._form.axes is not None:
             return Layout(kept or (self._form.own_axis % rank,))
+        return taken(rank, self._found)
+
+    def _found(self, rank: int) -> Settled:
         if rank not in self._layouts:
             self._layouts[rank] = settle(
                 rank, self._asking, layouts(rank), self._claims(rank), self._dtype

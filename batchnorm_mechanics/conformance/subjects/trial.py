@@ -24,6 +24,7 @@ SHAPES: Mapping[int, tuple[int, ...]] = {
 }
 # In which order an input is tried that suits: most are made for two axes, or for images.
 RANKS = (2, 4, 3, 5)
+_USUAL = (2, 4)
 Ask = Callable[[np.ndarray], np.ndarray]
 
 # What says training and inference, as words and as truth.
@@ -172,38 +173,61 @@ def shared_axes(ask: Ask, x: np.ndarray) -> tuple[int, ...] | None:
     return tuple(int(axis) for axis in np.flatnonzero(elsewhere.any(axis=0)))
 
 
+class Settled(NamedTuple):
+    """How an input of one rank is taken, as far as that rank alone tells.
+
+    Attributes:
+        layout: None where nothing works.
+        sure: whether the statistics keep what the layout keeps.
+        claims: whether parameters have the form of this rank, so that it is meant to be taken.
+    """
+
+    layout: Layout | None = None
+    sure: bool = False
+    claims: bool = False
+
+
 def settle(
     rank: int,
     asking: Callable[[Layout], Ask],
     tried: Iterable[Layout],
     claims: Callable[[Layout], bool],
     dtype: str,
-) -> Layout | None:
-    """Return how an input of this rank is taken, None if it is not.
-
-    A layout is sure if it keeps what its statistics keep. Where the batch alone is averaged over
-    and parameters of that form do not fit, a higher rank is not what the thing is made for. What
-    else works is taken at its word: that it averages over other axes is its mistake.
+) -> Settled:
+    """Find out how an input of this rank is taken.
 
     Args:
         rank: 2 to 5.
         asking: how a thing set up in a layout is asked for its training output.
         tried: the layouts.
-        claims: whether parameters have the form of this rank, so that it is meant to be taken.
+        claims: as in `Settled`.
         dtype: of an input that it takes.
     """
-    x, claimed = tiny(SHAPES[rank], dtype), None
+    x, found = tiny(SHAPES[rank], dtype), Settled()
     for layout in tried:
         shared = shared_axes(asking(layout), x)
         if shared is None:
             continue
         kept = tuple(axis for axis in range(rank) if axis not in shared)
         if kept == layout.kept:
-            return layout
+            return Settled(layout, sure=True)
         unclaimed = rank > 2 and shared == (0,) and not claims(layout)
-        if claimed is None and not unclaimed:
-            claimed = layout
-    return claimed
+        if found.layout is None and not unclaimed:
+            found = Settled(layout, claims=claims(layout))
+    return found
+
+
+def taken(rank: int, settled: Callable[[int], Settled]) -> Layout | None:
+    """Return how an input of this rank is taken, None if it is not.
+
+    What averages over other axes than those that it seems to keep does so by mistake, or was never
+    made for this rank and works by broadcasting. Where another rank is sure, it is a mistake in
+    matrices and images alone, with parameters of their form.
+    """
+    found = settled(rank)
+    if found.sure or found.layout is None or (found.claims and rank in _USUAL):
+        return found.layout
+    return None if any(settled(other).sure for other in RANKS) else found.layout
 
 
 def kept_by(taken: Mapping[int, Layout | None]) -> Kept:
