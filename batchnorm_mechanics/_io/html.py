@@ -26,6 +26,16 @@ def templates(folder: Path) -> jinja2.Environment:
     return _environment(jinja2.FileSystemLoader(folder))
 
 
+def family_style() -> str:
+    """Return the style sheet of what all our pages share: their colours, light and dark.
+
+    Example:
+        >>> "--accent" in family_style()
+        True
+    """
+    return (Path(__file__).parent / "family.css").read_text(encoding="utf-8")
+
+
 def preformatted(text: str) -> str:
     """Return text for a notebook's output, in the lines that it has.
 
