@@ -9,9 +9,9 @@ from batchnorm_mechanics._exceptions import InputError
 
 
 def explore(
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to write the page.")
-    ] = Path("explorer.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path(
+        "explorer.html"
+    ),
     *,
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Write the page, and open no browser.")

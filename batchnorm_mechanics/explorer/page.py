@@ -11,9 +11,14 @@ from batchnorm_mechanics._io.html import family_style, templates
 _FOLDER = Path(__file__).parent
 
 
+def script_file() -> Path:
+    """Return where the module is that `make explorer` joins from the sources in `js/`."""
+    return _FOLDER / "explorer.js"
+
+
 def script() -> str:
-    """Return the module that `make explorer` joins, in a form that a page may hold inline."""
-    text = (_FOLDER / "explorer.js").read_text(encoding="utf-8")
+    """Return that module in a form that a page may hold inline."""
+    text = script_file().read_text(encoding="utf-8")
     # Nothing in a script may look like its end; in JavaScript the backslash means nothing there.
     return text.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 

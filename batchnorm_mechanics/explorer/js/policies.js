@@ -15,28 +15,39 @@ import { mergeMoments, unbiasedVariance } from "./algorithm.js";
  *   State & {mean: number, variance: number}} update
  */
 
-const round = Math.fround;
 const START = { mean: 0, variance: 1 };
+
+/**
+ * How a moving average moves.
+ * @typedef {object} Settings
+ * @property {number} [decay] weight of the old value
+ * @property {boolean} [unbiased] whether the unbiased variance is averaged
+ * @property {import("./precision.js").Round} [round] to the statistics' type; float32 unless given
+ */
 
 /**
  * Return what a moving average takes of a batch: its variance, and whether there is one.
  * @param {Moments} batch
- * @param {boolean} unbiased
+ * @param {Required<Settings>} settings
  */
-function varianceOf(batch, unbiased) {
+function varianceOf(batch, { unbiased, round }) {
   const biased = round(batch.variance);
   return {
-    variance: unbiased ? unbiasedVariance(biased, batch.count) : biased,
+    variance: unbiased ? unbiasedVariance(biased, batch.count, round) : biased,
     counts: batch.count > (unbiased ? 1 : 0),
   };
 }
 
 /**
  * Keras's moving average: decay * old + (1 - decay) * batch.
- * @param {{decay?: number, unbiased?: boolean}} [settings]
+ * @param {Settings} [settings]
  * @returns {Policy<{}>}
  */
-export function exponentialMovingAverage({ decay = 0.99, unbiased = false } = {}) {
+export function exponentialMovingAverage({
+  decay = 0.99,
+  unbiased = false,
+  round = Math.fround,
+} = {}) {
   // 1 - decay is taken before either is rounded, as Python does.
   const [keep, take] = [round(decay), round(1 - decay)];
   const moved = (/** @type {number} */ old, /** @type {number} */ batch) =>
@@ -44,7 +55,7 @@ export function exponentialMovingAverage({ decay = 0.99, unbiased = false } = {}
   return {
     init: () => ({ ...START }),
     update(state, batch) {
-      const { variance, counts } = varianceOf(batch, unbiased);
+      const { variance, counts } = varianceOf(batch, { decay, unbiased, round });
       return {
         mean: batch.count > 0 ? moved(state.mean, round(batch.mean)) : state.mean,
         variance: counts ? moved(state.variance, variance) : state.variance,
@@ -55,10 +66,14 @@ export function exponentialMovingAverage({ decay = 0.99, unbiased = false } = {}
 
 /**
  * The same without its start: weights decay**age that add to one.
- * @param {{decay?: number, unbiased?: boolean}} [settings]
+ * @param {Settings} [settings]
  * @returns {Policy<{meanWeight: number, varianceWeight: number}>}
  */
-export function debiasedMovingAverage({ decay = 0.99, unbiased = false } = {}) {
+export function debiasedMovingAverage({
+  decay = 0.99,
+  unbiased = false,
+  round = Math.fround,
+} = {}) {
   const [keep, take] = [round(decay), round(1 - decay)];
   const moved = (
     /** @type {number} */ old,
@@ -72,7 +87,7 @@ export function debiasedMovingAverage({ decay = 0.99, unbiased = false } = {}) {
   return {
     init: () => ({ ...START, meanWeight: 0, varianceWeight: 0 }),
     update(state, batch) {
-      const taken = varianceOf(batch, unbiased);
+      const taken = varianceOf(batch, { decay, unbiased, round });
       const [mean, meanWeight] =
         batch.count > 0
           ? moved(state.mean, round(batch.mean), state.meanWeight)
@@ -99,8 +114,8 @@ export function averageOfBatches() {
       const mean = (state.count * state.mean + batch.count * batch.mean) / count;
       const variance = (state.freedom * state.variance + batch.count * batch.variance) / allFreedom;
       return {
-        mean: batch.count > 0 ? round(mean) : state.mean,
-        variance: freedom > 0 ? round(variance) : state.variance,
+        mean: batch.count > 0 ? Math.fround(mean) : state.mean,
+        variance: freedom > 0 ? Math.fround(variance) : state.variance,
         count,
         freedom: allFreedom,
       };
@@ -119,8 +134,8 @@ export function pooledPopulation() {
       const { mean, variance, count } = mergeMoments(state, batch);
       const taken = batch.count > 0;
       return {
-        mean: taken ? round(mean) : state.mean,
-        variance: taken ? round(variance) : state.variance,
+        mean: taken ? Math.fround(mean) : state.mean,
+        variance: taken ? Math.fround(variance) : state.variance,
         count,
       };
     },

@@ -26,6 +26,7 @@ import { parsed } from "./numbers.js";
 
 /** @param {number} value */
 function written(value) {
+  if (Object.is(value, -0)) return "-0";
   if (Number.isNaN(value)) return "nan";
   return Number.isFinite(value) ? String(value) : value > 0 ? "inf" : "-inf";
 }
