@@ -3,13 +3,14 @@
 import { h, say } from "./dom.js";
 import { createInspector } from "./formula.js";
 import { roomBatch } from "./room-batch.js";
+import { roomTime } from "./room-time.js";
 import { createStore } from "./state.js";
 
 /** @typedef {import("./room.js").Room} Room */
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 
 /** @type {readonly Room[]} */
-export const ROOMS = [roomBatch];
+export const ROOMS = [roomBatch, roomTime];
 
 /**
  * @typedef {object} MountOptions
@@ -38,7 +39,7 @@ export function mount(host, { address = false, data = {} } = {}) {
   const dialog = createCode();
   const copy = button("Copy as Python", () => {
     const current = ROOMS.find((each) => each.id === store.room());
-    if (current !== undefined) dialog.open(current.python(store.state()));
+    if (current !== undefined) dialog.open(current.python(store.state(), data));
   });
   const tabs = ROOMS.map((each, index) =>
     h(

@@ -9,7 +9,7 @@ import { h } from "./dom.js";
  * @property {string} title
  * @property {Record<string, import("./state.js").Field<any>>} fields of its state
  * @property {(state: any) => any} [mend] make fields fit each other
- * @property {(state: any) => string} python code that prints the numbers on the page
+ * @property {(state: any, data: object) => string} python code that prints the numbers on the page
  * @property {(element: HTMLElement, context: RoomContext) =>
  *   (state: any) => import("./formula.js").Model} mount build it; returns what shows a state
  */

@@ -1,0 +1,2 @@
+/** @typedef {{}} Told */
+export {};
