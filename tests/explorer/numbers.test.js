@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import * as axes from "../../batchnorm_mechanics/explorer/js/axes-model.js";
 import { model } from "../../batchnorm_mechanics/explorer/js/batch-cells.js";
 import * as batch from "../../batchnorm_mechanics/explorer/js/batch-model.js";
 import { judged, stepped } from "../../batchnorm_mechanics/explorer/js/editing.js";
 import { dependents, spoken } from "../../batchnorm_mechanics/explorer/js/formula.js";
+import { model as ofGradients } from "../../batchnorm_mechanics/explorer/js/gradients-cells.js";
+import * as backward from "../../batchnorm_mechanics/explorer/js/gradients-model.js";
 import {
   brief,
   exact,
@@ -133,4 +136,74 @@ test("what is odd about a batch is said", () => {
     ]),
     /Channel 2 holds a value that is not finite/,
   );
+});
+
+test("the ways of a gradient add up to it, and its sums vanish but for what epsilon leaves", () => {
+  const start = beginning({ id: "gradients", fields: backward.fields });
+  const values = backward.computed(start);
+  const { direct, variance, mean } = values.ways;
+  values.dX.forEach((row, sample) => {
+    row.forEach((dx, channel) => {
+      const sum = direct[sample][channel] + variance[sample][channel] + mean[sample][channel];
+      assert.ok(Math.abs(sum - dx) < 1e-6);
+    });
+  });
+  for (const channel of [0, 1]) {
+    const { plain, byXHat } = backward.balances({ ...start, channel }, values);
+    assert.ok(plain.vanishes && byXHat.vanishes);
+    for (const { parts, total } of [plain, byXHat]) {
+      const sum = parts.reduce((before, { value }) => before + value, 0);
+      assert.ok(Math.abs(sum - total) < 1e-6);
+    }
+  }
+});
+
+test("a way that is switched off breaks its own sum", () => {
+  const start = beginning({ id: "gradients", fields: backward.fields });
+  const broken = (part) => {
+    const state = { ...start, ...part };
+    const { plain, byXHat } = backward.balances(state, backward.computed(state));
+    return [plain.vanishes, byXHat.vanishes];
+  };
+  assert.deepEqual(broken({ throughMean: false }), [false, true]);
+  assert.deepEqual(broken({ throughVariance: false }), [true, false]);
+});
+
+test("the axes of the notebooks' example add up as they do in the notebooks", () => {
+  const parts = (reduced) => {
+    const state = axes.mend({ ...beginning({ id: "axes", fields: axes.fields }), axes: reduced });
+    return axes.computed(state).steps.map((step) => step.varianceOfMeans);
+  };
+  assert.deepEqual(parts([0, 2]), [36, Math.fround(8 / 3)]);
+  assert.deepEqual(parts([0, 1, 2]), [36, 9, Math.fround(8 / 3)]);
+});
+
+test("every cell of every room can be asked, and comes from cells that there are", () => {
+  const rooms = [
+    [batch, model],
+    [backward, ofGradients],
+    [axes, axes.model],
+  ];
+  for (const [room, cellsOf] of rooms) {
+    const begun = beginning({ id: "", fields: room.fields });
+    const { explain, from } = cellsOf(begun, room.computed(begun));
+    for (const start of [
+      "training-y.1.2",
+      "inference-y.0.0",
+      "dX.3.1",
+      "dMean.0.1",
+      "dGamma.0.0",
+      "groups.1.2",
+      "steps.2.2",
+    ]) {
+      if (explain(start) === undefined) continue;
+      const waiting = [start];
+      for (let cell = waiting.pop(); cell !== undefined; cell = waiting.pop()) {
+        const about = explain(cell);
+        assert.ok(about?.title && about.result !== undefined, cell);
+        assert.doesNotMatch(`${about.numbers ?? ""}${about.result}`, /NaN|undefined/);
+        waiting.push(...from(cell));
+      }
+    }
+  }
 });

@@ -3,7 +3,9 @@
 Bit for bit means what it says where `core` computes one number after another: up to 7 statistics
 (TensorFlow's vectors hold 8) that stand beside one another in memory. Elsewhere TensorFlow sums in
 vectors, or takes 1/sqrt from a processor's estimate, and the last digits differ; the distance is
-then counted in units in the last place of the largest term that went into the number.
+then counted in units in the last place of the largest term that went into the number. So it is for
+what comes of `inverse_std**3` in the one case of some hundred in which TensorFlow's power is not the
+nearest number; the page's always is.
 """
 
 import platform
@@ -27,6 +29,7 @@ GRADIENTS = {
     "d_gamma": "dGamma",
     "d_beta": "dBeta",
 }
+OF_A_POWER = {"d_variance", "d_mean", "d_x"}
 
 
 @pytest.fixture(scope="module")
@@ -167,22 +170,27 @@ def apart(expected, found, size):
 
 def check_against_core(page, seed, count):
     rng = np.random.default_rng(seed)
-    exact = 0
+    exact = powers = 0
     for number in range(count):
         case = drawn(rng, matrix=number % 2 == 0)
         expected, found = by_core(case), by_page(page, case)
         size = sizes(case, expected)
+        inverse = expected["inverse_std"]
+        cube = tf.pow(inverse, 3.0).numpy()
+        nearest = np.array_equal(cube, (inverse.astype(np.float64) ** 3).astype(np.float32))
         beside = 2 <= case.gamma.size < 8 and VECTORS_OF_8
         for name, value in expected.items():
             # A gradient's sum runs over all axes at once.
             in_order = beside and (case.x.ndim == 2 or name not in GRADIENTS)
-            if in_order:
+            if in_order and (name not in OF_A_POWER or nearest):
                 wanted = value.astype(np.float64).reshape(found[name].shape)
                 np.testing.assert_array_equal(found[name], wanted, err_msg=f"{name}, case {number}")
                 exact += 1
+                powers += name in OF_A_POWER
             distance = apart(value, found[name], size[name])
             assert distance <= ULPS, f"{name}: {distance} in case {number}"
-    assert exact > count or not VECTORS_OF_8
+    # Most of what is shown on the page is compared bit for bit.
+    assert not VECTORS_OF_8 or (exact > 5 * count and powers > 0.9 * count)
 
 
 def test_forward_inference_and_the_six_gradients_are_those_of_core(page):
@@ -190,6 +198,7 @@ def test_forward_inference_and_the_six_gradients_are_those_of_core(page):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three minutes, most of them TensorFlow's
 def test_they_are_in_10000_cases(page):
     check_against_core(page, seed=2, count=10_000)
 

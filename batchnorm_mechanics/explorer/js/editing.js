@@ -1,7 +1,7 @@
 /** Editing a number in a cell: typing, dragging sideways, and steps by keys. */
 
 import { h, say } from "./dom.js";
-import { exact, parsed } from "./numbers.js";
+import { exact, parsed, written } from "./numbers.js";
 
 /**
  * @typedef {object} Editing
@@ -82,7 +82,7 @@ export function numberInput({ id, label, edit, settle, refuse, note }) {
 
   /** @param {number} value */
   function put(value) {
-    input.value = exact(value);
+    input.value = written(value);
     read();
   }
 
@@ -95,7 +95,7 @@ export function numberInput({ id, label, edit, settle, refuse, note }) {
       event.preventDefault();
       put(stepped(now, event.shiftKey ? 10 * up : up));
     } else if (event.key === "Escape") {
-      input.value = exact(now);
+      input.value = written(now);
       read();
     }
   });
@@ -110,10 +110,10 @@ export function numberInput({ id, label, edit, settle, refuse, note }) {
     update(value) {
       const changed = !Object.is(value, now);
       now = value;
-      const written = parsed(input.value);
-      const same = written !== undefined && Object.is(written, value);
+      const own = parsed(input.value);
+      const same = own !== undefined && Object.is(own, value);
       if (same || (!changed && input.getAttribute("aria-invalid") === "true")) return;
-      input.value = exact(value);
+      input.value = written(value);
       if (input.getAttribute("aria-invalid") === "true") {
         input.setAttribute("aria-invalid", "false");
         say(note, "");

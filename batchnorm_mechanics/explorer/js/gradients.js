@@ -15,7 +15,7 @@ import { combine, map, sum } from "./tensor.js";
  * @property {Tensor} dGamma
  * @property {Tensor} dBeta
  * @property {{direct: Tensor, variance: Tensor, mean: Tensor}} ways what of dX comes straight,
- *   through the variance, and through the mean
+ *   through the variance, and through the mean, all in the shape of x
  */
 
 /**
@@ -69,7 +69,11 @@ export function gradients(gradient, cache, through = {}) {
     ways: {
       direct,
       variance: map(doubled, (value) => round(value / count)),
-      mean: map(usedMean, (value) => round(value / count)),
+      mean: combine(
+        none(deviation),
+        map(usedMean, (value) => round(value / count)),
+        plus,
+      ),
     },
   };
 }

@@ -14,6 +14,7 @@ import { brief, exact, shown } from "./numbers.js";
  * @property {readonly string[]} rows their names
  * @property {readonly string[]} columns
  * @property {boolean} [quiet] whether the names of the columns are for screen readers alone
+ * @property {boolean} [coloured] whether sign and size colour the cells; else `--hue` does
  * @property {string} [origin] who computed the numbers, if not this page
  * @property {(row: number, column: number, value: number, gesture: string) => void} [edit]
  * @property {(value: number) => string | null} [refuse] why a number cannot be
@@ -136,7 +137,8 @@ export function createGrid(spec, { inspector, cells, settle }) {
   );
   const origin = spec.origin ? h("p", { class: "origin" }, spec.origin) : null;
   const scroll = h("div", { class: "scroll" }, table);
-  const element = h("section", { class: `grid grid-${spec.name}` }, title, scroll, origin, note);
+  const colours = spec.coloured === false ? "by-group" : "by-value";
+  const element = h("section", { class: `grid ${colours}` }, title, scroll, origin, note);
 
   return {
     element,
@@ -154,9 +156,10 @@ export function createGrid(spec, { inspector, cells, settle }) {
             cells.get(`${spec.name}.${row}.${column}`)
           );
           const share = largest > 0 && Number.isFinite(value) ? Math.abs(value) / largest : 0;
+          classList.toggle("is-lost", !Number.isFinite(value));
+          if (spec.coloured === false) return;
           style.setProperty("--share", share.toFixed(3));
           classList.toggle("is-negative", value < 0);
-          classList.toggle("is-lost", !Number.isFinite(value));
         });
       });
     },

@@ -2,15 +2,16 @@
 
 import { h, say } from "./dom.js";
 import { createInspector } from "./formula.js";
+import { roomAxes } from "./room-axes.js";
 import { roomBatch } from "./room-batch.js";
-import { roomTime } from "./room-time.js";
+import { roomGradients } from "./room-gradients.js";
 import { createStore } from "./state.js";
 
 /** @typedef {import("./room.js").Room} Room */
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 
 /** @type {readonly Room[]} */
-export const ROOMS = [roomBatch, roomTime];
+export const ROOMS = [roomBatch, roomAxes, roomGradients];
 
 /**
  * @typedef {object} MountOptions
@@ -55,7 +56,7 @@ export function mount(host, { address = false, data = {} } = {}) {
         },
       },
       h("span", { class: "number", "aria-hidden": "true" }, `${index + 1}`),
-      each.title,
+      each.name,
     ),
   );
 

@@ -16,6 +16,14 @@ export function exact(value) {
   return String(Number(value.toPrecision(9)));
 }
 
+/**
+ * Return a number's exact text with a true minus sign, as an input shows it.
+ * @param {number} value
+ */
+export function written(value) {
+  return exact(value).replaceAll("-", MINUS);
+}
+
 /** @param {number} value */
 function special(value) {
   if (Number.isNaN(value)) return "nan";

@@ -15,6 +15,7 @@ import { named, remarks, stepper, text } from "./room.js";
 /** @type {import("./room.js").Room} */
 export const roomBatch = {
   id: "batch",
+  name: "One batch",
   title: "One batch",
   fields: batch.fields,
   mend: batch.mend,

@@ -6,6 +6,7 @@ import { h } from "./dom.js";
  * A room: see README.md.
  * @typedef {object} Room
  * @property {string} id in the address
+ * @property {string} name in the list of rooms: a word or two
  * @property {string} title
  * @property {Record<string, import("./state.js").Field<any>>} fields of its state
  * @property {(state: any) => any} [mend] make fields fit each other
