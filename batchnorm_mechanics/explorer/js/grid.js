@@ -15,9 +15,10 @@ import { brief, exact, shown } from "./numbers.js";
  * @property {readonly string[]} columns
  * @property {boolean} [quiet] whether the names of the columns are for screen readers alone
  * @property {boolean} [coloured] whether sign and size colour the cells; else `--hue` does
+ * @property {(value: number) => string} [written] how its numbers are shown, if not as `brief` does
  * @property {string} [origin] who computed the numbers, if not this page
  * @property {(row: number, column: number, value: number, gesture: string) => void} [edit]
- * @property {(value: number) => string | null} [refuse] why a number cannot be
+ * @property {(value: number, column: number) => string | null} [refuse] why a number cannot be
  */
 
 /**
@@ -35,6 +36,7 @@ let grids = 0;
  * @param {Surroundings} page
  */
 export function createGrid(spec, { inspector, cells, settle }) {
+  const { written = brief } = spec;
   grids += 1;
   const key = `bnm-grid-${grids}`;
   const note = h("p", { class: "note", id: `${key}-note`, role: "status" });
@@ -58,14 +60,15 @@ export function createGrid(spec, { inspector, cells, settle }) {
     if (spec.edit === undefined) {
       element.dataset.cell = id;
       put = (value) => {
-        element.textContent = brief(value);
+        element.textContent = written(value);
         element.setAttribute("aria-label", `${label}: ${shown(value, 7)}`);
       };
     } else {
       const { edit, refuse = () => null } = spec;
       const change = (/** @type {number} */ value, /** @type {string} */ gesture) =>
         edit(row, column, value, gesture);
-      const editor = numberInput({ id, label, edit: change, settle, refuse, note });
+      const refused = (/** @type {number} */ value) => refuse(value, column);
+      const editor = numberInput({ id, label, edit: change, settle, refuse: refused, note });
       element.classList.add("is-editable");
       element.append(editor.input);
       stop = editor.input;
@@ -156,7 +159,7 @@ export function createGrid(spec, { inspector, cells, settle }) {
             cells.get(`${spec.name}.${row}.${column}`)
           );
           const share = largest > 0 && Number.isFinite(value) ? Math.abs(value) / largest : 0;
-          classList.toggle("is-lost", !Number.isFinite(value));
+          classList.toggle("is-lost", !Number.isFinite(value) && spec.written === undefined);
           if (spec.coloured === false) return;
           style.setProperty("--share", share.toFixed(3));
           classList.toggle("is-negative", value < 0);

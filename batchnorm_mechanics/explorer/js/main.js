@@ -5,13 +5,14 @@ import { createInspector } from "./formula.js";
 import { roomAxes } from "./room-axes.js";
 import { roomBatch } from "./room-batch.js";
 import { roomGradients } from "./room-gradients.js";
+import { roomTime } from "./room-time.js";
 import { createStore } from "./state.js";
 
 /** @typedef {import("./room.js").Room} Room */
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 
 /** @type {readonly Room[]} */
-export const ROOMS = [roomBatch, roomAxes, roomGradients];
+export const ROOMS = [roomBatch, roomAxes, roomGradients, roomTime];
 
 /**
  * @typedef {object} MountOptions

@@ -3,13 +3,14 @@
 import { createChart, linear, rangeOf } from "./chart.js";
 import { h, say, whenChanged } from "./dom.js";
 import { createGrid } from "./grid.js";
-import { shown } from "./numbers.js";
+import { brief, shown } from "./numbers.js";
 import { ownModel } from "./own.js";
 import { createPlayback } from "./playback.js";
 import { remarks, text } from "./room.js";
 import { model, percent } from "./time-cells.js";
 import * as time from "./time-model.js";
 import { createSettings } from "./time-settings.js";
+import * as words from "./time-words.js";
 
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 /** @typedef {time.State} State */
@@ -26,10 +27,11 @@ function layerOf(state, data) {
 /** @type {import("./room.js").Room} */
 export const roomTime = {
   id: "statistics",
+  name: "Over time",
   title: "Statistics over time",
   fields: time.fields,
   mend: time.mend,
-  python: (state, data) => time.code(state, layerOf(state, data)),
+  python: (state, data) => words.code(state, layerOf(state, data)),
 
   mount(element, context) {
     const { data } = context;
@@ -57,6 +59,7 @@ export const roomTime = {
         rows: time.POLICIES.map(({ name }) => name),
         columns: ["mean", "variance", "trust from", "after jump"],
         coloured: false,
+        written: (value) => (Number.isFinite(value) ? brief(value) : "never"),
       },
       context,
     );
@@ -115,7 +118,7 @@ export const roomTime = {
       batch.update([[count, mean, variance]]);
       say(saying, sentence(state, found));
       settings.update(next, layer);
-      remark.update(time.remarks(state, layer));
+      remark.update(words.remarks(state, layer));
       return model(state, found);
     };
   },
@@ -285,8 +288,8 @@ function createParts() {
           pieces[at].style.flexGrow = shares[kind].toFixed(5);
           say(pieces[at], shares[kind] >= 0.09 ? percent(shares[kind]) : "");
         });
-        const words = kinds.map((kind) => `${percent(shares[kind])} ${names[kind]}`);
-        bar.setAttribute("aria-label", `${name}: ${words.join(", ")}`);
+        const parts = kinds.map((kind) => `${percent(shares[kind])} ${names[kind]}`);
+        bar.setAttribute("aria-label", `${name}: ${parts.join(", ")}`);
       });
     },
   };

@@ -40,7 +40,6 @@ export function createSettings(context) {
     jump: single("jump", "Jump after", "jump"),
     seed: single("seed", "Seed", "seed"),
   };
-  // A grid for each column: what a mean may be is not what a spread may be.
   const sources = /** @type {const} */ (["before", "after"]).map((when, row) =>
     createGrid(
       {
@@ -48,7 +47,7 @@ export function createSettings(context) {
         title: row === 0 ? "Before the jump" : "After it",
         rows: [""],
         columns: ["mean", "std. dev."],
-        refuse: time.refuse.mean,
+        refuse: (value, column) => time.refuse[column === 0 ? "mean" : "spread"](value),
         edit: (_, column, value, gesture) => {
           const own = state.source[row].with(column, value);
           context.change({ source: state.source.with(row, own) }, gesture);
