@@ -272,6 +272,6 @@ export function createChart({ title, height, xTitle, pick, settle = () => {} }) 
 function short(value) {
   const size = Math.abs(value);
   return size >= 1e5 || (size < 1e-3 && value !== 0)
-    ? shown(Number(value.toPrecision(3)), 2).replace(/(\.0)?e/, "e")
+    ? value.toExponential(0).replace("e+", "e").replaceAll("-", "−")
     : shown(value, 4);
 }

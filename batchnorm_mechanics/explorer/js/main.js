@@ -4,6 +4,7 @@ import { h, say } from "./dom.js";
 import { createInspector } from "./formula.js";
 import { roomAxes } from "./room-axes.js";
 import { roomBatch } from "./room-batch.js";
+import { roomDigits } from "./room-digits.js";
 import { roomGradients } from "./room-gradients.js";
 import { roomTime } from "./room-time.js";
 import { createStore } from "./state.js";
@@ -12,7 +13,7 @@ import { createStore } from "./state.js";
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 
 /** @type {readonly Room[]} */
-export const ROOMS = [roomBatch, roomAxes, roomGradients, roomTime];
+export const ROOMS = [roomBatch, roomAxes, roomGradients, roomTime, roomDigits];
 
 /**
  * @typedef {object} MountOptions
