@@ -171,7 +171,8 @@ def test_every_control_is_reached_by_tab(explorer):
             )
         grids = page.evaluate(
             """[...new Set([...document.querySelectorAll('[data-cell]')]
-                .filter(cell => cell.offsetParent !== null).map(cell => cell.dataset.cell.split('.')[0]))]"""
+                .filter(cell => cell.offsetParent !== null)
+                .map(cell => cell.dataset.cell.split('.')[0]))]"""
         )
         assert set(grids) <= reached, room
 
