@@ -4,8 +4,8 @@ Bit for bit means what it says where `core` computes one number after another: u
 (TensorFlow's vectors hold 8) that stand beside one another in memory. Elsewhere TensorFlow sums in
 vectors, or takes 1/sqrt from a processor's estimate, and the last digits differ; the distance is
 then counted in units in the last place of the largest term that went into the number. So it is for
-what comes of `inverse_std**3` in the one case of some hundred in which TensorFlow's power is not the
-nearest number; the page's always is.
+what comes of `inverse_std**3` in the one case of some hundred in which TensorFlow's power is not
+the nearest number; the page's always is.
 """
 
 import platform

@@ -1,8 +1,8 @@
 /** Room 2 without a page: which numbers of a 4-D input share a mean, and how the axes add up. */
 
 import { average, biasedVariance, center, countOf, momentsOneAxisAtATime } from "./algorithm.js";
+import { numbers } from "./fields.js";
 import { exact, joined, python, shown, term } from "./numbers.js";
-import { numbers } from "./state.js";
 import { eachIndex, tensor } from "./tensor.js";
 
 /** Samples, height, width, channels: the notebooks' second example. */

@@ -1,8 +1,8 @@
 /** Room 1 without a page: its state, and a batch's numbers in training and in inference. */
 
 import { forward, infer } from "./algorithm.js";
+import { matrix, number, numbers } from "./fields.js";
 import { python } from "./numbers.js";
-import { matrix, number, numbers } from "./state.js";
 import { fromRows, toRows } from "./tensor.js";
 
 export const MOST = { rows: 16, columns: 8 };

@@ -1,8 +1,8 @@
 /** Room 5 without a page: one channel far from zero, normalized by three formulas in three types. */
 
 import { biasedVariance, center, forward } from "./algorithm.js";
+import { choice, number, numbers } from "./fields.js";
 import { ROUND } from "./precision.js";
-import { choice, number, numbers } from "./state.js";
 import { tensor } from "./tensor.js";
 
 /** @typedef {import("./precision.js").Round} Round */

@@ -2,9 +2,9 @@
 
 import { forward } from "./algorithm.js";
 import { fitted, MOST, refuseEpsilon } from "./batch-model.js";
+import { flag, matrix, number, numbers } from "./fields.js";
 import { gradients } from "./gradients.js";
 import { python } from "./numbers.js";
-import { flag, matrix, number, numbers } from "./state.js";
 import { combine, fromRows, sum, toRows } from "./tensor.js";
 
 /**

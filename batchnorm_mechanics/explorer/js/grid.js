@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { numberInput } from "./editing.js";
-import { brief, exact, shown } from "./numbers.js";
+import { brief, exact } from "./numbers.js";
 
 /** @typedef {import("./formula.js").Inspector} Inspector */
 
@@ -61,7 +61,7 @@ export function createGrid(spec, { inspector, cells, settle }) {
       element.dataset.cell = id;
       put = (value) => {
         element.textContent = written(value);
-        element.setAttribute("aria-label", `${label}: ${shown(value, 7)}`);
+        element.setAttribute("aria-label", `${label}: ${written(value)}`);
       };
     } else {
       const { edit, refuse = () => null } = spec;
@@ -123,14 +123,16 @@ export function createGrid(spec, { inspector, cells, settle }) {
   }
 
   const corner = h("td", { class: "corner" });
-  const names = spec.columns.map((name) => h("th", { scope: "col" }, name));
+  const heading = (/** @type {string} */ scope, /** @type {string} */ name) =>
+    name === "" ? h("td", { class: "corner" }) : h("th", { scope }, name);
+  const names = spec.columns.map((name) => heading("col", name));
   const body = spec.rows.map((name, row) => {
     [stops[row], setters[row]] = [[], []];
     const own = spec.columns.map((_, column) => cell(row, column));
-    return h("tr", {}, h("th", { scope: "row" }, name), ...own);
+    return h("tr", {}, heading("row", name), ...own);
   });
   const head = h("thead", { class: spec.quiet ? "unseen" : "" }, h("tr", {}, corner, ...names));
-  const title = h("h4", { id: `${key}-title` }, spec.title);
+  const title = h("p", { class: "caption", id: `${key}-title` }, spec.title);
   if (spec.hint) title.append(" ", h("span", { class: "hint" }, spec.hint));
   const table = h(
     "table",

@@ -68,7 +68,7 @@ export function mount(host, { address = false, data = {} } = {}) {
     h(
       "header",
       {},
-      h("p", { class: "brand" }, "BatchNorm Mechanics", h("span", {}, " explorer")),
+      h("h1", { class: "brand" }, "BatchNorm Mechanics", h("span", {}, " explorer")),
       h("nav", { "aria-label": "Rooms" }, ...tabs),
       h("div", { class: "tools", role: "group", "aria-label": "Tools" }, undo, redo, copy),
     ),

@@ -6,12 +6,8 @@
  */
 
 /**
- * How a field of a state is written into an address, and read.
  * @template Value
- * @typedef {object} Field
- * @property {Value} initial
- * @property {(value: Value) => string} write
- * @property {(text: string) => Value | undefined} read undefined where the text is none
+ * @typedef {import("./fields.js").Field<Value>} Field
  */
 
 /**
@@ -21,98 +17,6 @@
  * @property {{[Name in keyof State]: Field<State[Name]>}} fields
  * @property {(state: State) => State} [mend] make fields fit each other
  */
-
-import { parsed } from "./numbers.js";
-
-/** @param {number} value */
-function written(value) {
-  if (Object.is(value, -0)) return "-0";
-  if (Number.isNaN(value)) return "nan";
-  return Number.isFinite(value) ? String(value) : value > 0 ? "inf" : "-inf";
-}
-
-/**
- * @param {number} initial
- * @param {(value: number) => boolean} [allowed]
- * @returns {Field<number>}
- */
-export function number(initial, allowed = () => true) {
-  return {
-    initial,
-    write: written,
-    read(text) {
-      const value = parsed(text);
-      return value !== undefined && allowed(value) ? value : undefined;
-    },
-  };
-}
-
-/**
- * @param {readonly number[]} initial
- * @param {(value: number) => boolean} [allowed]
- * @returns {Field<readonly number[]>}
- */
-export function numbers(initial, allowed = () => true) {
-  return {
-    initial,
-    write: (values) => values.map(written).join(","),
-    read(text) {
-      if (text === "") return [];
-      const values = text.split(",").map(parsed);
-      return values.every((value) => value !== undefined && allowed(value))
-        ? /** @type {number[]} */ (values)
-        : undefined;
-    },
-  };
-}
-
-/**
- * @param {readonly (readonly number[])[]} initial
- * @param {{rows: number, columns: number}} most
- * @returns {Field<readonly (readonly number[])[]>}
- */
-export function matrix(initial, most) {
-  const row = numbers([]);
-  return {
-    initial,
-    write: (rows) => rows.map(row.write).join(";"),
-    read(text) {
-      const rows = text.split(";").map(row.read);
-      const columns = rows[0]?.length ?? 0;
-      const whole = rows.filter((each) => each !== undefined && each.length === columns);
-      const fits = rows.length <= most.rows && columns >= 1 && columns <= most.columns;
-      return fits && whole.length === rows.length
-        ? /** @type {(readonly number[])[]} */ (whole)
-        : undefined;
-    },
-  };
-}
-
-/**
- * @template {string} Choice
- * @param {Choice} initial
- * @param {readonly Choice[]} choices
- * @returns {Field<Choice>}
- */
-export function choice(initial, choices) {
-  return {
-    initial,
-    write: (value) => value,
-    read: (text) => choices.find((each) => each === text),
-  };
-}
-
-/**
- * @param {boolean} initial
- * @returns {Field<boolean>}
- */
-export function flag(initial) {
-  return {
-    initial,
-    write: (value) => (value ? "yes" : "no"),
-    read: (text) => ({ yes: true, no: false })[text],
-  };
-}
 
 /**
  * Return the state that a room begins with.
@@ -225,12 +129,14 @@ export function createStore(rooms) {
      * Put a part of the room's state in the place of what was there.
      * @param {object} part
      * @param {string | null} [gesture] changes of one gesture are undone together
+     * @param {string} [id] of another room than the one that is shown
      */
-    change(part, gesture = null) {
-      const now = history();
+    change(part, gesture = null, id = current.id) {
+      const room = rooms.find((each) => each.id === id) ?? current;
+      const now = /** @type {History} */ (histories.get(room.id));
       const next = { ...now.present, ...part };
-      const mended = current.mend?.(next) ?? next;
-      if (address(current, mended) === address(current, now.present)) return;
+      const mended = room.mend?.(next) ?? next;
+      if (address(room, mended) === address(room, now.present)) return;
       if (gesture === null || gesture !== now.gesture) {
         now.past = [...now.past, now.present].slice(-DEPTH);
       }
@@ -264,8 +170,14 @@ export function createStore(rooms) {
      */
     begin(hash) {
       const unread = store.follow(hash);
-      history().past = [];
+      store.forget();
       return unread;
+    },
+
+    /** Let the states of now be those that undo ends at. */
+    forget() {
+      for (const each of histories.values()) each.past = [];
+      tell();
     },
 
     /**

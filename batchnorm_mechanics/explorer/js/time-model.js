@@ -1,6 +1,7 @@
 /** Room 4 without a page: the batches that come, and what each policy makes of them. */
 
 import { biasedVariance, center } from "./algorithm.js";
+import { matrix, number, numbers } from "./fields.js";
 import {
   averageOfBatches,
   debiasedMovingAverage,
@@ -8,7 +9,6 @@ import {
   pooledPopulation,
 } from "./policies.js";
 import { normal } from "./sampling.js";
-import { matrix, number, numbers } from "./state.js";
 import { tensor } from "./tensor.js";
 
 /** @typedef {import("./algorithm.js").Moments} Moments */
