@@ -7,6 +7,7 @@ from typing import Any
 
 from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics._io.html import family_style, templates
+from batchnorm_mechanics.explorer.network import stored_run
 
 _FOLDER = Path(__file__).parent
 
@@ -32,7 +33,7 @@ def render(data: Mapping[str, Any] | None = None) -> str:
     """Return the page.
 
     Args:
-        data: what the rooms are given besides their own; it must be JSON.
+        data: what the rooms are given besides the run that is stored; it must be JSON.
 
     Example:
         >>> "data-bnm-explorer" in render()
@@ -40,7 +41,10 @@ def render(data: Mapping[str, Any] | None = None) -> str:
     """
     page = templates(_FOLDER / "templates").get_template("page.html.jinja")
     return page.render(
-        family=family_style(), style=style(), script=script(), data=json.dumps(dict(data or {}))
+        family=family_style(),
+        style=style(),
+        script=script(),
+        data=json.dumps({"network": stored_run(), **(data or {})}, separators=(",", ":")),
     )
 
 

@@ -69,15 +69,15 @@ export function logarithmic(low, high, every = 1) {
 
 /**
  * Return an axis that begins with 0, and goes on in powers of ten.
- * @param {number} high exponent
+ * @param {number} end
  * @returns {Scale}
  */
-export function fromZero(high) {
-  const most = Math.log10(1 + 10 ** high);
+export function fromZero(end) {
+  const most = Math.log10(1 + end);
   return {
     share: (value) => Math.log10(1 + Math.max(value, 0)) / most,
     value: (share) => 10 ** (share * most) - 1,
-    ticks: [0, ...Array.from({ length: high }, (_, at) => 10 ** (at + 1))],
+    ticks: [0, ...Array.from({ length: Math.floor(Math.log10(end)) + 1 }, (_, at) => 10 ** at)],
   };
 }
 

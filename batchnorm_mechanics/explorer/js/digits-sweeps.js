@@ -74,7 +74,7 @@ export function createSweeps(context) {
     for (const { type, chart } of charts) {
       const found = digits.sweep(state, type);
       chart.draw({
-        x: fromZero(6),
+        x: fromZero(digits.MOST_MEAN),
         y: logarithmic(-8, 2, 2),
         lines: lines.toReversed().map(({ id }) => ({
           name: id,

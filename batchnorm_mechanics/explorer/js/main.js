@@ -6,6 +6,7 @@ import { roomAxes } from "./room-axes.js";
 import { roomBatch } from "./room-batch.js";
 import { roomDigits } from "./room-digits.js";
 import { roomGradients } from "./room-gradients.js";
+import { roomNetwork } from "./room-network.js";
 import { roomTime } from "./room-time.js";
 import { createStore } from "./state.js";
 
@@ -13,7 +14,7 @@ import { createStore } from "./state.js";
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 
 /** @type {readonly Room[]} */
-export const ROOMS = [roomBatch, roomAxes, roomGradients, roomTime, roomDigits];
+export const ROOMS = [roomBatch, roomAxes, roomGradients, roomTime, roomDigits, roomNetwork];
 
 /**
  * @typedef {object} MountOptions

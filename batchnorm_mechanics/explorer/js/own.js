@@ -14,6 +14,7 @@
  * @property {readonly (readonly number[])[]} x some of what it got, a row for each place
  * @property {readonly (readonly number[])[]} y what Keras made of it in inference
  * @property {readonly {count: number, mean: readonly number[], variance: readonly number[]}[]} batches
+ * @property {import("./network-model.js").Look} look
  */
 
 /**
@@ -24,6 +25,9 @@
  * @property {string} keras version
  * @property {readonly OwnLayer[]} layers
  * @property {import("./network-model.js").Told} told what the doctor says
+ * @property {number} left how many layers are not here
+ * @property {{low: number, high: number}} bins of the densities
+ * @property {readonly number[]} normal a normal distribution's density
  */
 
 /**
