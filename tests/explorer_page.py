@@ -17,6 +17,8 @@ class Explorer:
 
     @property
     def address(self):
+        # It follows a while after the last change.
+        self.page.wait_for_timeout(250)
         return self.page.evaluate("location.hash")
 
     def cell(self, name, row=0, column=0):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._io.files import write_atomically
-from batchnorm_mechanics._io.html import family_style, templates
+from batchnorm_mechanics._io.html import templates
 from batchnorm_mechanics.explorer.network import stored_run
 
 _FOLDER = Path(__file__).parent
@@ -40,12 +40,8 @@ def render(data: Mapping[str, Any] | None = None) -> str:
         True
     """
     page = templates(_FOLDER / "templates").get_template("page.html.jinja")
-    return page.render(
-        family=family_style(),
-        style=style(),
-        script=script(),
-        data=json.dumps({"network": stored_run(), **(data or {})}, separators=(",", ":")),
-    )
+    known = json.dumps({"network": stored_run(), **(data or {})}, separators=(",", ":"))
+    return page.render(style=style(), script=script(), data=known)
 
 
 def write_page(path: Path, data: Mapping[str, Any] | None = None) -> None:

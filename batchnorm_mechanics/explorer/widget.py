@@ -78,7 +78,7 @@ class ExplorerWidget(anywidget.AnyWidget):
 
     _esm = page.script_file().read_text(encoding="utf-8")
     # In a notebook the page around it is not ours: its colours are the widget's own.
-    _css = family_style().replace(":root", ".bnm-explorer") + page.style()
+    _css = family_style(".bnm-explorer") + page.style()
 
     x = _Array(2)
     gamma = _Array(1)

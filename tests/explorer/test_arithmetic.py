@@ -203,6 +203,16 @@ def test_they_are_in_10000_cases(page):
     check_against_core(page, seed=2, count=10_000)
 
 
+def test_numbers_with_more_digits_than_float32_has_are_rounded_first(page, rng):
+    typed = rng.normal(3.0, 1.0, (6, 3))
+    settings = {
+        "parameters": {"gamma": np.full(3, 0.1), "beta": np.full(3, 0.7)},
+        "options": {"axes": [0], "epsilon": 1e-3},
+    }
+    y, _ = core.forward(typed.astype(np.float32), 0.1, 0.7, axes=[0])
+    np.testing.assert_array_equal(page("forward", x=typed, **settings)["y"], y.numpy())
+
+
 POLICIES = {
     "exponentialMovingAverage": (statistics.ExponentialMovingAverage, {"decay": 0.99}),
     "reversed": (statistics.ExponentialMovingAverage, {"decay": 0.01}),

@@ -122,6 +122,7 @@ export function model(state, values) {
   }
 
   return {
+    wiring: `${state.axes} ${state.group}`,
     from(cell) {
       const { name, row, column } = read(cell);
       if (name === "groups") {

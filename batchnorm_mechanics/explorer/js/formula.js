@@ -20,6 +20,7 @@ import { h, say } from "./dom.js";
  * @typedef {object} Model
  * @property {(cell: string) => Explanation | undefined} explain
  * @property {(cell: string) => readonly string[]} from the cells that a number was computed from
+ * @property {string} [wiring] changes when `from` answers otherwise than before, for the same cells
  */
 
 const HINT =
@@ -117,6 +118,8 @@ export function createInspector() {
   let focused = null;
   /** @type {string | null} */
   let pointed = null;
+  /** What is lit: following each dependency takes longer than all arithmetic. */
+  let lit = "";
 
   function show() {
     const cell = pointed ?? focused;
@@ -135,6 +138,9 @@ export function createInspector() {
 
   /** @param {string | null} cell */
   function light(cell) {
+    const next = `${cell} ${model?.wiring}`;
+    if (next === lit) return;
+    lit = next;
     for (const each of cells.values()) each.classList.remove(...LIGHTS);
     if (cell === null || model === undefined) return;
     cells.get(cell)?.classList.add("is-shown");
@@ -152,6 +158,7 @@ export function createInspector() {
      */
     watch(of) {
       cells = of;
+      lit = "";
       [focused, pointed, model] = [null, null, undefined];
       show();
     },

@@ -21,6 +21,7 @@ export function model(state, values) {
   };
 
   return {
+    wiring: `${state.throughMean} ${state.throughVariance}`,
     from(cell) {
       const { name, row, column } = read(cell);
       const all = (/** @type {string} */ of) =>

@@ -42,7 +42,7 @@ export function createGrid(spec, { inspector, cells, settle }) {
   const note = h("p", { class: "note", id: `${key}-note`, role: "status" });
   /** @type {HTMLElement[][]} */
   const stops = [];
-  /** @type {((value: number) => void)[][]} */
+  /** @type {((value: number, share: number) => void)[][]} */
   const setters = [];
 
   /**
@@ -60,8 +60,10 @@ export function createGrid(spec, { inspector, cells, settle }) {
     if (spec.edit === undefined) {
       element.dataset.cell = id;
       put = (value) => {
-        element.textContent = written(value);
-        element.setAttribute("aria-label", `${label}: ${written(value)}`);
+        const words = written(value);
+        if (element.textContent === words) return;
+        element.textContent = words;
+        element.setAttribute("aria-label", `${label}: ${words}`);
       };
     } else {
       const { edit, refuse = () => null } = spec;
@@ -89,9 +91,23 @@ export function createGrid(spec, { inspector, cells, settle }) {
     element.addEventListener("pointerleave", () => inspector.point(null));
     cells.set(id, element);
     stops[row][column] = stop;
-    setters[row][column] = (value) => {
-      element.dataset.value = exact(value);
+    /** @type {number | undefined} */
+    let now;
+    let colour = "";
+    setters[row][column] = (value, share) => {
+      if (!Object.is(value, now)) {
+        now = value;
+        element.dataset.value = exact(value);
+        element.classList.toggle("is-lost", !Number.isFinite(value) && spec.written === undefined);
+      }
+      // An input looks itself what to show: it may hold what is no number.
       put(value);
+      if (spec.coloured === false) return;
+      const next = (value < 0 ? -share : share).toFixed(2);
+      if (next === colour) return;
+      colour = next;
+      element.style.setProperty("--share", share.toFixed(2));
+      element.classList.toggle("is-negative", value < 0);
     };
     return element;
   }
@@ -156,15 +172,8 @@ export function createGrid(spec, { inspector, cells, settle }) {
       const largest = Math.max(...sizes, 0);
       rows.forEach((values, row) => {
         values.forEach((value, column) => {
-          setters[row][column](value);
-          const { style, classList } = /** @type {HTMLElement} */ (
-            cells.get(`${spec.name}.${row}.${column}`)
-          );
           const share = largest > 0 && Number.isFinite(value) ? Math.abs(value) / largest : 0;
-          classList.toggle("is-lost", !Number.isFinite(value) && spec.written === undefined);
-          if (spec.coloured === false) return;
-          style.setProperty("--share", share.toFixed(3));
-          classList.toggle("is-negative", value < 0);
+          setters[row][column](value, share);
         });
       });
     },

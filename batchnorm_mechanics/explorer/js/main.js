@@ -16,6 +16,30 @@ import { createStore } from "./state.js";
 /** @type {readonly Room[]} */
 export const ROOMS = [roomBatch, roomAxes, roomGradients, roomTime, roomDigits, roomNetwork];
 
+/** Milliseconds after the last change of a gesture. */
+const ADDRESS_AFTER = 150;
+
+/**
+ * Return what does something a while after it was last asked to, or at once.
+ * @param {number} milliseconds
+ * @param {() => void} act
+ */
+function delayed(milliseconds, act) {
+  let timer = 0;
+  const stop = () => window.clearTimeout(timer);
+  return {
+    start() {
+      stop();
+      timer = window.setTimeout(act, milliseconds);
+    },
+    now() {
+      stop();
+      act();
+    },
+    stop,
+  };
+}
+
 /**
  * @typedef {object} MountOptions
  * @property {boolean} [address] whether the state is kept in the window's address
@@ -53,8 +77,10 @@ export function mount(host, { address = false, data = {} } = {}) {
         onclick: (/** @type {MouseEvent} */ event) => {
           if (event.ctrlKey || event.metaKey || event.shiftKey) return;
           event.preventDefault();
-          if (address && each.id !== store.room())
+          if (address && each.id !== store.room()) {
+            later.now();
             window.history.pushState(null, "", `#${each.id}`);
+          }
           store.go(each.id);
         },
       },
@@ -88,7 +114,10 @@ export function mount(host, { address = false, data = {} } = {}) {
     inspector,
     cells,
     change: store.change,
-    settle: store.settle,
+    settle() {
+      store.settle();
+      if (address) later.now();
+    },
     refresh: draw,
     rebuild(body, build) {
       const active = body.contains(document.activeElement) ? document.activeElement : null;
@@ -134,10 +163,15 @@ export function mount(host, { address = false, data = {} } = {}) {
     const can = store.can();
     undo.disabled = !can.undo;
     redo.disabled = !can.redo;
-    if (address && located() !== store.address()) {
+    if (address) later.start();
+  }
+
+  // Browsers refuse an address that changes more often than a few times a second.
+  const later = delayed(ADDRESS_AFTER, () => {
+    if (located() !== store.address()) {
       window.history.replaceState(window.history.state, "", store.address());
     }
-  }
+  });
 
   const located = () => window.location.hash || `#${ROOMS[0].id}`;
 
@@ -180,6 +214,7 @@ export function mount(host, { address = false, data = {} } = {}) {
     store,
     destroy() {
       stop();
+      later.stop();
       window.removeEventListener("hashchange", follow);
       window.removeEventListener("popstate", follow);
       host.replaceChildren();

@@ -23,9 +23,9 @@ export const roomGradients = {
   mount(element, context) {
     const body = h("div");
     const lead = text(
-      "In training a sample changes its outputs on three ways: straight, through the mean, and " +
-        "through the variance that it shares with the others. So its gradient comes back on three " +
-        "ways, and the shared ones undo what the straight one would waste on moving and " +
+      "In training a sample reaches the outputs in three ways: straight, through the mean, and " +
+        "through the variance that it shares with the others. Its gradient comes back in the same " +
+        "three, and the shared ones undo what the straight one would waste on moving and " +
         "stretching the whole channel.",
       "lead",
     );
@@ -220,7 +220,7 @@ function createWorkshop(body, begun, context) {
       const { plain, byXHat } = backward.balances(state, values);
       sums.plain.update(
         plain,
-        "Vanishes: nothing is spent on moving the channel.",
+        "Vanishes, but for rounding: nothing is spent on moving the channel.",
         "Does not vanish: each step would move the whole channel, which changes no output.",
       );
       sums.byXHat.update(
