@@ -1,4 +1,4 @@
-"""What the page shows of a batch norm layer: how what it gives is spread, and how its statistics fit.
+"""What the page shows of a layer: how its values are spread, and how its statistics fit.
 
 Numbers are rounded to what a picture shows: they travel with the page.
 """

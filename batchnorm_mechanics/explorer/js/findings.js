@@ -45,14 +45,7 @@ export function findings(told) {
   const loud = told.groups.filter(({ severity }) => severity !== "note");
   const notes = told.groups.filter(({ severity }) => severity === "note");
   const folded =
-    notes.length === 0
-      ? null
-      : h(
-          "details",
-          {},
-          h("summary", {}, `${notes.length} ${notes.length === 1 ? "note" : "notes"}`),
-          ...notes.map(card),
-        );
+    notes.length === 0 ? null : h("details", {}, h("summary", {}, "Notes"), ...notes.map(card));
   return h(
     "div",
     { class: "findings" },

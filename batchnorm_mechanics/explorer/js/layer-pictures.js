@@ -68,9 +68,17 @@ export function createSpread(title, { low, high }) {
   const bars = s("path", { class: "bars" });
   const line = s("path", { class: "outline", "vector-effect": "non-scaling-stroke" });
   const svg = s("svg", { class: "spread", role: "img", preserveAspectRatio: "none" }, bars, line);
+  const words = h("p", { class: "hint" });
   const ends = h("p", { class: "ends", "aria-hidden": "true" });
   ends.append(...[low, 0, high].map((value) => h("span", {}, shown(value))));
-  const element = h("div", { class: "picture" }, h("p", { class: "caption" }, title), svg, ends);
+  const element = h(
+    "div",
+    { class: "picture" },
+    h("p", { class: "caption" }, title),
+    svg,
+    ends,
+    words,
+  );
   return {
     element,
     /**
@@ -86,7 +94,9 @@ export function createSpread(title, { low, high }) {
         "d",
         whole.map((count, x) => `${x === 0 ? "M0 1" : ""}V${up(count)}h1`).join(""),
       );
-      svg.setAttribute("aria-label", `${title}: ${spreadWords(density, low, high)}`);
+      const about = spreadWords(density, low, high);
+      svg.setAttribute("aria-label", `${title}: ${about}`);
+      say(words, density.some((count) => count > 0) ? "" : about);
     },
   };
 }

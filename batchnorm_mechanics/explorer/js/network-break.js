@@ -17,7 +17,9 @@ import { chooser, text } from "./room.js";
  */
 export function createBreak(run, context) {
   const { bins, whole } = run;
-  const kinds = network.FAILURES.flatMap((name) => run.failures.filter((one) => one.name === name));
+  const kinds = network.FAILURES.filter(({ name }) =>
+    run.failures.some((one) => one.name === name),
+  );
   const which = chooser(
     "Break it",
     kinds.map(({ title }) => title),
@@ -100,9 +102,9 @@ export function createBreak(run, context) {
     update(state) {
       const failure = network.failureOf(state, run);
       const { layers: looks } = failure[state.stage];
-      which.update(kinds.indexOf(failure));
+      which.update(kinds.indexOf(network.about(failure)));
       stage.update(network.STAGES.indexOf(state.stage));
-      say(story, failure.story);
+      say(story, network.about(failure).story);
       asked.update([[whole.accuracy, failure.broken.accuracy, failure.repaired.accuracy]]);
       layers.forEach(({ density, spread, target }, layer) => {
         spread.update(looks[layer].density, density);

@@ -28,8 +28,6 @@ import { choice, number } from "./fields.js";
 /**
  * @typedef {object} Failure
  * @property {string} name
- * @property {string} title
- * @property {string} story
  * @property {{accuracy: number, layers: readonly Look[], told: Told, text: string}} broken
  * @property {{accuracy: number, layers: readonly Look[], told: Told}} repaired
  * @property {string} repair what `bnm repair` printed
@@ -59,12 +57,54 @@ import { choice, number } from "./fields.js";
  * @property {Stage} stage
  */
 
-export const FAILURES = /** @type {const} */ (["nan", "reversed", "never", "baked", "domain"]);
+/** What happens to the network, by the name in the run. */
+export const FAILURES = /** @type {const} */ ([
+  {
+    name: "nan",
+    title: "One NaN channel",
+    story:
+      "One bad batch went through, and one channel’s moving mean in the second layer is NaN. A " +
+      "moving average never forgets it.",
+  },
+  {
+    name: "reversed",
+    title: "Momentum reversed",
+    story:
+      "The momentum was taken over from a library that means the weight of the new value: 0.01, " +
+      "where Keras wants 0.99. Training goes as before; what is kept for inference is little " +
+      "more than the last batch of 60 images.",
+  },
+  {
+    name: "never",
+    title: "Statistics never updated",
+    story:
+      "A training loop of one’s own forgot to update the moving statistics: they still are the 0 " +
+      "and 1 of a new layer. Training does not notice, and here the inputs are scaled so well " +
+      "that inference hardly does.",
+  },
+  {
+    name: "baked",
+    title: "Flag baked in",
+    story:
+      "Two layers were called with training=True while the graph was built. Asked for one image " +
+      "at a time, they normalize it by itself: all that makes it that image is gone.",
+  },
+  {
+    name: "domain",
+    title: "Another domain",
+    story:
+      "The same digits, photographed: half the contrast, on a grey ground. The statistics are " +
+      "those of the digits that it was trained on.",
+  },
+]);
 export const STAGES = /** @type {const} */ (["broken", "repaired"]);
 
 export const fields = {
   at: number(5, (value) => Number.isInteger(value) && value >= 0 && value < 1000),
-  failure: choice(/** @type {string} */ ("nan"), FAILURES),
+  failure: choice(
+    /** @type {string} */ ("nan"),
+    FAILURES.map(({ name }) => name),
+  ),
   stage: choice(/** @type {Stage} */ ("broken"), STAGES),
 };
 
@@ -92,6 +132,11 @@ export function within(state, run) {
  */
 export function failureOf(state, run) {
   return run.failures.find(({ name }) => name === state.failure) ?? run.failures[0];
+}
+
+/** @param {Failure} failure */
+export function about({ name }) {
+  return FAILURES.find((each) => each.name === name) ?? FAILURES[0];
 }
 
 /**
@@ -150,7 +195,7 @@ export function model(state, run) {
       if (name === "asked") {
         const values = [whole.accuracy, failure.broken.accuracy, failure.repaired.accuracy];
         return {
-          title: ["As it was trained", failure.title, "After bnm repair"][at],
+          title: ["As it was trained", about(failure).title, "After bnm repair"][at],
           result: percent(values[at]),
           note: `Of ${asked} test images, asked for one at a time. Computed by Keras ${keras}.`,
         };

@@ -5,7 +5,8 @@
  * @typedef {object} OwnLayer
  * @property {string} name its path in the model
  * @property {number} channels how many of them are here
- * @property {number} momentum
+ * @property {number} all how many it has
+ * @property {number | null} momentum null where it has none
  * @property {number} epsilon
  * @property {readonly number[]} gamma
  * @property {readonly number[]} beta
@@ -30,10 +31,38 @@
  * @property {readonly number[]} normal a normal distribution's density
  */
 
+/** @type {WeakMap<object, Own>} */
+const known = new WeakMap();
+
 /**
  * Return the user's own model, or undefined.
  * @param {object} data what Python gave with the page
  */
 export function ownModel(data) {
-  return /** @type {{model?: Own}} */ (data).model;
+  const given = /** @type {{model?: any}} */ (data).model;
+  if (given === undefined) return undefined;
+  /** @type {Own} */
+  const found = known.get(given) ?? { ...given, layers: given.layers.map(revived) };
+  known.set(given, found);
+  return found;
+}
+
+/**
+ * JSON has no NaN: null stands for it where there are numbers.
+ * @param {any} layer
+ * @returns {OwnLayer}
+ */
+function revived(layer) {
+  /** @type {(value: any) => any} */
+  const number = (value) => (Array.isArray(value) ? value.map(number) : (value ?? Number.NaN));
+  const names = ["gamma", "beta", "mean", "variance", "x", "y"];
+  return {
+    ...layer,
+    ...Object.fromEntries(names.map((name) => [name, number(layer[name])])),
+    batches: layer.batches.map((/** @type {any} */ { count, mean, variance }) => ({
+      count,
+      mean: number(mean),
+      variance: number(variance),
+    })),
+  };
 }

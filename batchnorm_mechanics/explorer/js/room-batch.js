@@ -3,6 +3,7 @@
 import { model } from "./batch-cells.js";
 import { createFans } from "./batch-fans.js";
 import * as batch from "./batch-model.js";
+import { createOwnLayers } from "./batch-own.js";
 import { aboutSource, createQuestion } from "./batch-question.js";
 import { h } from "./dom.js";
 import { createGrid } from "./grid.js";
@@ -23,6 +24,7 @@ export const roomBatch = {
 
   mount(element, context) {
     const question = createQuestion(context);
+    const own = createOwnLayers(context);
     const body = h("div");
     const lead = text(
       "Batch norm asks of every number how far it lies from the others of its channel in the " +
@@ -30,7 +32,7 @@ export const roomBatch = {
         "a scale γ and a shift β.",
       "lead",
     );
-    element.append(lead, question.element, body);
+    element.append(lead, question.element, own.element, body);
     let shape = "";
     /** @type {ReturnType<typeof createWorkshop> | undefined} */
     let workshop;
@@ -46,7 +48,10 @@ export const roomBatch = {
       question.update(state);
       workshop?.update(state, values);
       const cells = model(state, values);
-      return { from: cells.from, explain: (cell) => aboutSource(cell) ?? cells.explain(cell) };
+      return {
+        from: cells.from,
+        explain: (cell) => own.explain(cell) ?? aboutSource(cell) ?? cells.explain(cell),
+      };
     };
   },
 };

@@ -152,8 +152,11 @@ function createTraining(run, context) {
       ),
       h("div", { class: "charts" }, chart.element, h("div", { class: "wrapping" }, now.element)),
       text(
-        "What enters tanh in inference, step by step from left to right: dark where most values " +
-          "are. Beside it, how far the moving statistics are from those of the batches.",
+        "What enters tanh in inference, step by step from left to right, dark where most values " +
+          "are. Without batch norm those of the first layer drift out to where tanh is flat; with " +
+          "it they stay. These digits are so easy that it costs no accuracy here. On the right: " +
+          "how far the moving statistics are from those of the batches.",
+        "text spaced",
       ),
       ...layers.map((layer) => layer.element),
       h("p", { class: "hint" }, targetHint()),

@@ -59,7 +59,8 @@ export const roomTime = {
         rows: time.POLICIES.map(({ name }) => name),
         columns: ["mean", "variance", "trust from", "after jump"],
         coloured: false,
-        written: (value) => (Number.isFinite(value) ? brief(value) : "never"),
+        written: (value) =>
+          Number.isFinite(value) ? brief(value) : Number.isNaN(value) ? "–" : "never",
       },
       context,
     );
@@ -105,12 +106,12 @@ export const roomTime = {
       const found = follow(JSON.stringify(rest));
       playback.update(at, last, `after ${at} of ${last} batches`);
       charts.update(state, found, layer);
-      parts.update(state, found);
+      parts.update(state, found, layer === undefined);
       readings.update(
         time.POLICIES.map((_, which) => {
           const { from, again } = time.trusted(which, state, found);
           const { mean, variance } = found.paths[which][at];
-          return [mean, variance, from, again];
+          return [mean, variance, from, layer === undefined ? again : Number.NaN];
         }),
       );
       batch.element.classList.toggle("is-waiting", at === 0);
@@ -153,9 +154,10 @@ function createCharts(context) {
       settle: context.settle,
     }),
   }));
+  const truth = h("span", {}, "truth");
   const keys = [
     ...time.POLICIES,
-    { line: "truth", name: "truth" },
+    { line: "truth", name: truth },
     { line: "batch", name: "a batch" },
   ].map(({ line, name }) => h("li", {}, h("span", { class: `key line-${line}` }), name));
   const own = h("li", {}, h("span", { class: "key line-kept" }), "what your model keeps");
@@ -176,6 +178,7 @@ function createCharts(context) {
      */
     update(state, found, layer) {
       own.hidden = layer === undefined;
+      say(truth, layer === undefined ? "truth" : "all batches together");
       if (found !== drawn) {
         drawn = found;
         for (const { what, chart } of pair) chart.draw(drawing(what, state, found, layer));
@@ -267,8 +270,9 @@ function createParts() {
     return { name, bar, pieces, element: h("div", { class: "part-row" }, label, bar) };
   });
   const names = { start: "its start", before: "before the jump", after: "after the jump" };
-  const keys = kinds.map((kind) =>
-    h("li", {}, h("span", { class: `swatch part-${kind}` }), names[kind]),
+  const labels = kinds.map((kind) => h("span", {}, names[kind]));
+  const keys = kinds.map((kind, at) =>
+    h("li", {}, h("span", { class: `swatch part-${kind}` }), labels[at]),
   );
   return {
     element: h(
@@ -280,15 +284,21 @@ function createParts() {
     /**
      * @param {State} state
      * @param {time.Followed} found
+     * @param {boolean} jumps whether there is a jump at all
      */
-    update(state, found) {
+    update(state, found, jumps) {
+      names.before = jumps ? "before the jump" : "the batches";
+      say(labels[1], names.before);
+      keys[2].hidden = !jumps;
       rows.forEach(({ name, bar, pieces }, which) => {
         const shares = time.madeOf(which, state, found);
         kinds.forEach((kind, at) => {
           pieces[at].style.flexGrow = shares[kind].toFixed(5);
           say(pieces[at], shares[kind] >= 0.09 ? percent(shares[kind]) : "");
         });
-        const parts = kinds.map((kind) => `${percent(shares[kind])} ${names[kind]}`);
+        const parts = kinds
+          .filter((kind) => jumps || kind !== "after")
+          .map((kind) => `${percent(shares[kind])} ${names[kind]}`);
         bar.setAttribute("aria-label", `${name}: ${parts.join(", ")}`);
       });
     },

@@ -138,9 +138,16 @@ function createOwn(context) {
       "aria-label": "What comes",
       onchange: () => {
         const chosen = layer.selectedIndex - 1;
-        const batches = own?.layers[chosen]?.batches.length;
-        const more = batches === undefined ? {} : { batches, at: batches };
-        context.change({ layer: chosen, channel: 0, ...more });
+        const found = own?.layers[chosen];
+        const batches = found?.batches.length;
+        const momentum = found?.momentum;
+        context.change({
+          layer: chosen,
+          channel: 0,
+          ...(batches !== undefined && { batches, at: batches }),
+          ...(typeof momentum === "number" &&
+            time.refuse.momentum(momentum) === null && { momentum }),
+        });
       },
     },
     h("option", {}, "Made up numbers"),
