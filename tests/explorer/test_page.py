@@ -11,16 +11,22 @@ from commands import python_here
 from batchnorm_mechanics.explorer import page as module
 
 pytestmark = pytest.mark.browser
-ROOMS = ("batch", "axes", "gradients")
+ROOMS = ("batch", "axes", "gradients", "statistics", "digits", "network")
 STATES = {
     "batch": "#batch?x=1,2.5,-3;4,5,6;0.1,1e3,7&gamma=1,0.5,-2&epsilon=1e-5&mean=1,2,3&answer=2",
     "axes": "#axes?axes=2,0&x=" + ",".join(str((7 * number) % 24) for number in range(24)),
     "gradients": "#gradients?dy=1,2;3,-4;0.5,0;1,1&gamma=3,1&throughMean=no&channel=1",
+    "statistics": "#statistics?source=5,2;-8,0.5&sizes=32,1&momentum=0.9&jump=60&at=70&seed=7",
+    "digits": "#digits?mean=12300&dtype=float16&formula=tfnn&sample=2&variance=1&small=1e-3",
+    "network": "#network?at=12&failure=domain&stage=repaired",
 }
 GRIDS = {
     "batch": ["x", "training-y", "inference-y", "training-variance"],
     "axes": ["groups", "steps"],
     "gradients": ["dX", "dVariance", "dMean", "dGamma"],
+    "statistics": ["read", "batch", "before", "sizes"],
+    "digits": ["digits", "errors", "held"],
+    "network": ["now", "asked"],
 }
 
 

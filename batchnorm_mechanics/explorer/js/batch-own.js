@@ -23,7 +23,11 @@ export function createOwnLayers(context) {
   let layer = own.layers[0];
   const select = h(
     "select",
-    { "data-key": "own layer", onchange: () => show(own.layers[select.selectedIndex]) },
+    {
+      "aria-label": "Layer of your model",
+      "data-key": "own layer",
+      onchange: () => show(own.layers[select.selectedIndex]),
+    },
     ...own.layers.map(({ name }) => h("option", {}, name)),
   );
   const put = h(
@@ -76,7 +80,7 @@ export function createOwnLayers(context) {
       { class: "card own-card", "aria-label": "Your model" },
       h("h3", {}, `Your model: ${own.name}`),
       text("Some of what a batch norm layer got, to be changed by hand. What it gave is Keras’s."),
-      h("p", { class: "pick" }, h("label", {}, "Layer ", select), " ", put),
+      h("p", { class: "pick" }, "Layer ", select, " ", put),
       body,
     ),
     /** @param {string} cell */
