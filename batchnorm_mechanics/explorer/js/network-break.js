@@ -49,7 +49,7 @@ export function createBreak(run, context) {
       target,
       element: h(
         "section",
-        { class: "layer-card", "aria-label": `Layer ${layer + 1}` },
+        { class: "layer-card", "aria-label": `Layer ${layer + 1}, broken or repaired` },
         h("h4", {}, `Layer ${layer + 1}`),
         spread.element,
         target.element,

@@ -130,7 +130,7 @@ function createTraining(run, context) {
       densities: [columns(training.with), columns(training.without)],
       element: h(
         "section",
-        { class: "layer-row", "aria-label": `Layer ${layer + 1}` },
+        { class: "layer-row", "aria-label": `Layer ${layer + 1} in training` },
         h("h4", {}, `Layer ${layer + 1}`),
         own.element,
         other.element,
