@@ -77,6 +77,15 @@ def test_typing_is_undone_as_one_and_redone(explorer):
     assert page.numbers("x")[0, 0] == 12.5
 
 
+def test_one_starts_over_and_that_can_be_undone(explorer):
+    page = explorer(STATES["gradients"])
+    page.page.get_by_role("button", name="Start over").click()
+    assert page.address == "#gradients"
+    assert page.page.get_by_role("button", name="Start over").is_disabled()
+    page.page.get_by_role("button", name="Undo").click()
+    assert page.address == STATES["gradients"]
+
+
 def printed(code, tmp_path):
     """The numbers that a program prints, by what they are called."""
     return {
@@ -141,7 +150,7 @@ def test_a_large_batch_scrolls_within_its_grids(explorer):
 def test_axe_finds_nothing(explorer, room, scheme):
     script = node.TOOLS / "axe-core" / "axe.min.js"
     if not script.exists():
-        pytest.skip("axe-core is not there: `make lint` installs it")
+        node.missing("axe-core is not there: `make lint` installs it")
     page = explorer(STATES[room], color_scheme=scheme).page
     # The page's own policy lets nothing in; the test's script comes past it.
     page.evaluate(script.read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ const BOTTOM = 150;
  */
 export function rangeOf(values) {
   const finite = values.filter(Number.isFinite);
-  const [low, high] = [Math.min(...finite, 0), Math.max(...finite, 0)];
+  const [low, high] = finite.length > 0 ? [Math.min(...finite), Math.max(...finite)] : [0, 0];
   const space = Math.max((high - low) * 0.25, 0.5);
   return { low: low - space, high: high + space };
 }
@@ -148,7 +148,7 @@ export function createFan({ title, mean, edit, begin, settle }) {
     },
     /**
      * @param {Channel} channel
-     * @param {{x: Range, y: Range}} scale the same for fans that are compared
+     * @param {{x: Range, y: Range}} scale of both lines
      */
     update(channel, scale) {
       now = channel;
