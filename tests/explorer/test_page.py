@@ -131,11 +131,12 @@ def test_the_code_of_room_3_prints_its_numbers(explorer, tmp_path):
             np.testing.assert_allclose(shown, value, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("width", [320, 360, 768, 1400])
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_never_scrolls_sideways(explorer, room, width):
-    page = explorer(STATES[room], viewport={"width": width, "height": 800}).page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_a_room_never_scrolls_sideways(explorer, room):
+    page = explorer(STATES[room]).page
+    for width in (320, 360, 768, 1400):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_large_batch_scrolls_within_its_grids(explorer):
@@ -184,6 +185,18 @@ def test_every_control_is_reached_by_tab(explorer):
                 .map(cell => cell.dataset.cell.split('.')[0]))]"""
         )
         assert set(grids) <= reached, room
+
+
+def test_a_grid_is_one_stop_of_tab_where_one_was_last(explorer):
+    page = explorer().page
+    page.locator('[data-cell="x.0.0"]').focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    at = "document.activeElement.dataset.cell"
+    assert page.evaluate(at) == "gamma.0.0"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(at) == "x.1.1"
 
 
 def test_nothing_moves_by_itself(explorer):
