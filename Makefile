@@ -93,8 +93,7 @@ reproduce: $(RUN) ## run the MNIST studies and write the report
 bench: $(DEV) ## time ours beside Keras and the peers that are installed, for pyperf (ARGS="layer")
 	$(BIN)/python benchmarks $(ARGS)
 
-explorer: $(TOOLS) ## write the numbers of Keras on the page anew, and join its modules into one
-	$(BIN)/python -m batchnorm_mechanics.explorer.stored
+explorer: $(TOOLS) ## join the modules of the page into the one that is committed
 	$(NPM) run --silent build
 
 test: $(DEV) $(TOOLS) ## run the tests but for the slow ones
@@ -152,7 +151,7 @@ wheel: $(DEV) ## build the wheel and try it in an empty environment
 	venv/bin/python $(INSTALL) -r requirements.lock; \
 	venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-index --no-deps ./*.whl; \
 	venv/bin/python -m pip check; \
-	(set -x; venv/bin/bnm --version; venv/bin/bnm trace; venv/bin/bnm reproduce --list)
+	(set -x; venv/bin/bnm --version; venv/bin/bnm trace; venv/bin/bnm reproduce --list; venv/bin/bnm explore --no-open)
 
 lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upgrade" takes newer releases)
 	$(BIN)/uv pip compile -q $(LOCK) --group dev $(ARGS) -o requirements-dev.lock pyproject.toml

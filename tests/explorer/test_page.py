@@ -83,6 +83,15 @@ def test_typing_is_undone_as_one_and_redone(explorer):
     assert page.numbers("x")[0, 0] == 12.5
 
 
+def test_one_starts_over_and_that_can_be_undone(explorer):
+    page = explorer(STATES["gradients"])
+    page.page.get_by_role("button", name="Start over").click()
+    assert page.address == "#gradients"
+    assert page.page.get_by_role("button", name="Start over").is_disabled()
+    page.page.get_by_role("button", name="Undo").click()
+    assert page.address == STATES["gradients"]
+
+
 def printed(code, tmp_path):
     """The numbers that a program prints, by what they are called."""
     return {
@@ -128,11 +137,12 @@ def test_the_code_of_room_3_prints_its_numbers(explorer, tmp_path):
             np.testing.assert_allclose(shown, value, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("width", [320, 360, 768, 1400])
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_never_scrolls_sideways(explorer, room, width):
-    page = explorer(STATES[room], viewport={"width": width, "height": 800}).page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_a_room_never_scrolls_sideways(explorer, room):
+    page = explorer(STATES[room]).page
+    for width in (320, 360, 768, 1400):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_large_batch_scrolls_within_its_grids(explorer):
@@ -147,7 +157,7 @@ def test_a_large_batch_scrolls_within_its_grids(explorer):
 def test_axe_finds_nothing(explorer, room, scheme):
     script = node.TOOLS / "axe-core" / "axe.min.js"
     if not script.exists():
-        pytest.skip("axe-core is not there: `make lint` installs it")
+        node.missing("axe-core is not there: `make lint` installs it")
     page = explorer(STATES[room], color_scheme=scheme).page
     # The page's own policy lets nothing in; the test's script comes past it.
     page.evaluate(script.read_text(encoding="utf-8"))
@@ -181,6 +191,18 @@ def test_every_control_is_reached_by_tab(explorer):
                 .map(cell => cell.dataset.cell.split('.')[0]))]"""
         )
         assert set(grids) <= reached, room
+
+
+def test_a_grid_is_one_stop_of_tab_where_one_was_last(explorer):
+    page = explorer().page
+    page.locator('[data-cell="x.0.0"]').focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    at = "document.activeElement.dataset.cell"
+    assert page.evaluate(at) == "gamma.0.0"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(at) == "x.1.1"
 
 
 def test_nothing_moves_by_itself(explorer):

@@ -15,8 +15,8 @@ import { chooser, named } from "./room.js";
  */
 export function createFans(begun, edit, context) {
   let held = false;
-  /** @type {{x: import("./fan.js").Range, y: import("./fan.js").Range} | undefined} */
-  let scale;
+  /** @type {{x: import("./fan.js").Range, y: import("./fan.js").Range}[] | undefined} */
+  let scales;
   let channel = begun.channel;
 
   const fanOf = (/** @type {string} */ title, /** @type {string} */ mean) =>
@@ -66,11 +66,11 @@ export function createFans(begun, edit, context) {
         mean: mode.mean[0][channel],
       }));
       // The scale stands while a sample is dragged: else the others would seem to move.
-      if (!held || other || scale === undefined) {
-        scale = { x: rangeOf(x), y: rangeOf(modes.flatMap(({ y }) => y)) };
+      if (!held || other || scales === undefined) {
+        scales = modes.map(({ y }) => ({ x: rangeOf(x), y: rangeOf(y) }));
       }
       for (const [index, fan] of fans.entries()) {
-        fan.update(modes[index], scale);
+        fan.update(modes[index], scales[index]);
         if (other) fan.forget();
       }
       say(

@@ -2,7 +2,7 @@
 
 import { forward } from "./algorithm.js";
 import * as batch from "./batch-model.js";
-import { h } from "./dom.js";
+import { h, unique } from "./dom.js";
 import { createGrid } from "./grid.js";
 import { exact } from "./numbers.js";
 import { named } from "./room.js";
@@ -56,6 +56,7 @@ export function aboutSource(cell) {
  * @param {import("./room.js").RoomContext} context
  */
 export function createQuestion(context) {
+  const title = unique("question");
   const [rows, columns] = [named("sample", x.length), named("channel", x[0].length)];
   const grid = (/** @type {string} */ name, /** @type {string} */ title, origin = "") =>
     createGrid({ name, title, rows, columns, quiet: true, origin }, context);
@@ -115,8 +116,8 @@ export function createQuestion(context) {
   const replies = [first, second];
   const element = h(
     "section",
-    { class: "card question", "aria-labelledby": "bnm-question" },
-    h("h3", { id: "bnm-question" }, "Why is the Keras layer’s output different?"),
+    { class: "card question", "aria-labelledby": title },
+    h("h3", { id: title }, "Why is the Keras layer’s output different?"),
     h(
       "p",
       {},

@@ -1,6 +1,6 @@
 /** Charts of lines: drawn for the width that there is, so that their letters keep their size. */
 
-import { h, s } from "./dom.js";
+import { h, s, unique } from "./dom.js";
 import { shown } from "./numbers.js";
 
 /**
@@ -95,7 +95,6 @@ export function rangeOf(values, most = Number.POSITIVE_INFINITY) {
 }
 
 const MARGIN = { left: 44, right: 10, top: 16, bottom: 24 };
-let charts = 0;
 
 /**
  * Return a chart.
@@ -107,8 +106,7 @@ let charts = 0;
  * @param {() => void} [spec.settle] it is released
  */
 export function createChart({ title, height, xTitle, pick, settle = () => {} }) {
-  charts += 1;
-  const clip = `bnm-chart-${charts}`;
+  const clip = unique("chart");
   const window_ = s("rect", { x: 0, y: 0, height });
   const still = s("g", { class: "still" });
   const faint = s("g", { class: "faint" });

@@ -47,6 +47,17 @@ export function s(tag, attributes = {}, ...children) {
   return /** @type {SVGElementTagNameMap[Tag]} */ (element);
 }
 
+let made = 0;
+
+/**
+ * Return an id that no other element has: a notebook may show the page more than once.
+ * @param {string} name
+ */
+export function unique(name) {
+  made += 1;
+  return `bnm-${name}-${made}`;
+}
+
 /**
  * Change a text only where it is another: screen readers hear what is set.
  * @param {Node} node

@@ -68,7 +68,6 @@ export function numberInput({ id, label, edit, settle, refuse, note }) {
     "aria-label": label,
     "aria-describedby": note.id,
     "data-cell": id,
-    "data-lm-suppress-shortcuts": "true",
   });
   let now = Number.NaN;
 

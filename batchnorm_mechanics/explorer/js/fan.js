@@ -23,7 +23,7 @@ const BOTTOM = 150;
  */
 export function rangeOf(values) {
   const finite = values.filter(Number.isFinite);
-  const [low, high] = [Math.min(...finite, 0), Math.max(...finite, 0)];
+  const [low, high] = finite.length > 0 ? [Math.min(...finite), Math.max(...finite)] : [0, 0];
   const space = Math.max((high - low) * 0.25, 0.5);
   return { low: low - space, high: high + space };
 }
@@ -148,7 +148,7 @@ export function createFan({ title, mean, edit, begin, settle }) {
     },
     /**
      * @param {Channel} channel
-     * @param {{x: Range, y: Range}} scale the same for fans that are compared
+     * @param {{x: Range, y: Range}} scale of both lines
      */
     update(channel, scale) {
       now = channel;
@@ -175,8 +175,9 @@ export function createFan({ title, mean, edit, begin, settle }) {
         );
         links.append(s("line", { class: lost, x1: from, y1: TOP, x2: to, y2: BOTTOM }));
         outputs.append(s("circle", { class: lost, r: 6, cx: to, cy: BOTTOM }));
-        if (before !== null && Number.isFinite(before[sample])) {
-          rings.append(s("circle", { r: 6, cx: across(before[sample], scale.y), cy: BOTTOM }));
+        const was = before?.[sample];
+        if (was !== undefined && Number.isFinite(was) && !Object.is(was, channel.y[sample])) {
+          rings.append(s("circle", { r: 6, cx: across(was, scale.y), cy: BOTTOM }));
         }
         if (channel.x.length <= 6) {
           labels.append(
@@ -191,7 +192,8 @@ export function createFan({ title, mean, edit, begin, settle }) {
       });
       const at = across(channel.mean, scale.x);
       mark.setAttribute("transform", `translate(${at} ${TOP + 3})`);
-      mark.toggleAttribute("hidden", !Number.isFinite(channel.mean));
+      const inside = channel.mean >= scale.x.low && channel.mean <= scale.x.high;
+      mark.setAttribute("visibility", inside ? "visible" : "hidden");
     },
     get before() {
       return before;

@@ -1,6 +1,6 @@
 /** A table of numbers that is walked with the arrow keys; its cells open in the formula panel. */
 
-import { h } from "./dom.js";
+import { h, unique } from "./dom.js";
 import { numberInput } from "./editing.js";
 import { brief, exact } from "./numbers.js";
 
@@ -28,8 +28,6 @@ import { brief, exact } from "./numbers.js";
  * @property {() => void} settle
  */
 
-let grids = 0;
-
 /**
  * Return a grid.
  * @param {GridSpec} spec
@@ -37,8 +35,7 @@ let grids = 0;
  */
 export function createGrid(spec, { inspector, cells, settle }) {
   const { written = brief } = spec;
-  grids += 1;
-  const key = `bnm-grid-${grids}`;
+  const key = unique("grid");
   const note = h("p", { class: "note", id: `${key}-note`, role: "status" });
   /** @type {HTMLElement[][]} */
   const stops = [];

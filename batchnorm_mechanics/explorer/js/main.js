@@ -1,6 +1,6 @@
 /** The page: its rooms, one state, undo, the address, the formula panel, and “copy as Python”. */
 
-import { h, say } from "./dom.js";
+import { h, say, unique } from "./dom.js";
 import { createInspector } from "./formula.js";
 import { roomAxes } from "./room-axes.js";
 import { roomBatch } from "./room-batch.js";
@@ -8,7 +8,7 @@ import { roomDigits } from "./room-digits.js";
 import { roomGradients } from "./room-gradients.js";
 import { roomNetwork } from "./room-network.js";
 import { roomTime } from "./room-time.js";
-import { createStore } from "./state.js";
+import { beginning, createStore } from "./state.js";
 
 /** @typedef {import("./room.js").Room} Room */
 /** @typedef {import("./room.js").RoomContext} RoomContext */
@@ -53,10 +53,12 @@ function delayed(milliseconds, act) {
  */
 export function mount(host, { address = false, data = {} } = {}) {
   const store = createStore(ROOMS);
+  const current = () => /** @type {Room} */ (ROOMS.find((each) => each.id === store.room()));
   const inspector = createInspector();
   /** @type {Map<string, HTMLElement>} */
   const cells = new Map();
-  const room = h("section", { class: "room", "aria-labelledby": "bnm-room-title" });
+  const titleId = unique("room");
+  const room = h("section", { class: "room", "aria-labelledby": titleId });
   const warning = h("p", { class: "warning", role: "alert" });
   warning.hidden = true;
 
@@ -64,10 +66,13 @@ export function mount(host, { address = false, data = {} } = {}) {
     h("button", { type: "button", onclick }, text);
   const undo = button("Undo", store.undo);
   const redo = button("Redo", store.redo);
+  const again = button("Start over", () => {
+    store.settle();
+    store.change(beginning(current()));
+  });
   const dialog = createCode();
   const copy = button("Copy as Python", () => {
-    const current = ROOMS.find((each) => each.id === store.room());
-    if (current !== undefined) dialog.open(current.python(store.state(), data));
+    dialog.open(current().python(store.state(), data));
   });
   const tabs = ROOMS.map((each, index) =>
     h(
@@ -91,13 +96,13 @@ export function mount(host, { address = false, data = {} } = {}) {
 
   const root = h(
     "div",
-    { class: "bnm-explorer" },
+    { class: "bnm-explorer", "data-lm-suppress-shortcuts": "true" },
     h(
       "header",
       {},
       h("h1", { class: "brand" }, "BatchNorm Mechanics", h("span", {}, " explorer")),
       h("nav", { "aria-label": "Rooms" }, ...tabs),
-      h("div", { class: "tools", role: "group", "aria-label": "Tools" }, undo, redo, copy),
+      h("div", { class: "tools", role: "group", "aria-label": "Tools" }, undo, redo, again, copy),
     ),
     h("main", {}, warning, room),
     inspector.element,
@@ -137,20 +142,20 @@ export function mount(host, { address = false, data = {} } = {}) {
   };
 
   function enter() {
-    const current = /** @type {Room} */ (ROOMS.find((each) => each.id === store.room()));
-    mounted = current.id;
+    const entered = current();
+    mounted = entered.id;
     cells.clear();
     const number = h(
       "span",
       { class: "number", "aria-hidden": "true" },
-      `${ROOMS.indexOf(current) + 1}`,
+      `${ROOMS.indexOf(entered) + 1}`,
     );
-    const title = h("h2", { id: "bnm-room-title", tabindex: "-1" }, number, current.title);
+    const title = h("h2", { id: titleId, tabindex: "-1" }, number, entered.title);
     room.replaceChildren(title);
-    show = current.mount(room, context);
+    show = entered.mount(room, context);
     inspector.watch(cells);
     tabs.forEach((tab, index) => {
-      const here = ROOMS[index] === current;
+      const here = ROOMS[index] === entered;
       tab.toggleAttribute("aria-current", here);
       if (here) tab.setAttribute("aria-current", "page");
     });
@@ -163,6 +168,7 @@ export function mount(host, { address = false, data = {} } = {}) {
     const can = store.can();
     undo.disabled = !can.undo;
     redo.disabled = !can.redo;
+    again.disabled = store.address() === `#${store.room()}`;
     if (address) later.start();
   }
 
@@ -197,6 +203,7 @@ export function mount(host, { address = false, data = {} } = {}) {
     const key = event.key.toLowerCase();
     if (key !== "z" && key !== "y") return;
     event.preventDefault();
+    event.stopPropagation();
     store.settle();
     if (key === "y" || event.shiftKey) store.redo();
     else store.undo();
@@ -224,6 +231,7 @@ export function mount(host, { address = false, data = {} } = {}) {
 
 /** A dialog that shows code, and copies it. */
 function createCode() {
+  const titleId = unique("code");
   const text = h("textarea", {
     readonly: true,
     rows: 16,
@@ -233,8 +241,8 @@ function createCode() {
   const done = h("span", { role: "status" });
   const element = h(
     "dialog",
-    { class: "code", "aria-labelledby": "bnm-code-title" },
-    h("h2", { id: "bnm-code-title" }, "The numbers on the page, in Python"),
+    { class: "code", "aria-labelledby": titleId },
+    h("h2", { id: titleId }, "The numbers on the page, in Python"),
     text,
     h(
       "p",

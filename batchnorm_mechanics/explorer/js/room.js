@@ -1,6 +1,6 @@
 /** What rooms are, what they are given, and the small parts that they share. */
 
-import { h } from "./dom.js";
+import { h, unique } from "./dom.js";
 
 /**
  * A room: see README.md.
@@ -72,10 +72,11 @@ export function stepper(name, count, most, change) {
  * @param {(index: number) => void} change
  */
 export function chooser(title, options, change) {
+  const group = unique("choice");
   const inputs = options.map((option, index) =>
     h("input", {
       type: "radio",
-      name: `bnm-${title}`,
+      name: group,
       value: index,
       "data-key": `${title} ${option}`,
       onchange: () => change(index),
