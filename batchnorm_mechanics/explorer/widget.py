@@ -13,6 +13,7 @@ import traitlets
 from batchnorm_mechanics._io.html import family_style, templates
 from batchnorm_mechanics.core import forward, infer
 from batchnorm_mechanics.explorer import page
+from batchnorm_mechanics.explorer.network import stored_run
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # As the page has them: its grids are walked, not searched.
@@ -87,6 +88,8 @@ class ExplorerWidget(anywidget.AnyWidget):
     moving_variance = _Array(1, least=0)
     epsilon = traitlets.Float(1e-3).tag(sync=True)
     address = traitlets.Unicode("#batch").tag(sync=True)
+    # What the page has beside its own arithmetic.
+    _data = traitlets.Dict().tag(sync=True)
 
     def __init__(self, x: Any = _X, **traits: Any) -> None:
         array = np.array(x, np.float32)
@@ -95,7 +98,7 @@ class ExplorerWidget(anywidget.AnyWidget):
         for name in _FILL:
             if name in traits:
                 traits[name] = np.broadcast_to(np.float32(traits[name]), (channels,))
-        super().__init__(x=x, **{**starts, **traits})
+        super().__init__(x=x, **{**starts, **traits}, _data={"network": stored_run()})
 
     @traitlets.validate("epsilon")
     def _positive(self, proposal: Any) -> float:

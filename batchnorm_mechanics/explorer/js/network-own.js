@@ -7,12 +7,20 @@ import { ownModel } from "./own.js";
 import { text } from "./room.js";
 
 /**
- * Return what there is of the user's model: nothing where none was given.
+ * Return what there is of the user's model, or how it comes here.
  * @param {import("./room.js").RoomContext} context
  */
 export function createOwn(context) {
   const own = ownModel(context.data);
-  if (own === undefined) return h("div");
+  if (own === undefined) {
+    return h(
+      "p",
+      { class: "text" },
+      "Your own model is shown here by ",
+      h("code", {}, "bnm explore model.keras --data x.npz"),
+      ".",
+    );
+  }
   const bins = own.bins;
   const layers = own.layers.map((layer) => {
     const spread = createSpread("x̂ in inference", bins);

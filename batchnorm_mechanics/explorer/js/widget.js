@@ -48,7 +48,7 @@ function written(value) {
  * @param {{model: WidgetModel, el: HTMLElement}} view
  */
 function render({ model, el }) {
-  const { store, destroy } = mount(el);
+  const { store, destroy } = mount(el, { data: model.get("_data") ?? {} });
   const take = () => {
     const state = Object.entries(TRAITS).map(([field, trait]) => [field, read(model.get(trait))]);
     store.change(Object.fromEntries(state), null, "batch");
