@@ -3,7 +3,7 @@
 import { createBits } from "./bits.js";
 import * as digits from "./digits-model.js";
 import * as words from "./digits-words.js";
-import { h } from "./dom.js";
+import { h, whenChanged } from "./dom.js";
 import { createGrid } from "./grid.js";
 
 /** @typedef {import("./room.js").RoomContext} RoomContext */
@@ -39,6 +39,12 @@ export function createEpsilon(context) {
   );
   const bits = createBits("Variance and ε in float16");
   const said = h("ul", { class: "said" });
+  /** @type {State} */
+  let state;
+  const redraw = whenChanged(() => {
+    said.replaceChildren(...words.epsilonSentence(state).map((line) => h("li", {}, line)));
+    bits.update(words.epsilonBits(state));
+  });
   return {
     element: h(
       "div",
@@ -47,8 +53,9 @@ export function createEpsilon(context) {
       said,
       bits.element,
     ),
-    /** @param {State} state */
-    update(state) {
+    /** @param {State} next */
+    update(next) {
+      state = next;
       variance.update([[state.variance]]);
       small.update([[state.small]]);
       held.update(
@@ -57,8 +64,7 @@ export function createEpsilon(context) {
           return [found.variance, found.epsilon, found.sum, found.inverse];
         }),
       );
-      said.replaceChildren(...words.epsilonSentence(state).map((line) => h("li", {}, line)));
-      bits.update(words.epsilonBits(state));
+      redraw(`${state.variance} ${state.small}`);
     },
   };
 }

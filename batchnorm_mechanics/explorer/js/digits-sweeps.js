@@ -70,28 +70,41 @@ export function createSweeps(context) {
   );
   /** @type {State} */
   let state;
-  const draw = whenChanged(() => {
-    for (const { type, chart } of charts) {
-      const found = digits.sweep(state, type);
-      chart.draw({
-        x: fromZero(digits.MOST_MEAN),
-        y: logarithmic(-8, 2, 2),
-        lines: lines.toReversed().map(({ id }) => ({
-          name: id,
-          steady: true,
-          points: found.map((each) => [
-            each.mean,
-            each[/** @type {keyof import("./digits-model.js").Computed["errors"]} */ (id)],
-          ]),
-        })),
-        about: FORMULAS.map(({ id, name }) => {
-          const lost = found.find((each) => !(each[id] < 0.1));
-          return lost === undefined
-            ? `${name} is never off by 0.1`
-            : `${name} is off by 0.1 or more from a mean of ${shown(lost.mean)} on`;
-        }).join(", "),
-      });
-    }
+  /** @param {typeof charts[number]} of */
+  function draw({ type, chart }) {
+    const found = digits.sweep(state, type);
+    chart.draw({
+      x: fromZero(digits.MOST_MEAN),
+      y: logarithmic(-8, 2, 2),
+      lines: lines.toReversed().map(({ id }) => ({
+        name: id,
+        steady: true,
+        points: found.map((each) => [
+          each.mean,
+          each[/** @type {keyof import("./digits-model.js").Computed["errors"]} */ (id)],
+        ]),
+      })),
+      about: FORMULAS.map(({ id, name }) => {
+        const lost = found.find((each) => !(each[id] < 0.1));
+        return lost === undefined
+          ? `${name} is never off by 0.1`
+          : `${name} is off by 0.1 or more from a mean of ${shown(lost.mean)} on`;
+      }).join(", "),
+    });
+  }
+
+  let frame = 0;
+  const redraw = whenChanged(() => {
+    cancelAnimationFrame(frame);
+    // A picture in each frame: all at once would be felt while one types.
+    const waiting = [...charts];
+    const next = () => {
+      const chart = waiting.shift();
+      if (chart === undefined) return;
+      draw(chart);
+      frame = requestAnimationFrame(next);
+    };
+    frame = requestAnimationFrame(next);
   });
   return {
     element: h(
@@ -109,7 +122,7 @@ export function createSweeps(context) {
     /** @param {State} next */
     update(next) {
       state = next;
-      draw(`${state.x} ${state.epsilon}`);
+      redraw(`${state.x} ${state.epsilon}`);
       for (const { chart } of charts) chart.move(state.mean);
     },
   };

@@ -95,7 +95,7 @@ export function createGrid(spec, { inspector, cells, settle }) {
       if (!Object.is(value, now)) {
         now = value;
         element.dataset.value = exact(value);
-        element.classList.toggle("is-lost", !Number.isFinite(value) && spec.written === undefined);
+        element.classList.toggle("is-lost", /nan|inf/.test(written(value)));
       }
       // An input looks itself what to show: it may hold what is no number.
       put(value);

@@ -8,6 +8,7 @@ import { createMean, createSweeps } from "./digits-sweeps.js";
 import * as words from "./digits-words.js";
 import { h, say } from "./dom.js";
 import { createGrid } from "./grid.js";
+import { shown } from "./numbers.js";
 import { chooser, named, text } from "./room.js";
 
 /** @typedef {import("./room.js").RoomContext} RoomContext */
@@ -37,6 +38,7 @@ export const roomDigits = {
         rows: TYPES,
         columns: [...FORMULAS.map(({ name }) => name), "lost in x itself"],
         coloured: false,
+        written: (value) => shown(value, 3),
       },
       context,
     );
