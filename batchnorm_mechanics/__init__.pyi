@@ -18,6 +18,7 @@ from .doctor.fold import fold
 from .doctor.recalibrate import recalibrate
 from .doctor.repair import repair
 from .doctor.watch import Recalibrate, Watch
+from .explorer.notebook import Explorer
 from .layers import (
     BatchNormalization,
     ResetStatistics,
@@ -39,6 +40,7 @@ __all__ = [
     "AverageOfBatches",
     "BatchNormalization",
     "DebiasedMovingAverage",
+    "Explorer",
     "ExponentialMovingAverage",
     "Policy",
     "PooledPopulation",

@@ -43,6 +43,7 @@ SHORTER = {
     "bnm trace": "{command}",
     "bnm trace --inference": "{command}",
     "bnm trace --input x.npy --axes 0,1,2 --backward --compare --html trace.html": "{command}",
+    "bnm explore": "{command} --no-open",
     "bnm conform": 'bnm conform tf.nn --cases "one step rank 2"',
     "bnm conform keras": '{command} --cases "one step rank 2"',
     "bnm conform my_layers.py:MyBatchNorm": '{command} --cases "one step rank 2"',

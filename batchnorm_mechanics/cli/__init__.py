@@ -20,6 +20,7 @@ from batchnorm_mechanics.cli.ending import (
     stopping_in_order,
     told,
 )
+from batchnorm_mechanics.cli.explore import explore
 from batchnorm_mechanics.cli.fold import fold
 from batchnorm_mechanics.cli.repair import repair
 from batchnorm_mechanics.cli.reproduce import reproduce
@@ -83,7 +84,7 @@ def _stoppable(command: Callable[..., None], code: int) -> Callable[..., None]:
 
 
 # One module for each command; a command imports what it needs when it runs.
-for command in (reproduce, trace, conform):
+for command in (reproduce, trace, conform, explore):
     app.command()(_stoppable(command, INTERRUPTED))
 # To a script it is all one why there is no verdict and no file: bad input, or an end halfway.
 for command in (doctor, repair, fold):

@@ -224,8 +224,14 @@ def codes(given: list[str] | None) -> tuple[str, ...]:
     return found or ("",) if given else ()
 
 
-def check_page(page: Path, *inputs: str | Path | None, caller: str) -> None:
+def check_page(page: Path, *inputs: str | Path | None, caller: str, argument: str = "html") -> None:
     """Refuse a place for a page before any work is done for it.
+
+    Args:
+        page: where it is to be written.
+        *inputs: files that are read.
+        caller: the command to name in an error.
+        argument: its option to name.
 
     Raises:
         InputError: it is a folder or one of the inputs, or lies in a folder that is not there or
@@ -234,7 +240,7 @@ def check_page(page: Path, *inputs: str | Path | None, caller: str) -> None:
 
     def refuse(expectation: str, what: str) -> InputError:
         return InputError(
-            f"{caller}: `html` must {expectation}. Received: html={str(page)!r}. {what}"
+            f"{caller}: `{argument}` must {expectation}. Received: {argument}={str(page)!r}. {what}"
         )
 
     given = [Path(one) for one in inputs if one is not None]
