@@ -12,7 +12,8 @@ def Explorer(x: Any = None, **traits: Any) -> "ExplorerWidget":  # noqa: N802 - 
     """Return the explorer as a widget for a notebook.
 
     What is changed on the page is read from its traits, and a trait that is set changes the page.
-    Where no JavaScript runs, a picture of the batch and both outputs stands in its place.
+    Where no JavaScript runs, a picture of the batch and both outputs stands in its place; in pages
+    that nbconvert makes, too, unless it stores the widgets' state (`store_widget_state=False`).
 
     Args:
         x: the batch of the first room, numbers of shape (samples, channels), at most 16 x 8; by

@@ -173,3 +173,16 @@ def test_it_begins_as_python_says_with_nothing_to_undo_and_can_be_taken_away(sho
     assert page.evaluate("location.hash") == ""
     page.evaluate("window.stop()")
     assert page.locator("#el").inner_html() == ""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("room", ["batch", "axes", "gradients"])
+def test_what_has_the_focus_keeps_its_keys_in_jupyterlab(shown, room):
+    _, page = shown(address=f"#{room}")
+    without = page.evaluate(
+        """[...document.querySelectorAll('button, input, select, textarea, a, [tabindex="0"],' +
+            '[role=gridcell][data-cell]')]
+            .filter(each => !each.hasAttribute('data-lm-suppress-shortcuts'))
+            .map(each => each.outerHTML)"""
+    )
+    assert without == []

@@ -5,12 +5,24 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+const FOCUSABLE = ["a", "button", "input", "select", "textarea"];
+
+/**
+ * Let an element that has the focus have its keys, in JupyterLab too: there letters are commands,
+ * unless the very element says otherwise.
+ * @param {Element} element
+ */
+export function keepKeys(element) {
+  element.setAttribute("data-lm-suppress-shortcuts", "true");
+}
+
 /**
  * @param {Element} element
  * @param {Attributes} attributes
  * @param {Child[]} children
  */
 function furnish(element, attributes, children) {
+  if (FOCUSABLE.includes(element.localName) || "tabindex" in attributes) keepKeys(element);
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (value === true) element.setAttribute(name, "");

@@ -1,6 +1,6 @@
 /** A table of numbers that is walked with the arrow keys; its cells open in the formula panel. */
 
-import { h, unique } from "./dom.js";
+import { h, keepKeys, unique } from "./dom.js";
 import { numberInput } from "./editing.js";
 import { brief, exact } from "./numbers.js";
 
@@ -56,6 +56,7 @@ export function createGrid(spec, { inspector, cells, settle }) {
     let put;
     if (spec.edit === undefined) {
       element.dataset.cell = id;
+      keepKeys(element);
       put = (value) => {
         const words = written(value);
         if (element.textContent === words) return;

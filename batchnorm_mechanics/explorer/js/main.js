@@ -96,7 +96,7 @@ export function mount(host, { address = false, data = {} } = {}) {
 
   const root = h(
     "div",
-    { class: "bnm-explorer", "data-lm-suppress-shortcuts": "true" },
+    { class: "bnm-explorer" },
     h(
       "header",
       {},
