@@ -30,12 +30,12 @@ from batchnorm_mechanics.conformance.subjects.manner import MODES, Call, fields_
 from batchnorm_mechanics.conformance.subjects.pairs import Backward
 from batchnorm_mechanics.conformance.subjects.roles import FIELDS, STATISTICS, Role
 from batchnorm_mechanics.conformance.subjects.trial import (
-    RANKS,
     SHAPES,
     Layout,
     Settled,
     Types,
     find_types,
+    first_taken,
     has_no_epsilon,
     kept_by,
     layouts,
@@ -184,11 +184,7 @@ class Function(Subject):
     @cached_property
     def _sample(self) -> tuple[int, Layout]:
         """A rank that it takes, and how."""
-        for rank in RANKS:
-            layout = self.layout(rank)
-            if layout is not None:
-                return rank, layout
-        return 2, Layout((1,))
+        return first_taken(self.layout)
 
     def layout(self, rank: int, kept: tuple[int, ...] | None = None) -> Layout | None:
         """Return how an input of a rank is taken, None if it is not.

@@ -31,6 +31,7 @@ from batchnorm_mechanics.conformance.subjects.trial import (
     Types,
     answered,
     find_types,
+    first_taken,
     has_no_epsilon,
     kept_by,
     layouts,
@@ -111,11 +112,7 @@ class Stateful(Subject):
     @cached_property
     def _sample(self) -> tuple[int, Layout]:
         """A rank that it takes, and how."""
-        for rank in RANKS:
-            layout = self.layout(rank)
-            if layout is not None:
-                return rank, layout
-        return 2, Layout((1,))
+        return first_taken(self.layout)
 
     def layout(self, rank: int, kept: tuple[int, ...] | None = None) -> Layout | None:
         """Return how an input of a rank is taken, None if it is not.

@@ -230,6 +230,20 @@ def taken(rank: int, settled: Callable[[int], Settled]) -> Layout | None:
     return None if any(settled(other).sure for other in RANKS) else found.layout
 
 
+def first_taken(layout: Callable[[int], Layout | None]) -> tuple[int, Layout]:
+    """Return a rank that is taken and how, matrices if none is.
+
+    Example:
+        >>> first_taken({4: Layout((1,))}.get)
+        (4, Layout(kept=(1,), aligned=False))
+    """
+    for rank in RANKS:
+        found = layout(rank)
+        if found is not None:
+            return rank, found
+    return 2, Layout((1,))
+
+
 def kept_by(taken: Mapping[int, Layout | None]) -> Kept:
     """Return which axes a thing keeps, by the layout of each rank, and that in words.
 
