@@ -50,19 +50,21 @@ def own_model(model: Any, data: Data, *, name: str, data_name: str) -> dict[str,
     shown = norms[:MOST_LAYERS]
     heard = _heard(model, norms, data)
     first, _ = next(iter(data))
-    layers = [
+    made = [
         _layer(norm, heard[norm.name], _traced(model, norm, first))
         for norm in shown
         if heard.get(norm.name)
     ]
+    layers = [layer for layer in made if layer is not None]
+    # What is drawn beside them: a normal distribution.
     points = np.random.default_rng(0).normal(size=100_000)
     return {
         "name": name,
         "data": data_name,
         "keras": keras.__version__,
         "told": told(diagnosis, name=name),
-        "layers": [layer for layer in layers if layer is not None],
-        "left": len(norms) - len([layer for layer in layers if layer is not None]),
+        "layers": layers,
+        "left": len(norms) - len(layers),
         "bins": {"low": looks.LOW, "high": looks.HIGH},
         "normal": looks.density(points),
     }

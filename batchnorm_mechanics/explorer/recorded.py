@@ -245,7 +245,7 @@ def failed(
     if failure.view is not None:
         scaler = dataset.fit_scaler(digits.x_train[: plan.rows])
         x, asked = (
-            scaler.transform(failure.view(images.reshape(len(images), -1))).astype(np.float32)
+            np.asarray(scaler.transform(failure.view(images.reshape(len(images), -1))), np.float32)
             for images in (digits.x_train[: plan.shown], digits.x_test[: plan.asked])
         )
         labels = digits.y_train[: plan.shown].astype(np.int64)
