@@ -7,7 +7,7 @@ import { createOwnLayers } from "./batch-own.js";
 import { aboutSource, createQuestion } from "./batch-question.js";
 import { h } from "./dom.js";
 import { createGrid } from "./grid.js";
-import { named, remarks, stepper, text } from "./room.js";
+import { builtByShape, named, remarks, stepper, text } from "./room.js";
 
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 /** @typedef {batch.State} State */
@@ -33,20 +33,14 @@ export const roomBatch = {
       "lead",
     );
     element.append(lead, question.element, own.element, body);
-    let shape = "";
-    /** @type {ReturnType<typeof createWorkshop> | undefined} */
-    let workshop;
+    const workshopFor = builtByShape(context, body, (state) =>
+      createWorkshop(body, state, context),
+    );
     return (/** @type {State} */ state) => {
-      const now = `${state.x.length} ${state.x[0].length}`;
-      if (now !== shape) {
-        shape = now;
-        context.rebuild(body, () => {
-          workshop = createWorkshop(body, state, context);
-        });
-      }
+      const workshop = workshopFor(state);
       const values = batch.computed(state);
       question.update(state);
-      workshop?.update(state, values);
+      workshop.update(state, values);
       const cells = model(state, values);
       return {
         from: cells.from,

@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 import { model } from "./gradients-cells.js";
 import * as backward from "./gradients-model.js";
 import { createGrid } from "./grid.js";
-import { chooser, named, remarks, stepper, text } from "./room.js";
+import { builtByShape, chooser, named, remarks, stepper, text } from "./room.js";
 
 /** @typedef {import("./room.js").RoomContext} RoomContext */
 /** @typedef {backward.State} State */
@@ -30,19 +30,13 @@ export const roomGradients = {
       "lead",
     );
     element.append(lead, body);
-    let shape = "";
-    /** @type {ReturnType<typeof createWorkshop> | undefined} */
-    let workshop;
+    const workshopFor = builtByShape(context, body, (state) =>
+      createWorkshop(body, state, context),
+    );
     return (/** @type {State} */ state) => {
-      const now = `${state.x.length} ${state.x[0].length}`;
-      if (now !== shape) {
-        shape = now;
-        context.rebuild(body, () => {
-          workshop = createWorkshop(body, state, context);
-        });
-      }
+      const workshop = workshopFor(state);
       const values = backward.computed(state);
-      workshop?.update(state, values);
+      workshop.update(state, values);
       return model(state, values);
     };
   },

@@ -38,6 +38,31 @@ export function named(name, count) {
 }
 
 /**
+ * Return what gives the part of a room that depends on the shape of the batch: it is built anew
+ * when that changes.
+ * @template Part
+ * @param {RoomContext} context
+ * @param {HTMLElement} body where it is
+ * @param {(state: any) => Part} build
+ * @returns {(state: { x: readonly (readonly number[])[] }) => Part}
+ */
+export function builtByShape(context, body, build) {
+  let shape = "";
+  /** @type {Part} */
+  let part;
+  return (state) => {
+    const now = `${state.x.length} ${state.x[0].length}`;
+    if (now !== shape) {
+      shape = now;
+      context.rebuild(body, () => {
+        part = build(state);
+      });
+    }
+    return part;
+  };
+}
+
+/**
  * Return a paragraph of a room.
  * @param {string} words
  * @param {string} [kind]
