@@ -71,7 +71,8 @@ def answer(ask: Callable[..., Answer], *args: Any) -> Answer:
 
 def numbers(ask: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
     """Return what a subject makes of an input, in float64."""
-    return answer(lambda: np.asarray(ask(x)).astype(np.float64))
+    # Of a copy: some write to what they are given.
+    return answer(lambda: np.asarray(ask(x.copy())).astype(np.float64))
 
 
 def output(ask: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -36,6 +36,8 @@ MISTAKES = {
     "short_forward": VARIANCE_TERM,
     "ForgottenBeta": "beta ignored",
     "UpdatesInInference": IN_INFERENCE,
+    "UpdatesFirst": f"{IN_INFERENCE}, before they are used",
+    "OverwritesImages": "input overwritten",
     "bn_in_place": "input overwritten",
     "bn_float64": None,
     "batchnorm_forward": None,

@@ -259,6 +259,30 @@ class UpdatesInInference:
         return y
 
 
+class UpdatesFirst(UpdatesInInference):
+    """The same, before they are used."""
+
+    def forward(self, x):
+        mean, var = x.mean(0, keepdims=True), x.var(0, keepdims=True)
+        self.mean_ema = self.momentum * self.mean_ema + (1 - self.momentum) * mean
+        self.var_ema = self.momentum * self.var_ema + (1 - self.momentum) * var
+        if self.mode != "train":
+            mean, var = self.mean_ema, self.var_ema
+        return self.scale * (x - mean) / np.sqrt(var + self.epsilon) + self.shift
+
+
+class OverwritesImages:
+    """Of images with channels first alone, and in place."""
+
+    def __init__(self, channels):
+        self.w, self.b = np.ones((1, channels, 1, 1)), np.zeros((1, channels, 1, 1))
+
+    def __call__(self, x):
+        x -= x.mean((0, 2, 3), keepdims=True)
+        x /= np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-5)
+        return self.w * x + self.b
+
+
 class ForgottenBeta:
     """Beta is there, and is not added; with a backward pass."""
 

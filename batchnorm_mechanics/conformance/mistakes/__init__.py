@@ -146,6 +146,7 @@ class Steps:
         slopes: what becomes of the gradients.
         decay, intake, update: the moving average.
         moves_in_inference: whether `update` sees the batches of inference too.
+        infers_by_moved: whether it does so before inference uses what it gives.
         stored: what becomes of the moving statistics by saving and loading.
     """
 
@@ -164,6 +165,7 @@ class Steps:
     intake: Callable[[Moments, bool, Pair], Pair] = right_intake
     update: Callable[[Pair, Pair, float, Seen], Pair] = right_update
     moves_in_inference: bool = False
+    infers_by_moved: bool = False
     stored: Callable[[Pair], Pair] = as_it_is
 
 

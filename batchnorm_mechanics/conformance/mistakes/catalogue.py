@@ -322,6 +322,10 @@ STATISTICS = table(
             )
         },
         "statistics updated in inference": {"moves_in_inference": True},
+        "statistics updated in inference, before they are used": {
+            "moves_in_inference": True,
+            "infers_by_moved": True,
+        },
     },
 )
 
