@@ -182,7 +182,7 @@ class Prediction:
             by = steps.stored(by)
         elif steps.moves_in_inference and when in (record.ALONE, record.AGAIN):
             by = self._inferred_once(by)
-        if steps.infers_by_moved:
+        if steps.moves_in_inference == "before":
             by = self._updated(by, self.batch(probe, None), 0, training=False)
         if steps.inference is not as_it_is:
             by = steps.inference(by, steps.use(self.batch(probe, None)))

@@ -16,7 +16,7 @@ from batchnorm_mechanics.conformance.record import LOADED, STEP_LATER, parts
 # The steps that an output depends on: a mistake in no other can change it.
 _BATCH = {"axes", "place", "mask", "moments", "stored"}
 _OUTPUT = {*_BATCH, "use", "epsilon", "normalize", "affine", "training"}
-_UPDATE = {"decay", "intake", "update", "moves_in_inference", "infers_by_moved"}
+_UPDATE = {"decay", "intake", "update", "moves_in_inference"}
 _DEPENDS = {
     record.TRAINING_OUTPUT: {*_OUTPUT, *_UPDATE},
     record.INFERENCE_OUTPUT: {*_OUTPUT, *_UPDATE, "inference"},

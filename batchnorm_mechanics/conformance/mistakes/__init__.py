@@ -145,8 +145,8 @@ class Steps:
         training, inference: which statistics each mode takes.
         slopes: what becomes of the gradients.
         decay, intake, update: the moving average.
-        moves_in_inference: whether `update` sees the batches of inference too.
-        infers_by_moved: whether it does so before inference uses what it gives.
+        moves_in_inference: whether `update` sees the batches of inference too, "before" or "after"
+            what it gives is used; "" for not at all.
         stored: what becomes of the moving statistics by saving and loading.
     """
 
@@ -164,8 +164,7 @@ class Steps:
     decay: Callable[[float], float] = as_it_is
     intake: Callable[[Moments, bool, Pair], Pair] = right_intake
     update: Callable[[Pair, Pair, float, Seen], Pair] = right_update
-    moves_in_inference: bool = False
-    infers_by_moved: bool = False
+    moves_in_inference: Literal["", "before", "after"] = ""
     stored: Callable[[Pair], Pair] = as_it_is
 
 

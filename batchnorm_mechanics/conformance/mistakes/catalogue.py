@@ -321,11 +321,8 @@ STATISTICS = table(
                 *(blend(*both, decay) for both in zip(old, taken, strict=True))
             )
         },
-        "statistics updated in inference": {"moves_in_inference": True},
-        "statistics updated in inference, before they are used": {
-            "moves_in_inference": True,
-            "infers_by_moved": True,
-        },
+        "statistics updated in inference": {"moves_in_inference": "after"},
+        "statistics updated in inference, before they are used": {"moves_in_inference": "before"},
     },
 )
 
@@ -340,7 +337,7 @@ EXCHANGED = Mistake.of(
     training=lambda batch, old, new: old,
     inference=lambda moving, batch: batch,
     update=_only_in_inference,
-    moves_in_inference=True,
+    moves_in_inference="after",
 )
 
 INFERENCE = table(
