@@ -285,6 +285,10 @@ def find_limits(
 
 def _untaken(case: CaseResult, taken: Sequence[CaseResult]) -> str:
     """Return the word for what keeps a case from being judged, by those that were."""
+    # As `judge` says it of a case that needs what a subject does not have.
+    lacking = [word for word, name in _ABILITIES.items() if case.reason == f"it has no {name}"]
+    if lacking:
+        return lacking[0]
     if case.group in ("mask", "saving"):
         same = [one for one in taken if one.group == case.group]
         if not same:

@@ -208,3 +208,11 @@ def test_a_word_that_is_none_is_refused_with_those_that_are(wanted, hint):
     )
     with pytest.raises(InputError, match=whole(message)):
         required(f"axes,{wanted}")
+
+
+def test_an_ability_that_is_missing_is_one_limit_whoever_says_it():
+    [case] = select("inference twice rank 2")
+    skipped = result_of(case, "skipped", reason="it has no inference mode")
+    abilities = ["training mode", "moving statistics", "gradients", "masks", "saving and loading"]
+    [limit] = find_limits((skipped,), abilities)
+    assert (limit.what, limit.words) == ("inference", "no inference")
