@@ -1,9 +1,7 @@
 """The charts of the report.
 
 Each chart is one view as wide as the page gives it: Vega-Lite can fit a single view to its
-container, but not several side by side. The colours are of Okabe and Ito's palette, can be told
-apart by everyone and are legible on white and on black; what must follow the page (ink, text) is
-styled by it.
+container, but not several side by side. What must follow the page (ink, text) is styled by it.
 
 Altair takes a second to import: whoever must start fast imports this module when it draws.
 """
@@ -14,9 +12,8 @@ from typing import Any
 
 import altair as alt
 
+from batchnorm_mechanics._io.charts import BLUE, GREEN, GREY, ORANGE
 from batchnorm_mechanics.studies.summary import MARGIN, count
-
-BLUE, ORANGE, GREEN, GREY = "#3b8fd6", "#d55e00", "#009e73", "#8c8c8c"
 
 _METRIC_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 _SERIES = {"accuracy": "training", "val_accuracy": "validation"}
