@@ -121,7 +121,7 @@ asked = ["training images, while training", "the same, by predict", "new images,
 bars = zip(asked, (learnt[-1], known.mean(), before.mean()), strict=True)
 chart = alt.Chart(alt.Data(values=[{"asked": a, "accuracy": float(right)} for a, right in bars]))
 chart.mark_bar().encode(
-    alt.X("accuracy:Q", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
+    alt.X("accuracy:Q", axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(domain=[0, 1])),
     alt.Y("asked:N", sort=asked, title=None, axis=alt.Axis(labelLimit=240)),
 ).properties(height=110)
 
@@ -186,9 +186,11 @@ curves = [
     for n in range(0, 1_001, 10)
 ]
 lines = alt.Chart(alt.Data(values=curves)).mark_line()
-here = alt.Chart(alt.Data(values=[{"batches": steps}])).mark_rule(strokeDash=[4, 4])
+here = alt.Chart(alt.Data(values=[{"batches": steps}])).mark_rule(
+    color="#8c8c8c", strokeDash=[4, 4], size=2
+)
 lines.encode(
-    alt.X("batches:Q"),
+    alt.X("batches:Q", axis=alt.Axis(tickCount=5)),
     alt.Y("weight:Q", title="weight of the beginning", axis=alt.Axis(format="%")),
     alt.Color("momentum:N"),
 ) + here.encode(alt.X("batches:Q"))
@@ -217,8 +219,8 @@ training = bnm.trace(model, batch, layer=named, training=True)
 Markdown("\n".join(f"- {sentence}" for sentence in inference.why))
 
 # %% [markdown]
-# In training, $\hat x$ has standard deviation one in each channel: that is what normalizing means.
-# And in inference?
+# In training, $\hat x$ has standard deviation one in each channel, or a little less by epsilon:
+# that is what normalizing means. And in inference?
 
 # %%
 spreads = [
