@@ -264,12 +264,14 @@ for cause in reports["next year"].verdict.causes:
 # Both, and that is the trap. For the *moving* variance it is a convention: Alg. 2 of the paper
 # wants the unbiased one, PyTorch keeps it, and Keras keeps the biased one. In the *normalization*
 # of a batch it is a mistake: Alg. 1 divides by $m$, and so do Keras's and PyTorch's own layers.
+# (The check without a name is a batch of one, of which zero divided by zero is left.)
 #
-# How far off is it? By the factor $\sqrt{m/(m-1)}$, so it depends on the batch:
+# How far off is it? The output is $\sqrt{(m-1)/m}$ of what it should be, so it depends on the
+# batch:
 
 # %%
 for m in (2, 8, 60):
-    print(f"batch of {m:2}: outputs too small by the factor {np.sqrt((m - 1) / m):.3f}")
+    print(f"batch of {m:2}: {np.sqrt((m - 1) / m):.3f} of what is due")
 
 # %% [markdown]
 # With sixty samples nobody sees it. With two, everything shrinks to 0.707 of what is due.
@@ -334,8 +336,8 @@ Markdown(
         else "Here no variance is lost as a whole. "
     )
     + "Does it matter to you? For pixels, whose mean is about as large as their spread: hardly. "
-    "For times in seconds since some year long ago: very much. That is why the verdict has a *but*, "
-    "and says from where on."
+    "For times in seconds since some year long ago: very much. That is why the verdict has a "
+    "*but*, and says from where on."
 )
 
 # %% [markdown]
@@ -426,8 +428,8 @@ Markdown(
 passed = sum(map(looks_normal, outputs.values()))
 right = sum(map(bool, reports.values()))
 Markdown(
-    f"Of {len(reports)} pieces of code, {passed} pass the test that everyone writes, and {right} are "
-    "right. "
+    f"Of {len(reports)} pieces of code, {passed} pass the test that everyone writes, and {right} "
+    "are right. "
     + ("**The test tells nothing.**" if passed == len(reports) else "The test tells something.")
 )
 
