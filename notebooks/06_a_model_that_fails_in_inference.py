@@ -264,8 +264,10 @@ repair
 # ### By hand
 #
 # What did it do? Let us take it back, and do the same step ourselves, this time with all training
-# images. `bnm.recalibrate` is the one tool that the repair needed: a pass over the data, as
-# [Alg. 2, l. 8 to 10](https://arxiv.org/abs/1502.03167) has it, with the weights as they are.
+# images. `bnm.recalibrate` is the one tool that the repair needed: a pass over the data with the
+# weights as they are, after training, as in
+# [Alg. 2, l. 8 to 10](https://arxiv.org/abs/1502.03167). It pools all samples as if they were one
+# batch; `method="average"` averages over batches, to the paper's letter.
 
 # %%
 repair.undo()
@@ -324,7 +326,7 @@ after = is_right(model, x_new, y_new)
 Markdown("New images: " + in_words(before, after))
 
 # %% [markdown]
-# That interval is about images: other two thousand would give another number. It says nothing of
+# That interval is about images: two thousand others would give another number. It says nothing of
 # other seeds of the training; for these, train again with several, as
 # [statistics of your own](03_statistics_of_your_own.ipynb) does.
 #
@@ -353,7 +355,7 @@ Markdown(
 
 # %% [markdown]
 # Gap and distance are in standard deviations: of what a layer hands on, and of the outputs among
-# samples. A small gap on new images stays, since they are not the images of the statistics.
+# samples. New images keep a little of both, since the statistics are not theirs.
 
 # %% [markdown]
 # ## Fold
