@@ -200,7 +200,8 @@ lines.encode(
 # uses was never measured: it is the zero and the one that the layer was made with. A momentum of
 # `0.999` is for trainings of many thousand steps.
 #
-# Play with it: other momenta, a jump in the data, other policies.
+# Play with it: other momenta, a jump in the data, other policies. (Where no JavaScript runs, only a
+# picture of the page's first room is here; `bnm explore` writes the page.)
 
 # %%
 bnm.Explorer(address="#statistics?momentum=0.999")
