@@ -14,7 +14,7 @@ from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.distribute.executors import RayExecutor, Workers
 from batchnorm_mechanics.doctor.data import Data, Shards
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.norms import Norm, norms_in
 
 # Batches of arrays in a shard. It decides how sums are rounded, and so depends on nothing else.
 _BATCHES = 16
@@ -69,10 +69,12 @@ class PackedModel:
     Attributes:
         file: the `.keras` file.
         classes: of layers and models that are not Keras's, by name.
+        loss: that it was compiled with, or None.
     """
 
     file: bytes
     classes: dict[str, Any]
+    loss: Any
 
     def __call__(self) -> "ModelHost":
         """Read the model."""
@@ -84,14 +86,16 @@ class PackedModel:
             model = keras.saving.load_model(
                 path, custom_objects=self.classes, compile=False, safe_mode=False
             )
+        if self.loss is not None:
+            model.compile(loss=self.loss)
         return ModelHost(model)
 
 
 class ModelHost:
     """A model, and its batch norm layers, that stand ready in a worker."""
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.norms = model, norms_in(model)
+    def __init__(self, model: Any, norms: tuple[Norm, ...] | None = None) -> None:
+        self.model, self.norms = model, norms_in(model) if norms is None else norms
 
 
 def packed(model: Any) -> PackedModel:
@@ -108,7 +112,8 @@ def packed(model: Any) -> PackedModel:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
-        return PackedModel(path.read_bytes(), classes)
+        loss = model.loss if getattr(model, "compiled", False) else None
+        return PackedModel(path.read_bytes(), classes, loss)
 
 
 def hosted(model: Any, executor: RayExecutor | None) -> AbstractContextManager[Workers | None]:

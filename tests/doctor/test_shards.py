@@ -13,8 +13,12 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.distribute.executors import Done
 from batchnorm_mechanics.doctor.data import Data, as_data
 from batchnorm_mechanics.doctor.estimating import How, estimate
+from batchnorm_mechanics.doctor.heard import Said
+from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.pools import Pool, Pools
+from batchnorm_mechanics.doctor.recalibrate import estimate_anew
+from batchnorm_mechanics.doctor.sample import Sample
 from batchnorm_mechanics.doctor.shards import packed, shards_of
 
 
@@ -38,9 +42,7 @@ def said(rng, rows, far=0.0):
 
 
 def state(pool):
-    return {
-        name: value for name, value in vars(pool).items() if name not in ("_first", "_centres")
-    }
+    return {name: value for name, value in vars(pool).items() if name not in ("_first", "_centres")}
 
 
 @given(
@@ -75,18 +77,13 @@ def test_what_is_odd_in_one_shard_is_known_by_its_number_in_all():
         other = Pools(2, 1e-3)
         for number in range(10):
             count, mean, variance, bad = said(rng, 32)
-            call = bnm_said(count, mean, variance * (1e4 if (shard, number) == (1, 7) else 1), bad)
+            odd = 1e4 if (shard, number) == (1, 7) else 1
+            call = Said(count, mean, variance * odd, bad, 0.0)
             whole.add([call])
             other.add([call])
         joined.join(other)
     assert joined.settle().odd == whole.settle().odd == (17,)
     np.testing.assert_allclose(joined.together.variance, whole.together.variance, rtol=1e-12)
-
-
-def bnm_said(count, mean, variance, bad):
-    from batchnorm_mechanics.doctor.heard import Said
-
-    return Said(count, mean, variance, bad, 0.0)
 
 
 @pytest.mark.parametrize("rows", [1, 64, 65, 640, 641, 1000])
@@ -144,8 +141,6 @@ def statistics(model):
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("sequential", [False, True])
 def test_statistics_do_not_depend_on_who_goes_through_the_shards(workers, sequential):
-    from batchnorm_mechanics.doctor.recalibrate import estimate_anew
-
     alone, shared = network(), network()
     bnm.recalibrate(alone, rows(), batch_size=8, sequential=sequential)
     here = Here(shared, workers)
@@ -206,3 +201,45 @@ def test_a_dataset_cannot_be_sent_and_that_is_said():
 def test_parts_must_be_a_list(parts):
     with pytest.raises(InputError, match=r"^Shards: `parts` must be a list of at least one path"):
         bnm.Shards(parts)
+
+
+def test_a_sample_of_shards_is_a_sample_of_all():
+    few = [np.arange(10.0).reshape(-1, 1), np.arange(10.0, 15).reshape(-1, 1)]
+    joined = Sample()
+    for part in few:
+        other = Sample()
+        other.add(part)
+        joined.join(other)
+    assert np.asarray(joined.take(np.arange(joined.rows)))[:, 0].tolist() == list(range(15))
+    joined.without({1})
+    assert joined.rows == 10
+
+    joined = Sample()
+    for number, size in enumerate((4000, 1000, 1000)):
+        other = Sample()
+        for batch in np.split(np.full((size, 1), float(number)), size // 100):
+            other.add(batch)
+        joined.join(other)
+    taken = np.asarray(joined.take(np.arange(joined.rows)))[:, 0]
+    assert joined.rows == 512
+    # Of a sample of 512, a part of 1,000 of 6,000 has 85, and 8 is one standard deviation.
+    assert all(abs((taken == number).sum() - 512 / 6) < 40 for number in (1, 2))
+
+
+def test_a_diagnosis_does_not_depend_on_who_goes_through_the_shards():
+    model = network()
+    model.compile(loss="mse")
+    bnm.recalibrate(model, rows())
+    model.get_layer("first").moving_mean.assign_add(np.full(8, 2.0))
+    data = as_data((rows(), rows()[:, :2]), batch_size=16, caller="diagnose")
+    norms = norms_in(model)
+    alone = measure(model, norms, data)
+    parted = measure(model, norms, data, Here(model, 2))
+    assert (parted.samples, parted.batches, parted.full) == (700, 44, True)
+    assert list(parted.norms) == list(alone.norms)
+    for name, expected in alone.norms.items():
+        found = parted.norms[name]
+        np.testing.assert_allclose(found.pool.statistics, expected.pool.statistics, rtol=1e-6)
+        assert (found.dtype, found.frozen, found.odd) == (expected.dtype, expected.frozen, ())
+    assert parted.scores == pytest.approx(dict(alone.scores), rel=1e-6)
+    assert parted.effects.severity == alone.effects.severity == "error"
