@@ -85,9 +85,47 @@ class RayExecutor:
             )
 
     @contextlib.contextmanager
+    def connected(self) -> Iterator[Any]:
+        """Give Ray, connected to the cluster; until the block ends, all work is done by that one.
+
+        Raises:
+            InputError: Ray is not installed, or no cluster answers at the address.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError(
+                "ray: is not installed. Install it with: pip install 'batchnorm-mechanics[ray]'."
+            ) from error
+        if ray.is_initialized():
+            yield ray
+            return
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address is None and "RAY_ADDRESS" not in os.environ:
+            # Ray tells its makers of each cluster otherwise, and lets other machines in.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            quiet |= {
+                "num_cpus": max(self.workers or 0, cores()),
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+            }
+        try:
+            ray.init(self.address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                "ray: a cluster must answer. Received: "
+                f"address={self.address!r}: {' '.join(str(error).split())[:300]}. "
+                "`ray start --head` starts one."
+            ) from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+    @contextlib.contextmanager
     def hosting(self, make_host: Callable[[], Any]) -> Iterator[Workers]:
         """Give workers, each with a host of its own, until the block ends."""
-        with _connected(self.address, self.workers) as ray:
+        with self.connected() as ray:
             count = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
             settings = {"num_cpus": 1, **self.options}
             actor = ray.remote(_Actor).options(
@@ -175,50 +213,22 @@ class _RayWorkers:
                 turn += 1
 
     def _result(self, reference: Any) -> Any:
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayActorError, RaySystemError, RayTaskError
 
         try:
             return self.ray.get(reference)
         except RayTaskError as error:
             # What the function raised there, as if it had been raised here.
             cause = error.cause
+            if isinstance(cause, RaySystemError):
+                raise InputError(
+                    "ray: functions and classes that go to its workers must be found there by "
+                    f"their modules. Received: {' '.join(str(cause).split())[:200]}. Install "
+                    "the module there, or have them in the script that is run."
+                ) from None
             raise cause if isinstance(cause, InputError | FailureError) else error from None
         except RayActorError as error:
             raise FailureError(
                 f"ray: a worker died, and so did {_RETRIES} that took its place, as when memory "
                 f"runs out. {' '.join(str(error).split())[:300]}"
             ) from error
-
-
-@contextlib.contextmanager
-def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
-    """Give Ray, connected to a cluster: the one there is, the one named, or one of our own."""
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            "ray: is not installed. Install it with: pip install 'batchnorm-mechanics[ray]'."
-        ) from error
-    if ray.is_initialized():
-        yield ray
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None and "RAY_ADDRESS" not in os.environ:
-        # Ray tells its makers of each cluster otherwise, and lets other machines in.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet |= {
-            "num_cpus": max(workers or 0, cores()),
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
-    try:
-        ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"ray: there must be a cluster at the address. Received: address={address!r}: "
-            f"{' '.join(str(error).split())[:300]}. `ray start --head` starts one."
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()

@@ -91,14 +91,12 @@ class Passed(NamedTuple):
         order: names of the layers that were called, in the order of their first calls.
         unheard: of the others, why nothing is known of them.
         samples: of data.
-        batches: of data.
     """
 
     pools: dict[str, Pools]
     order: tuple[str, ...]
     unheard: dict[str, str]
     samples: int
-    batches: int
 
 
 class _Shard(NamedTuple):
@@ -153,7 +151,8 @@ def estimate(
             _Shard(shard, tuple(names), how, weights)
             for shard in shards_of(data, caller=how.caller)
         )
-        whole = _joined(done.result for done in workers.map(_pass_over, tasks))
+        done = workers.map(_pass_over, tasks)
+        whole = _joined((one.result for one in done), norms)
     found = {name: whole.pools[name].settle(with_odd=not how.without_odd) for name in whole.order}
     return Estimates(
         found,
@@ -176,40 +175,35 @@ def _passed(
 ) -> Passed:
     run = Runner(model, tuple(norms), heard=names, by_batch=names, outputs=False, call=data.call)
     fitting = Fitting(model, how.caller, is_called_otherwise=data.call is not None)
-    pools, batches = pools_of(norms), 0
-    for _, _, ran in run.over(without_a_last_single(data), fitting):
-        batches += 1
+    pools = pools_of(norms)
+    for number, (_, _, ran) in enumerate(run.over(without_a_last_single(data), fitting)):
         for (name, _), said in ran.calls.items():
             finite = np.isfinite(said.mean) & np.isfinite(said.variance)
             if not finite.all():
                 raise InputError(
                     f"{how.caller}: `data` must give finite statistics. "
                     f"Received: {(~finite).sum()} of {len(finite)} channels not finite at the "
-                    f"input of {name}, in batch {data.first + batches}, whose samples are finite. "
-                    "A layer before it makes NaN or overflows: `bnm doctor` says which."
+                    f"input of {name}, in batch {data.first + number + 1}, whose samples are "
+                    "finite. A layer before it makes NaN or overflows: `bnm doctor` says which."
                 )
         for name, calls in ran.by_layer.items():
             pools[name].add(calls)
     # What one batch showed, another may have hidden in a loop.
     order = tuple(name for name in run.dtypes if name not in run.in_loops)
     unheard = {name: run.reason_unheard(name) for name in names if name not in order}
-    return Passed(pools, order, unheard, fitting.samples, batches)
+    return Passed(pools, order, unheard, fitting.samples)
 
 
-def _joined(parts: Iterable[Passed]) -> Passed:
+def _joined(parts: Iterable[Passed], norms: Sequence[Norm]) -> Passed:
     """Return what passes over all shards say, one after another."""
-    parts = iter(parts)
-    whole = next(parts)
+    # What comes from another process may be memory that can only be read.
+    pools, order, unheard = pools_of(norms), dict[str, None](), dict[str, str]()
+    samples = 0
     for part in parts:
-        for name, pools in part.pools.items():
-            whole.pools[name].join(pools)
-        # A layer that a shard has not heard, as in a loop, is not heard.
-        unheard = whole.unheard | part.unheard
-        whole = Passed(
-            whole.pools,
-            tuple(name for name in whole.order if name not in unheard),
-            unheard,
-            whole.samples + part.samples,
-            whole.batches + part.batches,
-        )
-    return whole
+        for name, of_layer in part.pools.items():
+            pools[name].join(of_layer)
+        order |= dict.fromkeys(part.order)
+        # A layer that one shard has not heard, as in a loop, is not heard.
+        unheard |= part.unheard
+        samples += part.samples
+    return Passed(pools, tuple(name for name in order if name not in unheard), unheard, samples)

@@ -107,8 +107,10 @@ class Sample:
         if not other.rows:
             return
         if self._kept is None:
-            self._capacity, self._kept = other._capacity, other._kept
-            self._offered, self.rows, self._from = other._offered, other.rows, other._from + batches
+            # What comes from another process may be memory that can only be read.
+            self._kept = tf.nest.map_structure(np.copy, other._kept)
+            self._capacity, self._offered = other._capacity, other._offered
+            self.rows, self._from = other.rows, other._from + batches
             return
         mine, theirs = tf.nest.flatten(self._kept), tf.nest.flatten(other._kept)
         if any(a.shape[1:] != b.shape[1:] for a, b in zip(mine, theirs, strict=True)):
