@@ -13,6 +13,8 @@ from .core import (
     scale_and_shift,
     unbiased_variance,
 )
+from .distribute.executors import RayExecutor
+from .doctor.data import Shards
 from .doctor.diagnose import diagnose
 from .doctor.fold import fold
 from .doctor.recalibrate import recalibrate
@@ -44,8 +46,10 @@ __all__ = [
     "ExponentialMovingAverage",
     "Policy",
     "PooledPopulation",
+    "RayExecutor",
     "Recalibrate",
     "ResetStatistics",
+    "Shards",
     "Watch",
     "__version__",
     "accelerate",

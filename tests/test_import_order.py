@@ -15,7 +15,8 @@ ORDER = (
     ("core",),
     ("statistics",),
     ("layers",),
-    ("tracing", "conformance", "studies", "doctor", "distribute"),
+    ("distribute",),
+    ("tracing", "conformance", "studies", "doctor"),
     ("explorer",),
     ("cli",),
 )
@@ -190,7 +191,7 @@ def test_what_is_imported_twice_is_no_circle():
         ("layers/layer.py", "from batchnorm_mechanics import __version__"),
         ("layers/layer.py", "from batchnorm_mechanics.tracing import record"),
         ("tracing/tracer.py", "from batchnorm_mechanics.doctor import probe"),
-        ("studies/train.py", "from batchnorm_mechanics.distribute import strategies"),
+        ("distribute/executors.py", "from batchnorm_mechanics.doctor import data"),
         ("studies/deep/train.py", "from ...doctor import probe"),
         ("doctor/probe.py", "from batchnorm_mechanics.explorer import page"),
         ("explorer/page.py", "from batchnorm_mechanics.cli import main"),

@@ -41,6 +41,12 @@ def doctor(  # noqa: PLR0913 - each is an option
     explain: Annotated[
         str | None, typer.Option(metavar="CODE", help="Tell the whole story of a rule, and exit.")
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            "--on", help="Where the data go through the model: 'local', 'ray', 'ray://host:10001'."
+        ),
+    ] = "local",
     rules: Annotated[bool, typer.Option("--rules", help="List all rules, and exit.")] = False,
     out: Annotated[
         Path | None,
@@ -85,9 +91,11 @@ def doctor(  # noqa: PLR0913 - each is an option
             f"doctor: `out` must go with the demo. Received: out={str(out)!r}. "
             "`bnm repair` writes a repaired model."
         )
+    from batchnorm_mechanics.distribute.executors import executor_of
     from batchnorm_mechanics.doctor.rules import chosen
 
     # Before anything slow.
+    executor_of(executor, caller="doctor")
     chosen(options.codes(select), options.codes(ignore))
     loaded = reading.load(Path(model), caller="doctor", loss=compared.loss)
     from batchnorm_mechanics.doctor.diagnose import diagnose
@@ -95,7 +103,11 @@ def doctor(  # noqa: PLR0913 - each is an option
     read = given.load(loaded, caller="doctor", labels=compared.labels, most=reading.max_size)
     with options.working(f"Examining {model}", caller="doctor", data=given.data):
         diagnosis = diagnose(
-            loaded, read, select=options.codes(select), ignore=options.codes(ignore)
+            loaded,
+            read,
+            select=options.codes(select),
+            ignore=options.codes(ignore),
+            executor=executor,
         )
     command = ["bnm", "repair", model, *([] if given.data else ["--data", "DATA"])]
     command += [word for one in (given, compared, reading) for word in options.words(one)]

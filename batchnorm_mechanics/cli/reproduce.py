@@ -35,6 +35,10 @@ def reproduce(  # noqa: PLR0913 - each is an option
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the data, few steps: under a minute.")
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option("--on", help="Where to run: 'local', 'ray', or 'ray://host:10001'."),
+    ] = "local",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
@@ -53,6 +57,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
     bnm reproduce --quick --out try          see it work in under a minute
     bnm reproduce keras-916 --seeds 3        one study
     bnm reproduce --data my.npz --out mine   your own images
+    bnm reproduce --on ray://head:10001      on a cluster of Ray's (extra "ray")
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics.studies.registry import STUDIES
 
@@ -69,6 +74,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
         out=out,
         quick=quick,
         paper_steps=paper_steps,
+        executor=executor,
     )
     _reproduce(request, as_json=as_json)
 

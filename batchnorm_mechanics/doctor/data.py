@@ -1,7 +1,7 @@
 """Data for a model, batch by batch, whatever they come as; never all of them at once."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,50 @@ _MOST_SHAPES = 4
 
 
 @dataclass(frozen=True, eq=False)
+class Shards:
+    """Data in parts, each of which is read by the process that goes through it, when it does.
+
+    Args:
+        parts: each a path as `bnm doctor --data` takes it; a function without arguments that
+            returns arrays, a tuple (inputs, labels) or a `tf.data.Dataset` of batches; or arrays.
+            A last, smaller batch of a part stays one: parts of whole batches have none.
+
+    Raises:
+        InputError: there are none.
+
+    Example:
+        >>> shards = Shards([lambda: np.ones((2, 1)), lambda: np.zeros((3, 1))])
+        >>> data = as_data(shards, batch_size=2, caller="recalibrate")
+        >>> [len(inputs) for inputs, _ in data]
+        [2, 2, 1]
+    """
+
+    parts: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no sequence, or empty."""
+        parts: Any = self.parts
+        if isinstance(parts, str | bytes) or not isinstance(parts, Sequence) or not parts:
+            raise InputError(
+                "Shards: `parts` must be a list of at least one path, function or array. "
+                f"Received: parts={parts!r}. Pass one for each shard."
+            )
+
+
+@dataclass(frozen=True, eq=False)
 class Data:
     """Batches of inputs, with labels or without, that can be gone through again and again.
 
     Attributes:
-        source: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, or an array or structure
-            of arrays with one number of rows, memory-mapped ones included.
+        source: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, `Shards`, or an array or
+            structure of arrays with one number of rows, memory-mapped ones included.
         labels: an array or structure of arrays of as many rows, or None. A dataset has its own.
         batch_size: of the arrays; a dataset has its own.
         note: what was taken of a file, in words.
         call: how the model is run on a batch, a function of both that returns outputs; None for
             `model(inputs)`.
         samples: how many are taken at most, the first ones; None for all.
+        first: how many batches came before, in a part of data.
     """
 
     source: Any
@@ -54,6 +86,7 @@ class Data:
     note: str = ""
     call: Callable[[Any, Any], Any] | None = None
     samples: int | None = None
+    first: int = 0
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yield (inputs, labels or None), a last smaller batch included."""
@@ -78,6 +111,9 @@ class Data:
             # As Keras reads them, a list is a tuple here.
             for number in range(self.source.num_batches or 0):
                 yield _parted(self.source[number], (tuple, list))
+        elif isinstance(self.source, Shards):
+            for part in self.source.parts:
+                yield from _opened(part, self.batch_size)
         else:
             for start in range(0, self.rows or 0, self.batch_size):
                 rows = slice(start, start + self.batch_size)
@@ -86,10 +122,25 @@ class Data:
     @property
     def rows(self) -> int | None:
         """How many samples there are, or None where only a dataset's end will tell."""
-        if isinstance(self.source, tf.data.Dataset | keras.utils.PyDataset):
+        if isinstance(self.source, tf.data.Dataset | keras.utils.PyDataset | Shards):
             return None
         rows = len(tf.nest.flatten(self.source)[0])
         return rows if self.samples is None else min(rows, self.samples)
+
+    def between(self, start: int, stop: int) -> "Data":
+        """Return some rows of arrays, read into memory."""
+        rows = slice(start, stop)
+        return replace(self, source=_rows_of(self.source, rows), labels=_rows_of(self.labels, rows))
+
+
+def _opened(part: Any, batch_size: int) -> Data:
+    """Return what a part of `Shards` holds."""
+    if isinstance(part, str | os.PathLike):
+        read = read_data(os.fspath(part), batch_size=batch_size, caller="Shards")
+        part = read.inputs if read.labels is None else (read.inputs, read.labels)
+    elif callable(part) and not hasattr(part, "shape"):
+        part = part()
+    return as_data(part, batch_size=batch_size, caller="Shards")
 
 
 def without_a_last_single(data: Data) -> Iterator[tuple[Any, None]]:
@@ -136,8 +187,8 @@ def as_data(
 
     Args:
         data: `Data`; a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, of inputs,
-            (inputs, labels) or (inputs, labels, weights); an array of samples; a tuple of such; or
-            a list or dict of arrays for several inputs. Weights of samples are not used.
+            (inputs, labels) or (inputs, labels, weights); an array of samples; a tuple of such; a
+            list or dict of arrays for several inputs; or `Shards`. Weights of samples are not used.
         labels: an array, a list of numbers, or a list or dict of arrays for several outputs; for
             `data` that are arrays without.
         batch_size: for arrays.
@@ -186,6 +237,8 @@ def _as_data(data: Any, labels: Any, batch_size: int, caller: str) -> Data:
     check_batch_size(batch_size, caller=caller)
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
         return Data(_ending(data, caller))
+    if isinstance(data, Shards):
+        return Data(data, None, batch_size)
     weights = None
     if isinstance(data, tuple) and len(data) in {2, 3} and labels is None:
         data, labels, weights = (*data, None) if len(data) == 2 else data

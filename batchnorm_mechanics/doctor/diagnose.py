@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from batchnorm_mechanics.distribute.executors import executor_of
 from batchnorm_mechanics.doctor.calls import build
 from batchnorm_mechanics.doctor.causes import ordered
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
@@ -18,9 +19,10 @@ from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.norms import held, norms_in
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES, chosen
+from batchnorm_mechanics.doctor.shards import hosted
 
 
-def diagnose(
+def diagnose(  # noqa: PLR0913 - what, by what, in search of what, and where
     model: Any,
     data: Any = None,
     *,
@@ -29,6 +31,7 @@ def diagnose(
     select: tuple[str, ...] = (),
     ignore: tuple[str, ...] = (),
     call: Callable[[Any, Any], Any] | None = None,
+    executor: Any = None,
 ) -> Diagnosis:
     """Find what batch norm does wrong in a model, and say why.
 
@@ -47,6 +50,8 @@ def diagnose(
         call: how to run a model that is not called with a batch alone, such as
             `lambda gan, z: gan.generator(z)`: a function of the model and a batch that returns
             outputs. The mode is not its business.
+        executor: as in `recalibrate`: where the pass over the data is made. What is then asked of
+            a few samples is asked here.
 
     Returns:
         `Diagnosis`; without layers and findings where the model has no batch norm. Its `measures`
@@ -85,7 +90,11 @@ def diagnose(
     norms = norms_in(model)
     if not norms:
         return Diagnosis(model.name, (), ())
-    measured = None if batches is None else measure(model, norms, batches)
+    place = executor_of(executor, caller="diagnose")
+    measured = None
+    if batches is not None:
+        with hosted(model, place) as workers:
+            measured = measure(model, norms, batches, workers)
     case = Case(model, tuple(map(held, norms)), measured)
     names = tuple(norm.name for norm in norms)
     # Causes are named although they are not asked for: an effect without its cause would mislead.

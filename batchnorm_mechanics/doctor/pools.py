@@ -53,6 +53,7 @@ class Pool:
         # second moment about the first batch's mean.
         self._centres = np.zeros((2, self.channels))
         self._squares = np.zeros((2, self.channels))
+        self._products = np.zeros(self.channels)  # of the deviations of both
 
     def add(
         self, count: float, mean: Vector, variance: Vector, non_finite: Vector, largest: float = 0.0
@@ -84,7 +85,44 @@ class Pool:
             values = np.stack((mean - self._first, variance + (mean - self._first) ** 2))
             step = values - self._centres
             self._centres += step / self.batches
-            self._squares += step * (values - self._centres)
+            left = values - self._centres
+            self._squares += step * left
+            self._products += step[0] * left[1]
+
+    def join(self, other: "Pool") -> None:
+        """Take in what another pool was told, as if it had come after.
+
+        Implements: Chan, Golub and LeVeque (1983), the pairwise update, for samples and for
+        batches alike; the second moments of the other are moved to this one's first mean.
+        """
+        self.largest = max(self.largest, other.largest)
+        if not other.batches:
+            return
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not self.batches:
+                self._first = other._first.copy()
+            total, delta = self.count + other.count, other.mean - self.mean
+            self.deviations += other.deviations + delta**2 * self.count * other.count / total
+            self.mean += delta * other.count / total
+            self.within += other.within
+            self.non_finite += other.non_finite
+            # About our first mean, a batch's second moment is v + (m + d)², with d between both.
+            moved = other._first - self._first
+            mean, second = other._centres
+            centres = np.stack((mean + moved, second + 2 * moved * mean + moved**2))
+            of_mean, of_second = other._squares
+            products = other._products + 2 * moved * of_mean
+            of_second = of_second + 4 * moved * other._products + 4 * moved**2 * of_mean
+            batches = self.batches + other.batches
+            step = centres - self._centres
+            share = self.batches * other.batches / batches
+            self._squares += np.stack((of_mean, of_second)) + step**2 * share
+            self._products += products + step[0] * step[1] * share
+            self._centres += step * other.batches / batches
+        self.count, self.batches = total, batches
+        self.freedom += other.freedom
+        for count, times in other.counts.items():
+            self.counts[count] = self.counts.get(count, 0) + times
 
     @property
     def variance(self) -> Vector:
@@ -153,6 +191,19 @@ class Pools:
         if len(self._held) > _HELD:
             self._take(heapq.heappop(self._held)[2])
         return scale
+
+    def join(self, other: "Pools") -> None:
+        """Take in what others of the same layer were told, not settled, as if it had come after."""
+        while len(self.calls) < len(other.calls):
+            self.calls.append(Pool(self.together.channels))
+        for mine, theirs in zip(self.calls, other.calls, strict=False):
+            mine.join(theirs)
+        self.together.join(other.together)
+        for scale, number, calls in other._held:
+            heapq.heappush(self._held, (scale, number - self._passes, calls))
+            if len(self._held) > _HELD:
+                self._take(heapq.heappop(self._held)[2])
+        self._passes += other._passes
 
     def settle(self, *, with_odd: bool = False) -> "Pools":
         """Take in what was held apart, but for what is odd, or that too."""

@@ -1,27 +1,27 @@
 """`recalibrate` estimates the statistics of batch norm layers anew, from one pass over data."""
 
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.calls import Runner, build
+from batchnorm_mechanics.distribute.executors import Workers, executor_of
+from batchnorm_mechanics.doctor.calls import build
 from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, undo_all, weights_of
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data, without_a_last_single
-from batchnorm_mechanics.doctor.fitting import Fitting
+from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.doctor.estimating import How, Method, estimate
 from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
-from batchnorm_mechanics.doctor.pools import Pools, pools_of
+from batchnorm_mechanics.doctor.pools import Pools
+from batchnorm_mechanics.doctor.shards import hosted
 from batchnorm_mechanics.statistics import Statistics
 
-Method = Literal["pooled", "average"]
-METHODS: tuple[Method, ...] = ("pooled", "average")
 # What decides which statistics a layer needs; a subclass with its own may need others.
 _DECIDING = ("call", "_moments")
 
@@ -38,6 +38,7 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
     include_frozen: bool = False,
     call: Callable[[Any, Any], Any] | None = None,
     samples: int | None = None,
+    executor: Any = None,
 ) -> Change:
     """Estimate the moving statistics of a model's batch norm layers anew from data, in place.
 
@@ -52,8 +53,9 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
     Args:
         model: any Keras model with batch normalization, Keras's or ours: functional, sequential,
             subclassed, nested.
-        data: a `tf.data.Dataset` of batches, an array, a list or dict of arrays, or a tuple
-            (inputs, labels); labels are not looked at. Some thousand samples do.
+        data: a `tf.data.Dataset` of batches, an array, a list or dict of arrays, a tuple
+            (inputs, labels), or `bnm.Shards` of these; labels are not looked at. Some thousand
+            samples do.
         batch_size: for arrays; like that of training, at least 16 or so: what a layer normalizes
             by in training depends on it.
         method: "pooled" takes mean and biased variance of all samples, as if in one batch.
@@ -72,6 +74,10 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
         call: how to run a model that is not called with a batch alone, such as
             `lambda gan, z: gan.generator(z)`: a function of the model and a batch of the data.
         samples: how many to take at most, the first ones; by default all.
+        executor: "ray", an address as "ray://host:10001", or a `bnm.RayExecutor`: shards of the
+            data go to Ray's actors, which hold the model, and their moments come back. The
+            statistics do not depend on their number, nor on any that die. By default, this
+            process.
 
     Returns:
         `Change`: what was changed and what was left, with `undo()`.
@@ -86,7 +92,8 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
         Moments of a batch are float32 at least, in two passes, and err by some 1e-7 of themselves,
         or 1e-5 where a batch has 100,000 samples a channel; at a mean of 10,000 standard deviations
         the mean errs by 1e-3 of one. Batches are merged in float64, and the result is rounded once.
-        Memory does not grow with the data.
+        Memory does not grow with the data. Elsewhere, shards are merged in their order, which
+        changes the last bits of a float64.
 
     Example:
         >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.BatchNormalization()])
@@ -101,11 +108,13 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
     """
     check_model(model, caller="recalibrate")
     how = How("recalibrate", method, sequential, blend)
+    place = executor_of(executor, caller="recalibrate")
     data = as_data(data, batch_size=batch_size, call=call, samples=samples, caller="recalibrate")
     build(model, data, caller="recalibrate")
     norms = norms_in(model)
     chosen, left = _choose(norms, only, include_frozen=include_frozen)
-    change = estimate_anew(model, data, norms, dict.fromkeys(chosen, ()), how)
+    with hosted(model, place) as workers:
+        change = estimate_anew(model, data, norms, dict.fromkeys(chosen, ()), how, workers)
     return replace(change, left=MappingProxyType({**left, **change.left}))
 
 
@@ -164,75 +173,13 @@ def _reason_to_leave(layer: Any, *, include_frozen: bool) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class How:
-    """How statistics are estimated, and for whom.
-
-    Attributes:
-        caller: the function to name in an error.
-        method, sequential, blend: as in `recalibrate`.
-        without_odd: whether batches are left out that make most of a layer's variance.
-    """
-
-    caller: str
-    method: Method = "pooled"
-    sequential: bool = False
-    blend: float | None = None
-    without_odd: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be done."""
-        if self.method not in METHODS:
-            raise InputError(
-                f"{self.caller}: `method` must be 'pooled' or 'average'. "
-                f"Received: method={self.method!r}. Leave it out for 'pooled'."
-            )
-        blend: Any = self.blend
-        is_number = isinstance(blend, int | float) and not isinstance(blend, bool)
-        if blend is not None and not (is_number and 0 < blend <= 1):
-            raise InputError(
-                f"{self.caller}: `blend` must lie in (0, 1]. Received: blend={blend!r}. "
-                "It is the weight of the new statistics; leave it out to replace the old ones."
-            )
-
-    @property
-    def replaces(self) -> bool:
-        """Whether nothing of the old statistics is left in the new ones."""
-        return self.blend is None or self.blend == 1
-
-    def __str__(self) -> str:
-        words = {
-            "pooled": "moments of all samples pooled",
-            "average": "moments of batches averaged",
-        }
-        return (
-            words[self.method]
-            + (", layer by layer" if self.sequential else "")
-            + ("" if self.blend is None else f", blended in by {self.blend:g}")
-        )
-
-
-class Estimates(NamedTuple):
-    """What a pass found.
-
-    Attributes:
-        by_name: moments of the inputs of the layers that were called, in the order of their first
-            calls.
-        left: the others, and why nothing is known of them.
-        samples: samples of data.
-    """
-
-    by_name: Mapping[str, Pools]
-    left: Mapping[str, str]
-    samples: int
-
-
 def estimate_anew(
     model: Any,
     data: Data,
     norms: Sequence[Norm],
     channels: Mapping[str, tuple[int, ...]],
     how: How,
+    workers: Workers | None = None,
 ) -> Change:
     """Estimate statistics of some layers, or of some of their channels, anew.
 
@@ -242,6 +189,7 @@ def estimate_anew(
         norms: all batch norm layers of the model.
         channels: by the names of the layers to estimate; none means all channels of a layer.
         how: to do it.
+        workers: with the model, to do it; None for this process.
 
     Raises:
         InputError: as `recalibrate`. After any exception the model is as it was.
@@ -259,12 +207,12 @@ def estimate_anew(
         changes.extend(changed(name, by_name[name].layer, new) for name, new in values.items())
 
     try:
-        found = estimate(model, norms, channels, data, how)
+        found = estimate(model, norms, channels, data, how, workers)
         if not how.sequential:
             apply(found.by_name)
         else:
             for name in found.by_name:
-                apply(estimate(model, norms, [name], data, how).by_name)
+                apply(estimate(model, norms, [name], data, how, workers).by_name)
     except BaseException:
         undo_all(changes)
         raise
@@ -341,50 +289,3 @@ def _state_of(
     )
     rest = list(state._asdict().items())[2:]
     return moving | {name: np.asarray(value, np.float64) for name, value in rest}
-
-
-def estimate(
-    model: Any, norms: Sequence[Norm], names: Collection[str], data: Data, how: How
-) -> Estimates:
-    """Run the data through the model in inference mode, and estimate statistics of some layers.
-
-    These layers normalize by the batch, as in training; all others, and everything else such as
-    dropout, run as in inference. No weight is changed. What comes after the last of them is not
-    computed.
-
-    Args:
-        model: with weights.
-        norms: all its batch norm layers.
-        names: of those to estimate.
-        data: whose labels are not looked at.
-        how: to do it.
-
-    Raises:
-        InputError: the data do not fit the model, or give a statistic that is not finite.
-    """
-    run = Runner(model, tuple(norms), heard=names, by_batch=names, outputs=False, call=data.call)
-    fitting = Fitting(model, how.caller, is_called_otherwise=data.call is not None)
-    pools = pools_of(norms)
-    for number, (_, _, ran) in enumerate(run.over(without_a_last_single(data), fitting)):
-        for (name, _), said in ran.calls.items():
-            finite = np.isfinite(said.mean) & np.isfinite(said.variance)
-            if not finite.all():
-                raise InputError(
-                    f"{how.caller}: `data` must give finite statistics. "
-                    f"Received: {(~finite).sum()} of {len(finite)} channels not finite at the "
-                    f"input of {name}, in batch {number + 1}, whose samples are finite. A layer "
-                    "before it makes NaN or overflows: `bnm doctor` says which."
-                )
-        for name, calls in ran.by_layer.items():
-            pools[name].add(calls)
-    # What one batch showed, another may have hidden in a loop.
-    found = {
-        name: pools[name].settle(with_odd=not how.without_odd)
-        for name in run.dtypes
-        if name not in run.in_loops
-    }
-    return Estimates(
-        found,
-        {name: run.reason_unheard(name) for name in names if name not in found},
-        fitting.samples,
-    )

@@ -10,11 +10,12 @@ from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, joi
 from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.decisions import Decided, apart, decide, no_better, worsening
 from batchnorm_mechanics.doctor.diagnose import diagnose
+from batchnorm_mechanics.doctor.estimating import How, Method
 from batchnorm_mechanics.doctor.findings import Diagnosis, Result
 from batchnorm_mechanics.doctor.model_copies import Edits, rebuilt, why_no_copy
 from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.past import Mark, mark_of, put_mark
-from batchnorm_mechanics.doctor.recalibrate import How, Method, check_model, estimate_anew
+from batchnorm_mechanics.doctor.recalibrate import check_model, estimate_anew
 from batchnorm_mechanics.doctor.rule import RE_ESTIMATE, Action, Circumstances, Stage, Step
 from batchnorm_mechanics.doctor.rules import RULES, matching
 from batchnorm_mechanics.doctor.wiring import graph_of

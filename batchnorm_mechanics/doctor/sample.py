@@ -97,6 +97,38 @@ class Sample:
                 self._from[place] = self._batches - 1
         self.rows = min(self._offered, self._capacity)
 
+    def join(self, other: "Sample") -> None:
+        """Take in what another sample was shown, as if it had come after.
+
+        Of both, as many rows are kept as a sample of all would have of each, by chance.
+        """
+        batches, self._batches = self._batches, self._batches + other._batches
+        self.most = max(self.most, other.most)
+        if not other.rows:
+            return
+        if self._kept is None:
+            # What comes from another process may be memory that can only be read.
+            self._kept = tf.nest.map_structure(np.copy, other._kept)
+            self._capacity, self._offered = other._capacity, other._offered
+            self.rows, self._from = other.rows, other._from + batches
+            return
+        mine, theirs = tf.nest.flatten(self._kept), tf.nest.flatten(other._kept)
+        if any(a.shape[1:] != b.shape[1:] for a, b in zip(mine, theirs, strict=True)):
+            return  # as in `add`
+        offered = self._offered + other._offered
+        if offered > self._capacity:
+            ours = self._rng.hypergeometric(self._offered, other._offered, self._capacity)
+            stay = np.sort(self._rng.permutation(self.rows)[:ours])
+            come = np.sort(self._rng.permutation(other.rows)[: self._capacity - ours])
+        else:
+            stay, come = np.arange(self.rows), np.arange(other.rows)
+        both = np.concatenate((self._from[stay], other._from[come] + batches))
+        for part, of_other in zip(mine, theirs, strict=True):
+            joined = np.concatenate((part[stay], of_other[come]))
+            part[: len(joined)] = joined
+        self._from[: len(both)] = both
+        self._offered, self.rows = offered, len(both)
+
     def take(self, rows: Rows) -> Any:
         """Return these rows as a batch of tensors."""
         return tf.nest.map_structure(lambda part: tf.convert_to_tensor(part[rows]), self._kept)

@@ -72,6 +72,15 @@ class Scores:
         if self._loss_of is not None:
             self._loss += rows * self._checked_loss(labels, outputs)
 
+    def join(self, other: "Scores") -> None:
+        """Take in what other scores of the same model took in."""
+        for name in ("_rows", "_right", "_judged", "_predictions", "_loss"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sums go from one process to another; a loss does not.
+        return {**vars(self), "_loss_of": None}
+
     def _as_the_loss_wants(self, labels: Any, classes: Any, count: int) -> Any:
         """Return class numbers or one-hot rows, whichever the model's loss takes."""
         if count > 1 and self._loss_name.startswith("sparse_categorical"):

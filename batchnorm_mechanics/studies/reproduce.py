@@ -14,6 +14,7 @@ from batchnorm_mechanics._io import json
 from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics._workers import cores
+from batchnorm_mechanics.distribute.executors import executor_of
 from batchnorm_mechanics.studies.dataset import Digits, load, rows_needed
 from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES, Run, Study, quick, with_paper_steps
@@ -37,6 +38,7 @@ class Request:
         out: folder for results and artifacts.
         quick: a tenth of the data and few steps.
         paper_steps: length of the paper's own experiment.
+        executor: where the runs are done, as in `recalibrate`; None for this machine.
     """
 
     studies: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class Request:
     out: Path = Path("results")
     quick: bool = False
     paper_steps: int = DEFAULT_PAPER_STEPS
+    executor: Any = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def plan(request: Request) -> Plan:
         InputError: a study is not known, a number is below 1, or data or folder
             cannot be used.
     """
+    executor_of(request.executor, caller="reproduce")
     for name, value in (("seeds", request.seeds), ("paper_steps", request.paper_steps)):
         if value < 1:
             raise InputError(
@@ -112,7 +116,11 @@ def carry_out(
         FailureError: a run raised, or a worker process died.
     """
     plan.folder.make_room_for(task.folder for task in plan.tasks)
-    with contextlib.closing(run_all(plan.tasks, plan.request.data)) as events:
+    request = plan.request
+    executor = executor_of(request.executor, caller="reproduce")
+    # Another machine has the shipped data, and no other file of this one.
+    source = request.data if executor is None or plan.digits.shipped else plan.digits
+    with contextlib.closing(run_all(plan.tasks, source, executor)) as events:
         for event in events:
             if isinstance(event, RunEnded):
                 plan.folder.finish(event.task.study, event.run)

@@ -1,9 +1,12 @@
 """Runs of studies: done side by side, one process a core, and kept as soon as they are finished."""
 
+import io
 import os
 import shutil
+import tarfile
+import tempfile
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from batchnorm_mechanics._workers import (
     side_by_side,
     tell,
 )
+from batchnorm_mechanics.distribute.executors import RayExecutor
+from batchnorm_mechanics.studies.dataset import Digits
 from batchnorm_mechanics.studies.folder import cannot_go_on, try_to_write
 from batchnorm_mechanics.studies.registry import Run, Settings, Study, network_settings
 
@@ -52,15 +57,19 @@ class RunEnded:
     run: Run
 
 
-def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnded]:
-    """Do the tasks, as many at a time as cores and memory allow.
+def run_all(
+    tasks: Sequence[Task], source: str | Digits, executor: RayExecutor | None = None
+) -> Generator[EpochEnded | RunEnded]:
+    """Do the tasks, as many at a time as cores and memory allow, or by an executor's workers.
 
     They are begun in the order given, except that a worker goes on with tasks whose network it has
     compiled, as long as there are any.
 
     Args:
         tasks: what to do; the long ones first fill the cores best.
-        source: the data, as `dataset.load` takes it. Each worker loads it once.
+        source: the data, as `dataset.load` takes it, or loaded. Each worker loads it once.
+        executor: whose workers do them, and tell of a run when it is done; None for processes of
+            this machine, which tell of epochs.
 
     Yields:
         What happens, as it happens. Closing the iterator, or an exception such as Ctrl-C, ends the
@@ -70,12 +79,46 @@ def run_all(tasks: Sequence[Task], source: str) -> Generator[EpochEnded | RunEnd
         InputError: the disk is full, or their folder cannot be written any more.
         FailureError: a run raised, or a process ended without a word.
     """
+    if executor is not None:
+        yield from _elsewhere(tasks, source, executor)
+        return
     count = max(1, min(cores(), _fitting_in_memory(), len(tasks)))
     left = list(tasks)
     begun: list[set[Settings]] = [set() for _ in range(count)]
     host = partial(_Trainer, source, max(1, cores() // count))
     courses = [Course(host, _do(left, mine, begun)) for mine in begun[: len(tasks)]]
     yield from side_by_side(courses, count=count)
+
+
+def _elsewhere(
+    tasks: Sequence[Task], source: str | Digits, executor: RayExecutor
+) -> Generator[RunEnded]:
+    """Do the tasks by an executor's workers, which may not see the folders that are ours."""
+    if not tasks:
+        return
+    with executor.hosting(partial(_Trainer, source, 1)) as workers:
+        for number, (run, archive) in workers.map(_train_and_pack, tasks, in_order=False):
+            task = tasks[number]
+            try:
+                shutil.rmtree(task.folder, ignore_errors=True)
+                task.folder.mkdir()
+                with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
+                    packed.extractall(task.folder, filter="data")
+            except OSError as error:
+                raise cannot_go_on(task.folder.parents[2], error) from error
+            yield RunEnded(task, run)
+
+
+def _train_and_pack(trainer: "_Trainer", task: Task) -> tuple[Run, bytes]:
+    """Do a task, in a worker; return the run, and the artifacts of its folder in an archive."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, *task.folder.parts[-3:])
+        folder.parent.mkdir(parents=True)
+        run = trainer.train(replace(task, folder=folder))
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as packed:
+            packed.add(folder, arcname=".")
+        return run, archive.getvalue()
 
 
 def _do(
@@ -143,11 +186,11 @@ class _Trainer:
     """In a worker process: has TensorFlow and the data, both loaded once, and trains.
 
     Args:
-        source: the data, as `dataset.load` takes it.
+        source: the data, as `dataset.load` takes it, or loaded.
         threads: how many threads it may use.
     """
 
-    def __init__(self, source: str, threads: int) -> None:
+    def __init__(self, source: str | Digits, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 
@@ -162,7 +205,7 @@ class _Trainer:
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         from batchnorm_mechanics.studies import dataset
 
-        self._digits = dataset.load(source, minimum_rows=1)
+        self._digits = dataset.load(source, minimum_rows=1) if isinstance(source, str) else source
         self._prepared: dict[Any, dataset.Arrays] = {}
         self._networks: dict[Any, Any] = {}
 

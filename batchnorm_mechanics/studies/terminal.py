@@ -3,6 +3,7 @@
 The command line imports this module only when there is something to show.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -136,6 +137,7 @@ class Display(progress.Display):
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
         self._done = 0
+        self._epochs: Counter[Task] = Counter()
         steps = sum(self._steps(task) for task in plan.tasks)
         super().__init__(console, "Starting TensorFlow", steps, remaining=True)
 
@@ -171,10 +173,17 @@ class Display(progress.Display):
             done=event.epoch,
             total=epochs,
         )
-        self.advance(self._steps(event.task) / epochs, what="All runs, in steps")
+        self._advance(event.task)
+
+    def _advance(self, task: Task, epochs: int = 1) -> None:
+        self._epochs[task] += epochs
+        share = epochs / task.study.settings.epochs
+        self.advance(share * self._steps(task), what="All runs, in steps")
 
     def _run(self, event: RunEnded) -> None:
         self._done += 1
+        # Elsewhere nobody tells of epochs.
+        self._advance(event.task, event.task.study.settings.epochs - self._epochs[event.task])
         self.end(event.task)
         run = event.run
         self.say(

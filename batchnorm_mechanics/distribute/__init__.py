@@ -1,0 +1,1 @@
+"""Work that more processes or machines than one share."""

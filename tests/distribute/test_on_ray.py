@@ -1,0 +1,172 @@
+"""On Ray, real processes of it, work gives what it gives in this process, whoever dies."""
+
+import json
+import os
+import signal
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from commands import bnm_here
+from keras import layers
+
+import batchnorm_mechanics as bnm
+from batchnorm_mechanics._exceptions import FailureError, InputError
+from batchnorm_mechanics.distribute.executors import RayExecutor, executor_of
+from batchnorm_mechanics.doctor.norms import norms_in
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+ROWS = 4_000
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            layers.Input((6,)),
+            layers.Dense(8),
+            layers.BatchNormalization(name="first"),
+            layers.ReLU(),
+            layers.Dense(5),
+            layers.BatchNormalization(name="second"),
+            layers.Dense(2),
+        ]
+    )
+
+
+def rows(start=0, stop=ROWS):
+    rng = np.random.default_rng(1)
+    drift = np.linspace(-1, 3, ROWS)[:, None]
+    return (rng.normal(1e3, 2, (ROWS, 6)) + drift).astype("float32")[start:stop]
+
+
+def statistics(model):
+    return [
+        np.concatenate([norm.layer.moving_mean, norm.layer.moving_variance])
+        for norm in norms_in(model)
+    ]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One cluster, of this machine alone, for all tests of this file."""
+    with RayExecutor(workers=4).connected() as ray:
+        # As what stands in a script: workers do not know the tests.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield ray
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_workers_cannot_import_is_said(monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("def call(model, x): return model(x)", vars(module))
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    with pytest.raises(InputError, match=r"must be found there by their modules\. Received: .*No"):
+        bnm.recalibrate(network(), rows(), call=module.call, executor=RayExecutor(workers=1))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    model = network()
+    bnm.recalibrate(model, rows(), batch_size=32)
+    return statistics(model)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_statistics_are_those_of_this_process_however_many_workers(workers, alone):
+    model = network()
+    change = bnm.recalibrate(model, rows(), executor=RayExecutor(workers=workers))
+    assert change.samples == ROWS
+    for found, expected in zip(statistics(model), alone, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_is_killed_in_the_middle_changes_nothing(tmp_path, alone):
+    fallen = tmp_path / "fallen"
+
+    # Shards of another size, of whole batches, which each worker makes for itself.
+    shards = bnm.Shards([Rows(start, start + 800, fallen) for start in range(0, ROWS, 800)])
+    model = network()
+    bnm.recalibrate(model, shards, executor=RayExecutor(workers=2))
+    assert fallen.exists()
+    for found, expected in zip(statistics(model), alone, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@dataclass
+class Rows:
+    """Some rows; the first process that reads those of the middle dies of it."""
+
+    start: int
+    stop: int
+    fallen: Path
+
+    def __call__(self):
+        if self.start == 1600 and not self.fallen.exists():
+            self.fallen.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows(self.start, self.stop)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_is_wrong_is_said_as_here():
+    x = rows()
+    x[70] = np.nan
+    with pytest.raises(InputError, match=r"^recalibrate: `data` must be finite\. Received: 6 val"):
+        bnm.recalibrate(network(), x, executor=RayExecutor(workers=1))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_dies_each_time_is_given_up():
+    def call(model, x):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(FailureError, match=r"^ray: a worker died, and so did 3 that took its"):
+        bnm.recalibrate(network(), rows(), call=call, executor=RayExecutor(workers=1))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_studies_give_run_for_run_what_they_give_here(tmp_path):
+    asked = ("reproduce", "keras-100", "--quick", "--seeds", 2, "--json")
+    ended = {
+        where: bnm_here(*asked, "--on", where, "--out", where, cwd=tmp_path)
+        for where in ("local", "ray")
+    }
+    assert [one.code for one in ended.values()] == [0, 0], ended
+    found = {
+        where: [run | {"seconds": 0} for run in json.loads(one.out)["studies"][0]["runs"]]
+        for where, one in ended.items()
+    }
+    assert [run["seed"] for run in found["local"]] == [100, 101]
+    assert found["ray"] == found["local"]
+    artifacts = {
+        where: sorted(
+            path.relative_to(tmp_path / where).parent
+            for path in (tmp_path / where / "runs").rglob("*")
+        )
+        for where in ended
+    }
+    assert artifacts["ray"] == artifacts["local"]
+
+
+@pytest.mark.parametrize("where", ["cluster", 3, "ray:/host"])
+def test_an_executor_must_be_known(where):
+    with pytest.raises(InputError) as error:
+        executor_of(where, caller="recalibrate")
+    assert str(error.value) == (
+        "recalibrate: `executor` must be 'local', 'ray', an address as 'ray://host:10001', or a "
+        f"bnm.RayExecutor. Received: executor={where!r}. Leave it out for this process."
+    )
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_a_number_of_workers_must_be_one(count):
+    with pytest.raises(InputError, match=r"^RayExecutor: `workers` must be an integer of 1 or"):
+        RayExecutor(workers=count)
