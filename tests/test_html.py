@@ -33,7 +33,9 @@ def test_the_explorer_has_it_within_its_own_element():
     assert scoped in style()
     assert family_style() in render()
     selectors = [
-        line.partition("{")[0] for line in scoped.splitlines() if "{" in line and "}" not in line[:1]
+        line.partition("{")[0]
+        for line in scoped.splitlines()
+        if "{" in line and "}" not in line[:1]
     ]
     assert selectors
     assert all(part.strip().startswith(".bnm-explorer") for part in ",".join(selectors).split(","))

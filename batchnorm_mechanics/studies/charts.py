@@ -224,7 +224,7 @@ def accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
             y=named.y,
             x=alt.X("accuracy:Q", **x),
             color=color,
-            tooltip=_tips("study", "batches", "seed", "accuracy"),
+            tooltip=_tips("study", "seed", "accuracy"),
         ),
         _of(published)
         .mark_point(shape="diamond", size=110, style="ink", **below)

@@ -57,7 +57,10 @@ def test_the_largest_comes_first_whichever_way_it_goes():
         "+0.00 points",
     ]
     assert headlines(found) == [
-        ("What changed the test accuracy, most first:", "down (a → b), two (a → b), small (a → b)."),
+        (
+            "What changed the test accuracy, most first:",
+            "down (a → b), two (a → b), small (a → b).",
+        ),
         ("What is not shown to change it:", "none (a → b)."),
     ]
 
