@@ -2,7 +2,7 @@
 
 | mark | page | record |
 | --- | --- | --- |
-| speed | `docs/how/speed.md` | `onednn-off.json` and `onednn-on.json`, which `worlds.py run` writes |
+| speed | `docs/how/speed.md` | `onednn-off.json`, `onednn-on.json`: `worlds.py run` writes both |
 | studies | `docs/how/studies.md` | `studies.json`, which is `results.json` of `bnm reproduce` |
 | accuracy | `docs/how/digits.md` | `accuracy.json`, which `accuracy.py` writes |
 """

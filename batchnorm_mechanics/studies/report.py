@@ -20,7 +20,7 @@ from batchnorm_mechanics.studies.summary import (
 from batchnorm_mechanics.studies.verdicts import headlines, verdicts
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.studies.charts import Chart
+    from batchnorm_mechanics.studies.chart import Chart
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -77,7 +77,7 @@ def render(results: Mapping[str, Any]) -> str:
 
 def _charts(results: Mapping[str, Any]) -> "list[Chart]":
     """Draw what there is to draw of the results."""
-    from batchnorm_mechanics.studies import charts
+    from batchnorm_mechanics.studies import charts, curves
 
     studies = results["studies"]
     mnist = [study for study in studies if not study["settings"]["track_inputs"]]
@@ -92,13 +92,13 @@ def _charts(results: Mapping[str, Any]) -> "list[Chart]":
     if results["effects"]:
         found.append(charts.effect_sizes(results["effects"], studies))
     if mnist:
-        found.append(charts.by_step(mnist))
+        found.append(curves.by_step(mnist))
     # The paper's runs have a chart of their own, and would stretch the scale of the others.
     shown = mnist or paper
-    found += [charts.learning_curves(shown, place) for place in range(min(2, len(shown)))]
+    found += [curves.learning_curves(shown, place) for place in range(min(2, len(shown)))]
     if paper:
-        found.append(charts.paper_accuracy(paper))
-        found += [charts.percentiles(study, paper) for study in paper]
+        found.append(curves.paper_accuracy(paper))
+        found += [curves.percentiles(study, paper) for study in paper]
     return found
 
 
