@@ -17,9 +17,10 @@ from batchnorm_mechanics.studies.summary import (
     count,
     effect_groups,
 )
+from batchnorm_mechanics.studies.verdicts import headlines, verdicts
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.studies.charts import Chart
+    from batchnorm_mechanics.studies.chart import Chart
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -45,6 +46,7 @@ def render(results: Mapping[str, Any]) -> str:
     Args:
         results: what `results` in `summary` returned, or `results.json` holds.
     """
+    from batchnorm_mechanics._io.charts import theme
     from batchnorm_mechanics._io.html import templates
 
     by_section: dict[str, list[Any]] = {}
@@ -57,7 +59,10 @@ def render(results: Mapping[str, Any]) -> str:
     environment.globals["count"] = count
     return environment.get_template("report.html.jinja").render(
         results=results,
+        headlines=headlines(verdicts(results["effects"])),
+        titles={study["name"]: study["title"] for study in results["studies"]},
         charts=by_section,
+        look=theme(ink="var(--ink)", soft="var(--soft)", line="var(--line)")["config"],
         metrics=METRICS,
         margin=MARGIN,
         caveats=caveats(results),
@@ -72,26 +77,28 @@ def render(results: Mapping[str, Any]) -> str:
 
 def _charts(results: Mapping[str, Any]) -> "list[Chart]":
     """Draw what there is to draw of the results."""
-    from batchnorm_mechanics.studies import charts
+    from batchnorm_mechanics.studies import charts, curves
 
     studies = results["studies"]
     mnist = [study for study in studies if not study["settings"]["track_inputs"]]
     paper = [study for study in studies if study["settings"]["track_inputs"]]
     found = []
+    if results["effects"]:
+        found.append(charts.conclusions(verdicts(results["effects"])))
     if mnist:
         found += [charts.accuracies(mnist, metric) for metric in METRICS]
     if any(of["within"] is not None for study in studies for of in study["summary"].values()):
         found.append(charts.distances(studies))
     if results["effects"]:
-        found.append(charts.effect_sizes(results["effects"]))
+        found.append(charts.effect_sizes(results["effects"], studies))
     if mnist:
-        found.append(charts.by_step(mnist))
+        found.append(curves.by_step(mnist))
     # The paper's runs have a chart of their own, and would stretch the scale of the others.
     shown = mnist or paper
-    found += [charts.learning_curves(shown, place) for place in range(min(2, len(shown)))]
+    found += [curves.learning_curves(shown, place) for place in range(min(2, len(shown)))]
     if paper:
-        found.append(charts.paper_accuracy(paper))
-        found += [charts.percentiles(study, paper) for study in paper]
+        found.append(curves.paper_accuracy(paper))
+        found += [curves.percentiles(study, paper) for study in paper]
     return found
 
 

@@ -145,7 +145,7 @@ def test_the_page_says_what_was_refused_and_what_is_missing():
 
 
 def test_the_readme_s_tables_have_both_worlds_side_by_side():
-    text = pages.readme(both())
+    text = pages.speed(both())
     assert "| `(60, 100)` | 1.50 | - | 0.50 | 1.50 | - | 0.50 |" in text
     assert "| made up | 2.00 | 2.00 | 2.00 | 2.00 |" in text
 
@@ -237,7 +237,7 @@ def test_the_shapes_are_forty_of_all_ranks_and_widths():
     assert sum(size >= pages.LARGE for size in sizes) >= 20
     channels = (*(1, 3, 4, 8, 16, 24, 32, 48, 64, 96, 100, 128, 256, 512, 728, 1024, 2048),)
     assert {shape[-1] for shape in shapes} == set(channels)
-    assert set(pages._README_SHAPES) <= set(shapes)
+    assert set(pages._SHOWN_SHAPES) <= set(shapes)
 
 
 @pytest.mark.slow
