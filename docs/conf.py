@@ -9,7 +9,8 @@ sys.path.insert(0, str(DOCS / "_ext"))
 from batchnorm_mechanics._version import __version__  # noqa: E402 - from the checkout
 
 project = "BatchNorm Mechanics"
-project_copyright = "the authors of BatchNorm Mechanics"
+author = "the authors of BatchNorm Mechanics"
+project_copyright = author
 version = release = __version__
 
 extensions = [
@@ -37,14 +38,23 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
-napoleon_custom_sections = ["Implements", "Numerics", ("Call arguments", "params_style")]
+# The signature has the types of attributes, too.
+napoleon_attr_annotations = False
+napoleon_custom_sections = [
+    "Implements",
+    "Numerics",
+    ("Attributes", "params_style"),
+    ("Call arguments", "params_style"),
+]
 # What a signature names of other libraries has its page on other hosts.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!batchnorm_mechanics\.[a-z_.]*[A-Z]).*")]
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_favicon = str(DOCS / "_static" / "favicon.svg")
+# Light or dark as the reader's system is, until the reader chooses.
+html_context = {"default_mode": "auto"}
 html_static_path = ["_static", "_build/static"]
 html_extra_path = ["_build/extra"]
 html_css_files = ["katex/katex.min.css", "family.css", "site.css"]
@@ -58,6 +68,9 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "use_issues_button": False,
+    "footer_content_items": ["copyright.html"],
+    # The field of the sidebar does.
+    "navbar_persistent": [],
     "search_bar_text": "Search",
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",

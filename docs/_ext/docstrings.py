@@ -44,7 +44,16 @@ def _change(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, l
     lines[:] = readable(lines)
 
 
+def _without_factories(*event: Any) -> tuple[str, str] | None:
+    """Leave out how a dataclass makes a default: that is no Python, and nothing of it is shown."""
+    signature, returned = event[-2:]
+    if not signature or "<factory>" not in signature:
+        return None
+    return signature.replace("<factory>", "..."), returned or ""
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Read docstrings before napoleon does."""
     app.connect("autodoc-process-docstring", _change, priority=400)
+    app.connect("autodoc-process-signature", _without_factories)
     return {"parallel_read_safe": True}

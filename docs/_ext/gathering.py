@@ -75,9 +75,9 @@ def gather(work: Path, *, notebooks: Path) -> None:
         _remove_others(work / folder, {work / name for name in made})
     for name, content in made.items():
         _write(work / name, content)
-    (work / "extra").mkdir(exist_ok=True)
+    (work / "extra" / "live").mkdir(parents=True, exist_ok=True)
     # The very file that `bnm explore` makes.
-    write_page(work / "extra" / "explorer.html")
+    write_page(work / "extra" / "live" / "explorer.html")
 
 
 def _only_what_is_there(index: str, sources: set[str]) -> str:

@@ -68,7 +68,11 @@ def _page(title: str, names: list[str]) -> str:
 def _directive(name: str, found: Any) -> list[str]:
     if not inspect.isclass(found):
         return [f".. autofunction:: {name}", ""]
-    return [f".. autoclass:: {name}", "   :members:", ""]
+    lines = [f".. autoclass:: {name}", "   :members:"]
+    # A tuple's own docstrings of its fields say their number; ours stand under Attributes.
+    if fields := getattr(found, "_fields", ()):
+        lines.append(f"   :exclude-members: {', '.join(fields)}")
+    return [*lines, ""]
 
 
 def _collect(found: Any, records: dict[str, type], public: set[Any]) -> None:
