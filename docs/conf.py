@@ -62,6 +62,8 @@ html_search_scorer = str(DOCS / "_ext" / "scorer.js")
 html_math_renderer = "katex"
 html_copy_source = False
 html_show_sphinx = False
+# The page of the reference lists all names, and the search finds them.
+html_use_index = html_domain_indices = False
 html_theme_options = {
     "home_page_in_toc": True,
     "show_navbar_depth": 1,

@@ -1,11 +1,13 @@
 """Our docstrings as Sphinx reads them: bars are bars, and a section may stand in one line."""
 
+import inspect
 import re
 from typing import Any
 
 from sphinx.application import Sphinx
 
 _IN_ONE_LINE = re.compile(r"(Args|Implements|Numerics|Raises|Returns): (\S.*)")
+_OBJECT = re.compile(r"<(?:[^<>]|<[^<>]*>)*>")
 _CODE = re.compile(r"``.*?``|`[^`]*`")
 
 
@@ -44,16 +46,20 @@ def _change(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, l
     lines[:] = readable(lines)
 
 
-def _without_factories(*event: Any) -> tuple[str, str] | None:
-    """Leave out how a dataclass makes a default: that is no Python, and nothing of it is shown."""
+def _without_objects(*event: Any) -> tuple[str, str] | None:
+    """Leave out defaults that are no Python, such as how a dataclass makes one."""
     signature, returned = event[-2:]
-    if not signature or "<factory>" not in signature:
-        return None
-    return signature.replace("<factory>", "..."), returned or ""
+    return (_OBJECT.sub("...", signature), returned or "") if signature else None
+
+
+def _is_left_out(*event: Any) -> bool | None:
+    """Leave out modules that a class holds: they would say where they lie on this machine."""
+    return True if inspect.ismodule(event[3]) else None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Read docstrings before napoleon does."""
     app.connect("autodoc-process-docstring", _change, priority=400)
-    app.connect("autodoc-process-signature", _without_factories)
+    app.connect("autodoc-process-signature", _without_objects)
+    app.connect("autodoc-skip-member", _is_left_out)
     return {"parallel_read_safe": True}
