@@ -51,7 +51,7 @@ def gather(work: Path, *, notebooks: Path) -> None:
     pages = written()
     for path, name in pages.items():
         text = (ROOT / path).read_text(encoding="utf-8")
-        made[f"source/{name}"] = links.moved(text, path, name, pages=pages, root=ROOT)
+        made[f"source/{name}"] = links.moved(text, path, name, pages=pages)
     for picture in sorted(DOCS.rglob("*.svg")):
         name = picture.relative_to(DOCS)
         if not name.parts[0].startswith("_"):

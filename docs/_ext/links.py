@@ -13,7 +13,7 @@ _PARTS = re.compile(
 )
 
 
-def moved(text: str, path: str, name: str, *, pages: Mapping[str, str], root: Path) -> str:
+def moved(text: str, path: str, name: str, *, pages: Mapping[str, str]) -> str:
     """Return a page's text with its links as they are on the site.
 
     A link to a file of the repository that is no page there is left to lead to nothing, so that the
@@ -24,13 +24,12 @@ def moved(text: str, path: str, name: str, *, pages: Mapping[str, str], root: Pa
         path: where the page is in the repository.
         name: where it is on the site.
         pages: for each page of the repository that is on the site, where it is there.
-        root: the repository.
 
     Example:
         >>> pages = {"docs/a.md": "a.md", "SECURITY.md": "deep/security.md"}
-        >>> moved("[s](../SECURITY.md#b)", "docs/a.md", "a.md", pages=pages, root=Path())
+        >>> moved("[s](../SECURITY.md#b)", "docs/a.md", "a.md", pages=pages)
         '[s](deep/security.md#b)'
-        >>> moved("`[s](../SECURITY.md)`", "docs/a.md", "a.md", pages=pages, root=Path())
+        >>> moved("`[s](../SECURITY.md)`", "docs/a.md", "a.md", pages=pages)
         '`[s](../SECURITY.md)`'
     """
 

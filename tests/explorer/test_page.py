@@ -3,9 +3,9 @@
 import re
 import statistics
 
-import node
 import numpy as np
 import pytest
+from browser import what_axe_finds
 from commands import python_here
 
 from batchnorm_mechanics.explorer import page as module
@@ -155,21 +155,11 @@ def test_a_large_batch_scrolls_within_its_grids(explorer):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("room", ROOMS)
 def test_axe_finds_nothing(explorer, room, scheme):
-    script = node.TOOLS / "axe-core" / "axe.min.js"
-    if not script.exists():
-        node.missing("axe-core is not there: `make lint` installs it")
     page = explorer(STATES[room], color_scheme=scheme).page
-    # The page's own policy lets nothing in; the test's script comes past it.
-    page.evaluate(script.read_text(encoding="utf-8"))
     for dialog in (False, True):
         if dialog:
             page.get_by_role("button", name="Copy as Python").click()
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        told = [
-            f"{each['id']}: {each['nodes'][0]['html'][:120]} {each['nodes'][0]['failureSummary']}"
-            for each in found["violations"]
-        ]
-        assert told == []
+        assert what_axe_finds(page) == []
 
 
 def test_every_control_is_reached_by_tab(explorer):
