@@ -57,6 +57,7 @@ html_favicon = str(DOCS / "_static" / "favicon.svg")
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static", "_build/static"]
 html_extra_path = ["_build/extra"]
+html_js_files = ["access.js"]
 html_css_files = ["katex/katex.min.css", "family.css", "site.css"]
 html_search_scorer = str(DOCS / "_ext" / "scorer.js")
 html_math_renderer = "katex"
