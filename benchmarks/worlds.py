@@ -2,7 +2,7 @@
 
 python benchmarks/worlds.py run       measure both worlds and write benchmarks/records/
 python benchmarks/worlds.py page      write benchmarks/worlds.md from the records
-python benchmarks/worlds.py readme    print the README's measured figures from all records
+python benchmarks/worlds.py figures   print the measured figures of docs/how from all records
 """
 
 import argparse
@@ -16,13 +16,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import readme
+import figures
 import worlds_record as records
 
 from batchnorm_mechanics._io.files import write_atomically
 
 PAGE = Path(__file__).parent / "worlds.md"
-README = Path(__file__).parents[1] / "README.md"
+FIGURES = Path(__file__).parents[1] / "docs" / "how"
 
 
 def main(arguments=None):
@@ -37,7 +37,7 @@ def parser():
     top = argparse.ArgumentParser(
         description=summary, epilog=commands, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    subs = top.add_subparsers(required=True, metavar="run|page|readme")
+    subs = top.add_subparsers(required=True, metavar="run|page|figures")
     run = subs.add_parser("run", help="measure")
     run.add_argument("--world", choices=(*records.WORLDS, "both"), default="both")
     measure = subs.add_parser("measure", help="measure in this process; `run` starts it")
@@ -59,10 +59,10 @@ def parser():
         )
         one.set_defaults(command=command)
     page = subs.add_parser("page", help="write the page")
-    figures = subs.add_parser("readme", help="print the README's measured figures")
-    figures.add_argument("--write", action="store_true", help="put them between their marks there")
+    shown = subs.add_parser("figures", help="print the measured figures of docs/how")
+    shown.add_argument("--write", action="store_true", help="put them between their marks there")
     page.add_argument("--to", type=Path, default=PAGE)
-    for one, command in ((page, write_page), (figures, write_readme)):
+    for one, command in ((page, write_page), (shown, write_figures)):
         one.add_argument("--records", type=Path, default=records.FOLDER)
         one.set_defaults(command=command)
     return top
@@ -185,11 +185,12 @@ def write_page(options):
     return 0
 
 
-def write_readme(options):
-    """Print the README's measured figures, or put them between their marks."""
-    found = readme.texts(options.records)
+def write_figures(options):
+    """Print the measured figures of docs/how, or put them between their marks."""
+    found = figures.texts(options.records)
     if options.write:
-        write_atomically(README, readme.put(README.read_text(encoding="utf-8"), found))
+        for page, text in figures.put(FIGURES, found).items():
+            write_atomically(page, text)
     else:
         print("\n\n".join(found.values()))
     return 0

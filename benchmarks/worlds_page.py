@@ -1,4 +1,4 @@
-"""What people read of the records: the page, the README's tables, and a summary in the terminal."""
+"""What people read of the records: the pages, and a summary in the terminal."""
 
 import math
 from datetime import datetime
@@ -31,7 +31,7 @@ from worlds_record import (
 LARGE = 2**17
 NONE = "-"
 
-_README_SHAPES = (
+_SHOWN_SHAPES = (
     *((60, 100), (32, 8, 8, 128), (32, 7, 7, 512), (2, 10200, 32), (1024, 1024)),
     *((32, 60, 60, 16), (64, 28, 28, 64), (64, 56, 56, 64), (64, 112, 112, 64)),
 )
@@ -188,8 +188,8 @@ def _refusals(record):
     return ["", "### Refused", "", *refused] if refused else []
 
 
-def readme(records):
-    """Return the README's two tables in Markdown, without a line break at the end.
+def speed(records):
+    """Return the two tables of docs/how/speed.md in Markdown, without a line break at the end.
 
     Args:
         records: by world.
@@ -199,7 +199,7 @@ def readme(records):
         for world, record in records.items()
     }
     rows = []
-    for shape in _README_SHAPES:
+    for shape in _SHOWN_SHAPES:
         row = [f"`{_shape(shape)}`"]
         for world in WORLDS:
             case = by_shape[world].get(shape)
@@ -209,10 +209,10 @@ def readme(records):
         rows.append(row)
     kinds = ("Keras, training", "torch, training", "Keras, inference")
     header = ["shape", *(f"{kind}, {_NAMES[world]}" for world in WORLDS for kind in kinds)]
-    return "\n".join([*grid(header, rows), "", *_readme_networks(records)])
+    return "\n".join([*grid(header, rows), "", *_speed_networks(records)])
 
 
-def _readme_networks(records):
+def _speed_networks(records):
     by_name = {
         world: {case["network"]: case for case in cases(record, NETWORKS)}
         for world, record in records.items()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import vl_convert
 
+from batchnorm_mechanics._io.charts import theme
 from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.studies.charts import accuracies
 
@@ -20,24 +21,12 @@ def main(results: Path) -> None:
         if not study["settings"]["track_inputs"]
     ]
     spec = accuracies(studies, "test").spec
-    text = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     spec["width"] = 560
     spec["padding"] = 12
-    spec["title"] = {
-        "text": "Test accuracy of each seed, ours, beside the published figures (diamonds)",
-        "anchor": "start",
-        "fontSize": 13,
-        "fontWeight": "normal",
-    }
-    spec["config"] = {
-        # White also where a dark page shows the picture.
-        "background": "white",
-        "font": "sans-serif",
-        "view": {"stroke": None},
-        "axis": text,
-        "legend": text,
-        "style": {"ink": {"stroke": "black", "color": "black", "filled": False, "strokeWidth": 2}},
-    }
+    spec["title"] = "Test accuracy of each seed, ours, beside the published figures (diamonds)"
+    look = theme(ink="black", soft="#555", line="#ddd")["config"]
+    # White also where a dark page shows the picture; a font that the drawing machine has.
+    spec["config"] = {**look, "background": "white", "font": "sans-serif"}
     write_atomically(PICTURE, vl_convert.vegalite_to_svg(spec))
 
 

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import node
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -79,17 +78,3 @@ def open_page(chromium):
     for watched in opened:
         watched.page.close()
         watched.check()
-
-
-def what_axe_finds(page):
-    """Return what axe-core has against a page, a line for each of its rules."""
-    script = node.TOOLS / "axe-core" / "axe.min.js"
-    if not script.exists():
-        node.missing("axe-core is not there: `make lint` installs it")
-    # A page's own policy may let nothing in; the test's script comes past it.
-    page.evaluate(script.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [
-        f"{each['id']}: {each['nodes'][0]['html'][:120]} {each['nodes'][0]['failureSummary']}"
-        for each in found["violations"]
-    ]

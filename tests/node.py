@@ -52,6 +52,20 @@ def tool(name, *arguments):
     )
 
 
+def axe(page):
+    """Return what axe-core finds on a page, a line for each of its rules."""
+    script = TOOLS / "axe-core" / "axe.min.js"
+    if not script.exists():
+        missing("axe-core is not there: `make lint` installs it")
+    # The page's own policy lets nothing in; the test's script comes past it.
+    page.evaluate(script.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{each['id']}: {each['nodes'][0]['html'][:120]} {each['nodes'][0]['failureSummary']}"
+        for each in found["violations"]
+    ]
+
+
 def build_options():
     """Return what esbuild is told by `make explorer`, but for where to write."""
     scripts = json.loads((ROOT / "javascript" / "package.json").read_text(encoding="utf-8"))[

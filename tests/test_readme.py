@@ -39,21 +39,13 @@ COMMANDS = [
 SHORTER = {
     "make reproduce": 'make reproduce ARGS="keras-100 --quick --out {out}"',
     "make test": 'make test ARGS="-q tests/test_repository.py"',
-    "make peers": "make --dry-run peers",
     "bnm trace": "{command}",
-    "bnm trace --inference": "{command}",
-    "bnm trace --input x.npy --axes 0,1,2 --backward --compare --html trace.html": "{command}",
     "bnm explore": "{command} --no-open",
-    "bnm conform": 'bnm conform tf.nn --cases "one step rank 2"',
     "bnm conform keras": '{command} --cases "one step rank 2"',
     "bnm conform my_layers.py:MyBatchNorm": '{command} --cases "one step rank 2"',
     "bnm reproduce --list": "{command}",
     "bnm reproduce --quick --out try": "{command}",
     "bnm reproduce keras-100 algorithm2-100 --seeds 3 --out two": "{command} --quick --seeds 1",
-    "bnm reproduce keras-100 --data mine.npz --out mine": "{command} --quick",
-    "bnm reproduce paper-with-bn paper-without-bn --paper-steps 50000 --out paper": (
-        "{command} --quick --seeds 1 --paper-steps 40"
-    ),
     "bnm doctor demo": "bnm doctor --rules",  # Its own test runs it.
     "bnm doctor model.keras --data test.npz": "{command}",
     "bnm doctor --explain BN201": "{command}",
@@ -67,7 +59,7 @@ EXIT_CODES = {"bnm doctor model.keras --data test.npz": 1}
 
 
 def test_the_readme_has_what_the_tests_below_look_for():
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 3
     assert len(PYTHON) == sum(kind == "python" for kind, _ in BLOCKS)
     assert {command.removeprefix(".venv/bin/") for command in COMMANDS} == set(SHORTER)
 
@@ -81,9 +73,7 @@ def test_the_first_screen_has_a_sentence_two_commands_a_picture_and_ten_lines():
     assert len(code) == 10
 
 
-@pytest.mark.parametrize(
-    ("code", "output"), PYTHON, ids=["first screen", "trace", "layer", "model"]
-)
+@pytest.mark.parametrize(("code", "output"), PYTHON, ids=["first screen", "trace", "model"])
 def test_the_python_runs_as_it_stands_and_prints_what_is_shown(code, output, tmp_path, monkeypatch):
     # What is printed has a line more where oneDNN is off because nobody chose.
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1" if one_dnn_is_on() else "0")
@@ -165,8 +155,10 @@ def _save_models(folder, rng):
     model.save(folder / "model.keras")
 
 
-def test_every_study_that_the_readme_names_exists():
-    named = set(re.findall(r"`((?:keras|average|algorithm2|reversed|paper)-[\w-]+)`", README))
+def test_every_study_that_a_page_names_exists():
+    pages = [README, (ROOT / "docs" / "how" / "studies.md").read_text()]
+    name = r"`((?:keras|average|algorithm2|reversed|paper)-[\w-]+)`"
+    named = {each for page in pages for each in re.findall(name, page)}
     assert named
     assert named <= set(STUDIES)
 

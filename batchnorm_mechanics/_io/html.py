@@ -17,6 +17,11 @@ _COLOURS = {
     "note": ("#fdf3e1", "#3a2d14"),
 }
 
+_FONTS = {
+    "text-font": 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif',
+    "code-font": 'ui-monospace, "SF Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace',
+}
+
 # In the notebook's own colours. What is wider than the page scrolls.
 _LINES = '<pre style="overflow-x: auto; white-space: pre">{{ text }}</pre>'
 
@@ -25,7 +30,8 @@ def templates(folder: Path) -> jinja2.Environment:
     """Return the environment that renders a folder's templates.
 
     What is put into a page is text, whatever it holds; a name that is missing raises. `family` is
-    the style sheet that all pages share.
+    the style sheet that all pages share: `family_style`, `family_elements`, and what a page has
+    that is read from top to bottom, with how it is printed.
 
     Args:
         folder: where the templates are.
@@ -37,11 +43,15 @@ def templates(folder: Path) -> jinja2.Environment:
         >>> templates(folder).get_template("a.html.jinja").render(name="<b>")
         '<p>&lt;b&gt;</p>'
     """
-    return _environment(jinja2.FileSystemLoader(folder))
+    environment = _environment(jinja2.FileSystemLoader(folder))
+    page = _sheet("page.css.jinja", light=_colours(0))
+    parts = (family_style(), family_elements(), page)
+    environment.globals["family"] = "\n".join(parts)
+    return environment
 
 
 def family_style(scope: str = ":root") -> str:
-    """Return the style sheet that all our pages share: their colours, light and dark.
+    """Return the colours, light and dark, and the fonts that all our pages share, as variables.
 
     Args:
         scope: the selector that they hold for. In a notebook, where it is not the whole page, they
@@ -51,15 +61,27 @@ def family_style(scope: str = ":root") -> str:
         >>> "--accent: #1f6fb2;" in family_style()
         True
     """
-    light, dark = (
-        " ".join(f"--{name}: {pair[index]};" for name, pair in _COLOURS.items()) for index in (0, 1)
-    )
-    rules = [f"{scope} {{ {light} }}"]
+    light, dark = _colours(0), _colours(1)
+    fonts = " ".join(f"--{name}: {value};" for name, value in _FONTS.items())
+    rules = [f"{scope} {{ {light} {fonts} }}"]
     rules.append(f"@media (prefers-color-scheme: dark) {{ {scope} {{ {dark} }} }}")
     if scope != ":root":
         rules.append(f'[data-jp-theme-light="true"] {scope} {{ {light} }}')
         rules.append(f'[data-jp-theme-light="false"] {scope} {{ {dark} }}')
     return "\n".join(rules)
+
+
+def family_elements(scope: str = "") -> str:
+    """Return how text, notes, code, figures and controls look on all our pages.
+
+    Args:
+        scope: the selector that they lie within; by default they are those of the whole page.
+
+    Example:
+        >>> ".bnm-explorer button {" in family_elements(".bnm-explorer")
+        True
+    """
+    return _sheet("elements.css.jinja", scope=scope, s=f"{scope} " if scope else "")
 
 
 def preformatted(text: str) -> str:
@@ -75,12 +97,19 @@ def preformatted(text: str) -> str:
 
 
 def _environment(loader: jinja2.BaseLoader | None) -> jinja2.Environment:
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["family"] = family_style()
-    return environment
+
+
+def _colours(index: int) -> str:
+    return " ".join(f"--{name}: {pair[index]};" for name, pair in _COLOURS.items())
+
+
+def _sheet(name: str, **values: str) -> str:
+    sheets = _environment(jinja2.FileSystemLoader(Path(__file__).parent / "templates"))
+    return sheets.get_template(name).render(**values)

@@ -118,6 +118,7 @@ def doctor(  # noqa: PLR0913 - each is an option
 
 
 def _tell(code: str | None) -> None:
+    from batchnorm_mechanics._io.site import where
     from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.doctor.rules import rule_of
     from batchnorm_mechanics.doctor.showing import print_rules, print_story
@@ -126,7 +127,9 @@ def _tell(code: str | None) -> None:
     if code is None:
         print_rules(console)
     else:
-        print_story(rule_of(code), console)
+        rule = rule_of(code)
+        print_story(rule, console)
+        print(f"\nPage: {where(f'rules/{rule.code}')}")
 
 
 def _next_steps(

@@ -74,6 +74,7 @@ def reproduce(  # noqa: PLR0913 - each is an option
 
 
 def _reproduce(request: "Request", *, as_json: bool) -> None:
+    from batchnorm_mechanics._io.site import where
     from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.studies import reproduce as job
     from batchnorm_mechanics.studies.report import write_report
@@ -101,6 +102,7 @@ def _reproduce(request: "Request", *, as_json: bool) -> None:
         print(json.text(results))
     else:
         print_results(results, Terminal(), report=report)
+        print(f"What the studies are, and why: {where('how/studies')}")
     if interrupted:
         print(
             "Interrupted. Finished runs are kept; run the same command again to go on.",

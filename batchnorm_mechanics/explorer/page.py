@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm_mechanics._io.files import write_atomically
-from batchnorm_mechanics._io.html import templates
+from batchnorm_mechanics._io.html import family_elements, family_style, templates
 from batchnorm_mechanics.explorer.network import stored_run
 
 _FOLDER = Path(__file__).parent
@@ -25,8 +25,9 @@ def script() -> str:
 
 
 def style() -> str:
-    """Return the explorer's own style sheet."""
-    return (_FOLDER / "explorer.css").read_text(encoding="utf-8")
+    """Return how it looks, within its own element; the colours that this names are not in it."""
+    own = (_FOLDER / "explorer.css").read_text(encoding="utf-8")
+    return f"{family_elements('.bnm-explorer')}\n{own}"
 
 
 def render(data: Mapping[str, Any] | None = None) -> str:
@@ -41,7 +42,7 @@ def render(data: Mapping[str, Any] | None = None) -> str:
     """
     page = templates(_FOLDER / "templates").get_template("page.html.jinja")
     known = json.dumps({"network": stored_run(), **(data or {})}, separators=(",", ":"))
-    return page.render(style=style(), script=script(), data=known)
+    return page.render(colours=family_style(), style=style(), script=script(), data=known)
 
 
 def write_page(path: Path, data: Mapping[str, Any] | None = None) -> None:

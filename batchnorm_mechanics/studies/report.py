@@ -17,6 +17,7 @@ from batchnorm_mechanics.studies.summary import (
     count,
     effect_groups,
 )
+from batchnorm_mechanics.studies.verdicts import headlines, verdicts
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.studies.charts import Chart
@@ -45,6 +46,7 @@ def render(results: Mapping[str, Any]) -> str:
     Args:
         results: what `results` in `summary` returned, or `results.json` holds.
     """
+    from batchnorm_mechanics._io.charts import theme
     from batchnorm_mechanics._io.html import templates
 
     by_section: dict[str, list[Any]] = {}
@@ -57,7 +59,10 @@ def render(results: Mapping[str, Any]) -> str:
     environment.globals["count"] = count
     return environment.get_template("report.html.jinja").render(
         results=results,
+        headlines=headlines(verdicts(results["effects"])),
+        titles={study["name"]: study["title"] for study in results["studies"]},
         charts=by_section,
+        look=theme(ink="var(--ink)", soft="var(--soft)", line="var(--line)")["config"],
         metrics=METRICS,
         margin=MARGIN,
         caveats=caveats(results),
@@ -78,12 +83,14 @@ def _charts(results: Mapping[str, Any]) -> "list[Chart]":
     mnist = [study for study in studies if not study["settings"]["track_inputs"]]
     paper = [study for study in studies if study["settings"]["track_inputs"]]
     found = []
+    if results["effects"]:
+        found.append(charts.conclusions(verdicts(results["effects"])))
     if mnist:
         found += [charts.accuracies(mnist, metric) for metric in METRICS]
     if any(of["within"] is not None for study in studies for of in study["summary"].values()):
         found.append(charts.distances(studies))
     if results["effects"]:
-        found.append(charts.effect_sizes(results["effects"]))
+        found.append(charts.effect_sizes(results["effects"], studies))
     if mnist:
         found.append(charts.by_step(mnist))
     # The paper's runs have a chart of their own, and would stretch the scale of the others.

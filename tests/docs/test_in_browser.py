@@ -1,7 +1,7 @@
 """The site in Chromium: search, the explorer within it, widths, access; no other host is asked."""
 
+import node
 import pytest
-from browser import what_axe_finds
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 WIDTHS = (360, 1400)
@@ -86,7 +86,7 @@ def test_axe_finds_nothing_on_any_kind_of_page(open_page, served, scheme):
     found = {}
     for kind in KINDS:
         page.goto(f"{served}/{kind}")
-        if told := what_axe_finds(page):
+        if told := node.axe(page):
             found[kind] = told
     assert found == {}
 

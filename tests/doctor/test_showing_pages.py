@@ -147,7 +147,7 @@ def test_the_page_is_readable_on_a_phone_and_a_wide_screen(open_page, tmp_path, 
     # A layer's name is read in words, not letter by letter.
     assert of.locator(".map tbody th").first.bounding_box()["height"] < 120
     # The verdict is on the first screen.
-    assert of.locator(".verdict").bounding_box()["y"] < 300
+    assert of.locator(".headline").bounding_box()["y"] < 300
     story = of.locator("details.story").first
     story.locator("summary").click()
     assert story.locator("pre").is_visible()

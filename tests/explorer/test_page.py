@@ -3,9 +3,9 @@
 import re
 import statistics
 
+import node
 import numpy as np
 import pytest
-from browser import what_axe_finds
 from commands import python_here
 
 from batchnorm_mechanics.explorer import page as module
@@ -159,7 +159,7 @@ def test_axe_finds_nothing(explorer, room, scheme):
     for dialog in (False, True):
         if dialog:
             page.get_by_role("button", name="Copy as Python").click()
-        assert what_axe_finds(page) == []
+        assert node.axe(page) == []
 
 
 def test_every_control_is_reached_by_tab(explorer):

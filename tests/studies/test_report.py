@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 
+import node
 import pytest
 from made_up_runs import DATA, ENVIRONMENT, made_up
 
@@ -85,7 +86,7 @@ def test_it_asks_for_nothing(html):
 
 
 def test_it_is_about_a_megabyte(html):
-    assert 0.8e6 < len(html.encode()) < 1.6e6
+    assert 0.8e6 < len(html.encode()) < 1.5e6
 
 
 def test_what_comes_from_outside_cannot_become_markup(monkeypatch):
@@ -159,7 +160,7 @@ def drawn(watched):
 @pytest.mark.browser
 def test_all_charts_draw_something(open_page, path, found):
     page = drawn(open_page(path))
-    expected = 3 + 1 + 1 + 1 + 2 + 1 + 2
+    expected = 1 + 3 + 1 + 1 + 1 + 2 + 1 + 2
     sizes = page.evaluate(
         """[...document.querySelectorAll(".plot")].map(plot => {
             const box = plot.querySelector("svg").getBoundingClientRect();
@@ -178,9 +179,9 @@ def test_all_charts_draw_something(open_page, path, found):
 @pytest.mark.browser
 def test_the_chart_of_test_accuracies_has_a_dot_for_each_seed(open_page, path, found):
     page = drawn(open_page(path))
-    dots = page.locator("#chart-2 .layer_1_marks path").count()
+    dots = page.locator("#chart-3 .layer_3_marks path").count()
     assert dots == sum(len(study["runs"]) for study in found["studies"] if study["name"] in MNIST)
-    diamonds = page.locator("#chart-2 .layer_2_marks path").count()
+    diamonds = page.locator("#chart-3 .layer_4_marks path").count()
     assert diamonds == 3
 
 
@@ -190,12 +191,13 @@ def test_the_table_has_our_numbers(open_page, path, found):
     rows = dict(
         page.evaluate(
             """[...document.querySelectorAll("#accuracies tbody tr")].map(
-                row => [row.cells[0].textContent, row.textContent])"""
+                row => [row.cells[0].innerText, row.textContent])"""
         )
     )
-    assert list(rows) == [study["name"] for study in found["studies"]]
-    for study in found["studies"]:
-        assert f"{study['summary']['test']['mean']:.2f}" in rows[study["name"]]
+    names = [f"{study['name']}\n{study['title']}" for study in found["studies"]]
+    assert list(rows) == names
+    for name, study in zip(names, found["studies"], strict=True):
+        assert f"{study['summary']['test']['mean']:.2f}" in rows[name]
 
 
 @pytest.mark.browser
@@ -212,11 +214,11 @@ def test_the_page_never_scrolls_sideways(open_page, path, width, scheme):
 def test_choosing_a_study_changes_its_curves(open_page, path):
     page = drawn(open_page(path))
     # The first of the two charts of learning curves.
-    lines = page.locator("#chart-6 .role-mark path")
+    lines = page.locator("#chart-7 .role-mark path")
     before = lines.first.get_attribute("d")
-    page.locator("#chart-6 + .choose select").select_option("reversed-100-short")
+    page.locator("#chart-7 + .choose select").select_option("reversed-100-short")
     page.wait_for_function(
-        "before => document.querySelector('#chart-6 .role-mark path').getAttribute('d') !== before",
+        "before => document.querySelector('#chart-7 .role-mark path').getAttribute('d') !== before",
         arg=before,
     )
 
@@ -224,11 +226,67 @@ def test_choosing_a_study_changes_its_curves(open_page, path):
 @pytest.mark.browser
 def test_the_charts_follow_when_the_page_turns_dark(open_page, path):
     page = drawn(open_page(path, color_scheme="light"))
-    ink = "document.querySelector('#chart-0 .role-axis-label text').getAttribute('fill')"
+    ink = "getComputedStyle(document.querySelector('#chart-0 .role-axis-label text')).fill"
     light = page.evaluate(ink)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"before => {ink} !== before", arg=light)
-    assert page.locator("#chart-6 + .choose select").count() == 1
+    assert page.locator("#chart-7 + .choose select").count() == 1
+
+
+@pytest.mark.browser
+def test_each_study_says_what_it_is_wherever_a_chart_names_it(open_page, path, found):
+    page = drawn(open_page(path))
+    shown = page.evaluate(
+        """[...document.querySelectorAll("#chart-1, #chart-4, #chart-5")].map(plot =>
+            [...plot.querySelectorAll("text")].map(text =>
+                [...text.querySelectorAll("tspan")].map(line => line.textContent).join(" ")
+                || text.textContent).join(" ").replace(/\\s+/g, " "))"""
+    )
+    mnist, published, compared = shown
+    for study in found["studies"]:
+        if study["name"] in MNIST:
+            assert study["title"] in mnist
+        if study["published"]:
+            assert study["title"] in published
+        if any(study["name"] in (each["from"], each["to"]) for each in found["effects"]):
+            assert study["title"] in compared
+    options = page.locator("#chart-7 + .choose option").all_inner_texts()
+    assert options == [f"{name}: {STUDIES[name].title}" for name in MNIST]
+
+
+@pytest.mark.browser
+def test_axe_finds_nothing_and_the_keyboard_reaches_all(open_page, path):
+    page = drawn(open_page(path, color_scheme="light"))
+    assert node.axe(page) == []
+    page.emulate_media(color_scheme="dark")
+    assert node.axe(page) == []
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.outerHTML.slice(0, 60)"))
+    stops = page.evaluate(
+        """[...document.querySelectorAll("a[href], select, summary, [tabindex='0']")]
+            .filter(stop => stop.checkVisibility({visibilityProperty: true})
+                && !stop.closest("details:not([open]) > :not(summary)"))
+            .map(stop => stop.outerHTML.slice(0, 60))"""
+    )
+    assert set(stops) <= reached
+
+
+@pytest.mark.browser
+def test_on_paper_it_is_light_and_nothing_is_folded_away(open_page, path):
+    page = drawn(open_page(path, color_scheme="dark", viewport={"width": 700, "height": 900}))
+    page.emulate_media(media="print", color_scheme="dark")
+    fill = "getComputedStyle(document.querySelector('#chart-0 .role-axis-label text')).fill"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(fill) == "rgb(28, 30, 33)"
+    assert page.evaluate(
+        """[...document.querySelectorAll("details table")].every(
+            table => table.checkVisibility({contentVisibilityAuto: true})
+                && table.getBoundingClientRect().height > 0)"""
+    )
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
 
 
 @pytest.mark.browser

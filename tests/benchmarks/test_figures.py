@@ -1,13 +1,15 @@
-"""What the README says was measured is what the records say."""
+"""What the pages say was measured is what the records say."""
 
 import copy
 import json
 import re
 
 import pytest
-import readme
+import figures
 import worlds
 import worlds_record
+
+README = worlds.FIGURES.parents[1] / "README.md"
 
 ACCURACY = {
     "errors": [
@@ -36,7 +38,7 @@ def effect(start, end, difference, factor="statistics"):
 
 
 def results():
-    names = [name for pair in readme._STATISTICS.values() for name in pair if name is not None]
+    names = [name for pair in figures._STATISTICS.values() for name in pair if name is not None]
     studies = {name: study(name, 90 + number / 100) for number, name in enumerate(names)}
     studies["keras-916-baked"] = study("keras-916-baked", 96.952, published=97.11, within=True)
     studies["algorithm2-100"] = study("algorithm2-100", 94.616, published=94.59, within=False)
@@ -55,7 +57,7 @@ def results():
 
 
 def test_the_studies_have_a_table_and_what_follows_from_their_effects():
-    text = readme.studies(results())
+    text = figures.studies(results())
     for expected in (
         "mean and standard deviation over 3 seeds (TensorFlow 2.0, Keras 3.0, Made-up 9000):",
         "| Keras's layer | 90.00 ± 0.26 | 90.01 ± 0.26 |",
@@ -71,7 +73,7 @@ def test_the_studies_have_a_table_and_what_follows_from_their_effects():
 
 
 def test_the_errors_have_two_digits():
-    assert readme.accuracy(ACCURACY).splitlines()[2:] == [
+    assert figures.accuracy(ACCURACY).splitlines()[2:] == [
         "| 0 | 6.8e-07 | 2.0e-06 |",
         "| 10,000 | 1.0 | 5.4 |",
     ]
@@ -81,63 +83,63 @@ def test_the_errors_have_two_digits():
 def folder(tmp_path):
     for world in worlds_record.WORLDS:
         worlds_record.write(tmp_path, world, {"world": world, **copy.deepcopy(WORLD)})
-    (tmp_path / readme.STUDIES).write_text(json.dumps(results()))
-    (tmp_path / readme.ACCURACY).write_text(json.dumps(ACCURACY))
+    (tmp_path / figures.STUDIES).write_text(json.dumps(results()))
+    (tmp_path / figures.ACCURACY).write_text(json.dumps(ACCURACY))
     return tmp_path
 
 
-def test_the_readme_is_changed_between_its_marks_alone(folder, monkeypatch):
-    file = folder / "README.md"
-    monkeypatch.setattr(worlds, "README", file)
-    found = readme.texts(folder)
-    assert set(found) == {"speed", "studies", "accuracy"}
+def test_the_pages_are_changed_between_their_marks_alone(folder, monkeypatch):
+    monkeypatch.setattr(worlds, "FIGURES", folder)
+    found = figures.texts(folder)
+    assert set(found) == set(figures.PAGES) == {"speed", "studies", "accuracy"}
 
-    def page(texts):
-        return "".join(
-            f"before {name}\n<!-- {name} -->\n{text}\n<!-- /{name} -->\nafter\n"
-            for name, text in texts.items()
-        )
+    def page(name, text):
+        return f"before {name}\n<!-- {name} -->\n{text}<!-- /{name} -->\nafter\n"
 
-    file.write_text(page(dict.fromkeys(found, "old")))
-    assert worlds.main(["readme", "--write", "--records", str(folder)]) == 0
-    assert file.read_text() == page(found)
-    file.write_text("no marks\n")
-    with pytest.raises(SystemExit, match=re.escape("<!-- speed -->")):
-        worlds.main(["readme", "--write", "--records", str(folder)])
-    assert file.read_text() == "no marks\n"
+    for name, file in figures.PAGES.items():
+        (folder / file).write_text(page(name, "old\n"))
+    assert worlds.main(["figures", "--write", "--records", str(folder)]) == 0
+    for name, file in figures.PAGES.items():
+        assert (folder / file).read_text() == page(name, f"\n{found[name]}\n\n")
+    (folder / "speed.md").write_text("no marks\n")
+    with pytest.raises(SystemExit, match=re.escape("speed.md must have <!-- speed -->")):
+        worlds.main(["figures", "--write", "--records", str(folder)])
+    assert (folder / "speed.md").read_text() == "no marks\n"
 
 
-def test_without_a_record_the_readme_is_not_written(folder):
-    (folder / readme.STUDIES).unlink()
-    with pytest.raises(SystemExit, match=r"^worlds: no .*studies\.json\. `readme\.py` says what"):
-        worlds.main(["readme", "--records", str(folder)])
+def test_without_a_record_no_page_is_written(folder):
+    (folder / figures.STUDIES).unlink()
+    with pytest.raises(SystemExit, match=r"^worlds: no .*studies\.json\. `figures\.py` says what"):
+        worlds.main(["figures", "--records", str(folder)])
 
 
-def test_the_readme_says_what_the_records_say():
-    text = worlds.README.read_text(encoding="utf-8")
-    assert readme.put(text, readme.texts(worlds_record.FOLDER)) == text
+def test_the_pages_say_what_the_records_say():
+    for page, text in figures.put(worlds.FIGURES, figures.texts(worlds_record.FOLDER)).items():
+        assert page.read_text(encoding="utf-8") == text
 
 
 def test_the_readme_s_picture_shows_the_accuracies_of_the_record():
-    picture = (worlds.README.parent / "docs" / "reproduce.svg").read_text(encoding="utf-8")
-    record = json.loads((worlds_record.FOLDER / readme.STUDIES).read_text(encoding="utf-8"))
+    picture = (README.parent / "docs" / "reproduce.svg").read_text(encoding="utf-8")
+    record = json.loads((worlds_record.FOLDER / figures.STUDIES).read_text(encoding="utf-8"))
     shown = [study for study in record["studies"] if not study["settings"]["track_inputs"]]
     assert len(shown) == 11
     expected = {
-        f"study: {study['name']}; batches: {study['steps']}; seed: {run['seed']}; "
+        f"batches: {study['steps']}; study: {study['name']}; seed: {run['seed']}; "
         f"accuracy: {run['test']:.2f}"
         for study in shown
         for run in study["runs"]
     }
-    found = set(re.findall(r"study: \S+; batches: \d+; seed: \d+; accuracy: [\d.]+", picture))
+    found = set(re.findall(r"batches: \d+; study: \S+; seed: \d+; accuracy: [\d.]+", picture))
     assert found == expected
 
 
-def test_the_readme_has_no_other_table_of_measured_figures():
-    text = worlds.README.read_text(encoding="utf-8")
-    for name in readme.texts(worlds_record.FOLDER):
-        first, last = readme.marks(name)
-        before, _, rest = text.partition(first)
-        text = before + rest.partition(last)[2]
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert [row for row in rows if re.search(r"\d\.\d", row)] == []
+def test_neither_the_readme_nor_these_pages_have_another_table_of_measured_figures():
+    for page in (README, *sorted(worlds.FIGURES.glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        for name, file in figures.PAGES.items():
+            if file == page.name:
+                first, last = figures.marks(name)
+                before, _, rest = text.partition(first)
+                text = before + rest.partition(last)[2]
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert [row for row in rows if re.search(r"\d\.\d\d", row)] == [], page.name

@@ -1,10 +1,10 @@
-"""The README's measured figures, each between marks, from the records that they were measured in.
+"""The pages' measured figures, each between marks, from the records that they were measured in.
 
-| mark | record |
-| --- | --- |
-| speed | `onednn-off.json` and `onednn-on.json`, which `worlds.py run` writes |
-| studies | `studies.json`, which is `results.json` of `bnm reproduce` |
-| accuracy | `accuracy.json`, which `accuracy.py` writes |
+| mark | page | record |
+| --- | --- | --- |
+| speed | `docs/how/speed.md` | `onednn-off.json` and `onednn-on.json`, which `worlds.py run` writes |
+| studies | `docs/how/studies.md` | `studies.json`, which is `results.json` of `bnm reproduce` |
+| accuracy | `docs/how/digits.md` | `accuracy.json`, which `accuracy.py` writes |
 """
 
 import json
@@ -13,7 +13,9 @@ import worlds_page
 import worlds_record
 
 STUDIES, ACCURACY = "studies.json", "accuracy.json"
-# By what the README calls them: the study of 100 batches an epoch, and the one of all 916.
+# Where each stands, beside the folder of the records' own.
+PAGES = {"speed": "speed.md", "studies": "studies.md", "accuracy": "digits.md"}
+# By what the page calls them: the study of 100 batches an epoch, and the one of all 916.
 _STATISTICS = {
     "Keras's layer": ("keras-100", "keras-916"),
     "our layer, the same moving average": ("average-100", "average-916"),
@@ -24,7 +26,7 @@ _STATISTICS = {
 
 
 def texts(folder):
-    """Return what stands in the README, by mark.
+    """Return what stands in the pages, by mark.
 
     Args:
         folder: of the records.
@@ -39,11 +41,11 @@ def texts(folder):
     missing = [file for file in (*files, folder / STUDIES, folder / ACCURACY) if not file.exists()]
     if missing:
         raise SystemExit(
-            f"worlds: no {' and no '.join(map(str, missing))}. `readme.py` says what writes it."
+            f"worlds: no {' and no '.join(map(str, missing))}. `figures.py` says what writes it."
         )
     worlds = {world: worlds_record.read(folder, world) for world in worlds_record.WORLDS}
     return {
-        "speed": worlds_page.readme(worlds),
+        "speed": worlds_page.speed(worlds),
         "studies": studies(_json(folder / STUDIES)),
         "accuracy": accuracy(_json(folder / ACCURACY)),
     }
@@ -58,23 +60,29 @@ def marks(name):
     return f"<!-- {name} -->", f"<!-- /{name} -->"
 
 
-def put(whole, found):
-    """Return the README with each text between its marks.
+def put(folder, found):
+    """Return each page with its text between its marks.
 
     Args:
-        whole: the README as it is.
+        folder: of the pages as they are.
         found: texts by mark.
+
+    Returns:
+        The new text of each page, by its path.
 
     Raises:
         SystemExit: a mark is not there exactly once.
     """
+    pages = {}
     for name, text in found.items():
+        page = folder / PAGES[name]
+        whole = page.read_text(encoding="utf-8")
         first, last = marks(name)
         if whole.count(first) != 1 or whole.count(last) != 1:
-            raise SystemExit(f"worlds: README.md must have {first} and {last} once each.")
+            raise SystemExit(f"worlds: {page.name} must have {first} and {last} once each.")
         before, _, rest = whole.partition(first)
-        whole = f"{before}{first}\n{text}\n{last}{rest.partition(last)[2]}"
-    return whole
+        pages[page] = f"{before}{first}\n\n{text}\n\n{last}{rest.partition(last)[2]}"
+    return pages
 
 
 def studies(results):
