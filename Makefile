@@ -82,12 +82,12 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench explorer test test-slow test-other test-pythons lowest kills fuzz conventions docs lint format types peers check wheel lock audit clean
+.PHONY: help reproduce bench explorer notebooks test test-slow test-other test-pythons lowest kills fuzz conventions docs lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce, bench, fuzz and test,'
+	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on by reproduce, bench, notebooks, fuzz and test,'
 	@echo 'WORKERS=4 is the number of test processes.'
 
 reproduce: $(RUN) ## run the MNIST studies and write the report
@@ -98,6 +98,9 @@ bench: $(DEV) ## time ours beside Keras and the peers that are installed, for py
 
 explorer: $(TOOLS) ## join the modules of the page into the one that is committed
 	$(NPM) run --silent build
+
+notebooks: $(DEV) ## run the notebooks into build/notebooks (ARGS="01_simple_inputs" runs one)
+	$(BIN)/python notebooks/run.py $(ARGS)
 
 test: $(DEV) $(TOOLS) ## run the tests but for the slow ones
 	@sh tests/ensure_chromium.sh
@@ -131,8 +134,7 @@ fuzz: $(FUZZ) ## fuzz what reads files and options, five minutes for each target
 conventions: $(CONVENTIONS) ## write docs/conventions.md anew, with five further libraries; 250 MB to install
 	$(BIN)/python docs/conventions.py
 
-docs: $(DEV) $(TOOLS) ## build the site in docs/_build/html, with the notebooks' outputs
-	@if [ -e notebooks/run.py ]; then $(BIN)/python notebooks/run.py; fi
+docs: notebooks $(TOOLS) ## build the site in docs/_build/html, with the notebooks' outputs
 	$(BIN)/python docs/build.py
 
 lint: $(DEV) $(TOOLS) ## check style and formatting
