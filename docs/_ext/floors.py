@@ -13,7 +13,7 @@ import batchnorm_mechanics
 
 # At the end: the folders there are named like modules of Python's own.
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
-from imports import PACKAGE, imported_names, module_of, part_of  # noqa: E402 - found above
+from imports import PACKAGE, imported_names, module_of, part_of
 
 _ROOT = Path(batchnorm_mechanics.__file__).parent
 _ENTRANCES = {"__init__", "__main__"}
@@ -180,7 +180,10 @@ def table(parts: Mapping[str, Part]) -> str:
     floors = floors_of(parts)
     ordered = [name for floor in reversed(floors) for name in floor]
     ordered += [name for name in parts if name.startswith("_")]
-    rows = ["| part | what it is | modules | lines | imports |", "| --- | --- | ---: | ---: | --- |"]
+    rows = [
+        "| part | what it is | modules | lines | imports |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
     for name in ordered:
         part = parts[name]
         imports = ", ".join(

@@ -1,23 +1,21 @@
 """Gather what the site is made of into one folder: written pages, and those made of the code."""
 
-import re
 import shutil
 from pathlib import Path
 
-import commands
+import commands_pages
 import floors
 import formulas
 import links
 import looks
-import notebooks as notebook_pages
-import reference
-import rules
+import notebook_pages
+import reference_pages
+import rules_pages
 
 from batchnorm_mechanics.explorer.page import write_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-_PART = re.compile(r"\w+/index$")
 # Pages that are read beside the code, too, and their addresses on the site.
 OUTSIDE = {
     "CHANGELOG.md": "changes.md",
@@ -57,9 +55,9 @@ def gather(work: Path, *, notebooks: Path) -> None:
         if not name.parts[0].startswith("_"):
             made[f"source/{name.as_posix()}"] = picture.read_bytes()
     for folder, made_pages in (
-        ("rules", rules.pages()),
-        ("commands", commands.pages()),
-        ("reference", reference.pages()),
+        ("rules", rules_pages.pages()),
+        ("commands", commands_pages.pages()),
+        ("reference", reference_pages.pages()),
         ("notebooks", notebook_pages.pages(ROOT / "notebooks", notebooks)),
         ("under_the_hood", floors.pages()),
     ):
@@ -69,8 +67,6 @@ def gather(work: Path, *, notebooks: Path) -> None:
     for font in sorted((formulas.KATEX / "fonts").glob("*.woff2")):
         made[f"static/katex/fonts/{font.name}"] = font.read_bytes()
 
-    index = made["source/index.md"]
-    made["source/index.md"] = _only_what_is_there(index, {name[7:] for name in made})
     for folder in ("source", "static", "extra"):
         _remove_others(work / folder, {work / name for name in made})
     for name, content in made.items():
@@ -78,13 +74,6 @@ def gather(work: Path, *, notebooks: Path) -> None:
     (work / "extra" / "live").mkdir(parents=True, exist_ok=True)
     # The very file that `bnm explore` makes.
     write_page(work / "extra" / "live" / "explorer.html")
-
-
-def _only_what_is_there(index: str, sources: set[str]) -> str:
-    """Return the first page without the parts that have no page yet."""
-    there = {name.rpartition(".")[0] for name in sources}
-    lines = index.splitlines(keepends=True)
-    return "".join(one for one in lines if not _PART.match(one) or one.rstrip("/\n") in there)
 
 
 def _remove_others(folder: Path, kept: set[Path]) -> None:

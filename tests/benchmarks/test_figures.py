@@ -4,8 +4,8 @@ import copy
 import json
 import re
 
-import pytest
 import figures
+import pytest
 import worlds
 import worlds_record
 

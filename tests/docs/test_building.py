@@ -14,13 +14,14 @@ import floors  # noqa: E402
 import gathering  # noqa: E402
 import links  # noqa: E402
 import looks  # noqa: E402
-import notebooks as notebook_pages  # noqa: E402
-import rules  # noqa: E402
+import notebook_pages  # noqa: E402
+import rules_pages  # noqa: E402
 
 from batchnorm_mechanics._io.html import family_style  # noqa: E402
 
+
 @pytest.mark.parametrize(
-    "module", [docstrings, floors, links, looks, rules], ids=lambda module: module.__name__
+    "module", [docstrings, floors, links, looks, rules_pages], ids=lambda module: module.__name__
 )
 def test_the_examples_in_the_docstrings_hold(module):
     result = doctest.testmod(module)
@@ -55,7 +56,7 @@ def test_every_page_that_people_wrote_is_gathered():
 
 def test_a_rules_code_leads_to_its_page_but_in_code_headings_and_on_its_own():
     text = "# BN201\n\nsee BN103, `BN103`, BN201, BN999\n\n    BN103\n"
-    assert rules.linked(text, own="BN201") == (
+    assert rules_pages.linked(text, own="BN201") == (
         "# BN201\n\nsee [BN103](BN103.md), `BN103`, BN201, BN999\n\n    BN103\n"
     )
 

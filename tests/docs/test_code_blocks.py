@@ -39,14 +39,15 @@ MAKEFILE = (DOCS.parent / "Makefile").read_text(encoding="utf-8")
 
 def refusal(command):
     """Say why a line of `sh` on a page cannot be typed, or None."""
-    words = shlex.split(command)
+    # What follows is the shell's.
+    words = shlex.split(command.partition(" > ")[0])
     if words[0] == "make":
         return None if f"\n{words[1]}:" in MAKEFILE else f"no target {words[1]}"
     if words[0] != "bnm":
         return f"a page shows {words[0]}, which nothing here tries"
     try:
         get_command(app).commands[words[1]].make_context(words[1], words[2:])
-    except Exception as error:  # noqa: BLE001 - whatever it says, it is not taken
+    except Exception as error:
         return repr(error)
     return None
 
