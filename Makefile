@@ -82,7 +82,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench explorer notebooks test test-slow test-other test-pythons lowest kills fuzz conventions lint format types peers check wheel lock audit clean
+.PHONY: help reproduce bench explorer notebooks test test-slow test-other test-pythons lowest kills fuzz conventions docs lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -134,6 +134,9 @@ fuzz: $(FUZZ) ## fuzz what reads files and options, five minutes for each target
 conventions: $(CONVENTIONS) ## write docs/conventions.md anew, with five further libraries; 250 MB to install
 	$(BIN)/python docs/conventions.py
 
+docs: notebooks $(TOOLS) ## build the site in docs/_build/html, with the notebooks' outputs
+	$(BIN)/python docs/build.py
+
 lint: $(DEV) $(TOOLS) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -150,7 +153,7 @@ types: $(DEV) $(TOOLS) ## check types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
-check: lint types peers test test-slow test-other test-pythons wheel ## all of these but lowest, and the wheel: what CI runs
+check: lint types peers test test-slow test-other test-pythons docs wheel ## all of these but lowest, and the wheel: what CI runs
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist
@@ -181,7 +184,7 @@ audit: $(DEV) ## compare the locks with what is known to be vulnerable; needs th
 	done
 
 clean: ## remove .venv and everything that was generated
-	rm -rf .venv .venv-* javascript/node_modules dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* javascript/node_modules dist build docs/_build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements.lock requirements-build.lock $(SOURCES)

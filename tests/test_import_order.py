@@ -1,13 +1,12 @@
 """The package's parts import one another in one direction only (see CONTRIBUTING.md)."""
 
-import ast
 import graphlib
 import sys
 from pathlib import Path
 
 import pytest
+from imports import PACKAGE, imported_names, module_of, part_of
 
-PACKAGE = "batchnorm_mechanics"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
 # Each part may import the rows before its own; parts of one row may not import one another.
@@ -24,37 +23,6 @@ RANK = {part: rank for rank, row in enumerate(ORDER) for part in row}
 MAY_IMPORT_REFERENCE = {"conformance", "tracing"}
 MAY_IMPORT_EVERYTHING = {"__init__", "__main__"}
 MAX_LINES = 400
-
-
-def part_of(module: str) -> str:
-    """Return the part of the package that a dotted module name belongs to."""
-    names = module.split(".")
-    return names[1] if len(names) > 1 else "__init__"
-
-
-def imported_names(source: str, module: str, *, is_package: bool) -> list[tuple[int, str]]:
-    """List (line, dotted name) of all that a module imports, wherever in it the import stands.
-
-    `from a import b` gives `a.b`: whether b is a module or a name in a does not matter here.
-    """
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                names = module.split(".")
-                up = node.level - 1 if is_package else node.level
-                anchor = ".".join(names[: len(names) - up])
-                base = f"{anchor}.{base}" if base else anchor
-            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
-        elif isinstance(node, ast.Call) and node.args:
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            target = node.args[0]
-            if name in {"import_module", "__import__"} and isinstance(target, ast.Constant):
-                found.append((node.lineno, str(target.value)))
-    return found
 
 
 def refusal(importer: str, imported: str) -> str | None:
@@ -90,13 +58,6 @@ def refusal(importer: str, imported: str) -> str | None:
     if RANK[target] < RANK[importer]:
         return None
     return f"{importer} stands before or beside {target}"
-
-
-def module_of(path: str) -> tuple[str, bool]:
-    """Return the dotted name of a source by its path, and whether it is a package's own."""
-    names = [PACKAGE, *Path(path).with_suffix("").parts]
-    is_package = names[-1] == "__init__"
-    return ".".join(names[:-1] if is_package else names), is_package
 
 
 def circle(sources: dict[str, str]) -> list[str]:
