@@ -1,5 +1,6 @@
 """The widget in JupyterLab, as a person has it: shown, edited, and set from Python."""
 
+import importlib.util
 import json
 
 import notebooks
@@ -18,8 +19,10 @@ explorer"""
 @pytest.fixture(scope="module")
 def notebook(chromium, tmp_path_factory):
     """A notebook that shows the widget; in the end it must have kept to itself."""
-    pytest.importorskip("jupyterlab.labapp", reason="JupyterLab is not installed")
-    pytest.importorskip("anywidget", reason="the extra `notebook` is not installed")
+    for package in ("anywidget", "jupyterlab"):
+        # They are for other processes: to import them here takes seconds.
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
     folder = tmp_path_factory.mktemp("lab")
     asked, errors = [], []
     with notebooks.server(folder) as address:
