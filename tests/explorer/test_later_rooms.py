@@ -30,8 +30,8 @@ def test_one_sees_why_099_after_50_batches_still_is_60_percent_start(explorer):
     page = explorer("#statistics")
     said = page.page.locator(".saying").inner_text()
     assert said == (
-        "After 50 batches the average with Keras\u2019s momentum is still 60.5 % the 0 and 1 that "
-        "it began with: 0.99 to the power of 50. It needs 69 batches to lose half of them."
+        "After 50 batches the average by Keras\u2019s rule is still 60.5 % the 0 and 1 that it "
+        "began with: 0.99 to the power of 50. It needs 69 batches to lose half of them."
     )
     bar = page.page.get_by_role("img", name="Keras\u2019s momentum: 60.5 % its start")
     assert bar.locator(".part-start").bounding_box()["width"] == pytest.approx(
