@@ -12,8 +12,15 @@ def Explorer(x: Any = None, **traits: Any) -> "ExplorerWidget":  # noqa: N802 - 
     """Return the explorer as a widget for a notebook.
 
     What is changed on the page is read from its traits, and a trait that is set changes the page.
-    Where no JavaScript runs, a picture of the batch and both outputs stands in its place; in pages
-    that nbconvert makes, too, unless it stores the widgets' state (`store_widget_state=False`).
+    Where no JavaScript runs, a picture of the batch and both outputs stands in its place.
+
+    In pages that nbconvert makes, the picture stands if the notebook was run without storing the
+    widgets' state (nbclient's `store_widget_state=False`). With the state, nbconvert puts the
+    widget there and nothing else: it loads scripts from another host, and shows nothing where that
+    cannot be reached. `IPython.display.SVG(explorer.picture())` puts the picture beside it.
+
+    An address says the whole state of a room, that of the first one with x and all its traits. Of
+    what a cell sets, the last word holds.
 
     Args:
         x: the batch of the first room, numbers of shape (samples, channels), at most 16 x 8; by

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.doctor.calls import Runner, build
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.diagnose import diagnose
@@ -16,6 +17,7 @@ from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.pools import Pools
 from batchnorm_mechanics.explorer import looks
 from batchnorm_mechanics.explorer.told import told
+from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.tracing.record import Trace
 from batchnorm_mechanics.tracing.tracer import trace
 
@@ -38,8 +40,10 @@ def own_model(model: Any, data: Data, *, name: str, data_name: str) -> dict[str,
 
     Returns:
         A dictionary that JSON can hold: "told", what the doctor says, and for each of the first
-        layers what it got and gave in inference, by the trace; the count, mean and biased variance
-        of each of the first batches, as training would see them; and how its moving statistics fit.
+        layers "by", who computed what it gave. Its input and output in inference are the model's
+        own; the count, mean and biased variance of each of the first batches, as training would see
+        them, are measured by the doctor, which has the layers before it normalize by the batch; the
+        normalized values are the trace's; how its moving statistics fit follows from these.
 
     Raises:
         InputError: as `diagnose`.
@@ -61,7 +65,6 @@ def own_model(model: Any, data: Data, *, name: str, data_name: str) -> dict[str,
     return {
         "name": name,
         "data": data_name,
-        "keras": keras.__version__,
         "told": told(diagnosis, name=name),
         "layers": layers,
         "left": len(norms) - len(layers),
@@ -110,6 +113,7 @@ def _layer(norm: Norm, heard: list[Said], found: Trace | None) -> dict[str, Any]
     }
     return {
         "name": norm.name,
+        "by": _maker(norm.layer),
         "channels": min(norm.channels, MOST_CHANNELS),
         "all": norm.channels,
         "momentum": norm.momentum,
@@ -134,6 +138,17 @@ def _layer(norm: Norm, heard: list[Said], found: Trace | None) -> dict[str, Any]
             ),
         },
     }
+
+
+def _maker(layer: Any) -> str:
+    """Return who computes what a layer gives, as the page names them."""
+    kind = type(layer)
+    if kind is BatchNormalization:
+        return f"our BatchNormalization {__version__}"
+    if kind is keras.layers.BatchNormalization:
+        return f"Keras {keras.__version__}"
+    # Its own call may do anything.
+    return f"{kind.__name__} on Keras {keras.__version__}"
 
 
 def _rows(value: np.ndarray, axis: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sick_models
 
+import batchnorm_mechanics as bnm
 from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.explorer.own import own_model
 
@@ -50,6 +51,7 @@ def test_its_layers_got_and_gave_what_keras_says():
         step = len(rows) // 16
         np.testing.assert_allclose(layer["x"], rows[::step][:16], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(layer["y"], results[::step][:16], rtol=1e-5, atol=1e-5)
+    assert first["by"] == f"Keras {keras.__version__}"
     assert (second["channels"], second["epsilon"], second["beta"]) == (12, 1e-5, [0.0] * 12)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
@@ -68,6 +70,21 @@ def test_its_batches_are_those_of_training():
     inputs = model.get_layer("conv")(model.get_layer("first")(x[:16], training=True))
     mean = np.asarray(inputs).mean((0, 1, 2))
     np.testing.assert_allclose(found["layers"][1]["batches"][0]["mean"], mean, atol=1e-4)
+
+
+def test_it_says_whose_layer_computed_what_it_gave():
+    class Changed(keras.layers.BatchNormalization):
+        pass
+
+    layers = [bnm.BatchNormalization(), Changed(), keras.layers.BatchNormalization()]
+    model = keras.Sequential([keras.layers.Input((2,)), *layers])
+    x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    found = own_model(model, Data(x), name="m.keras", data_name="x.npz")
+    assert [layer["by"] for layer in found["layers"]] == [
+        f"our BatchNormalization {bnm.__version__}",
+        f"Changed on Keras {keras.__version__}",
+        f"Keras {keras.__version__}",
+    ]
 
 
 def test_it_tells_what_the_doctor_says_and_json_holds_it(files):

@@ -28,6 +28,7 @@ GRIDS = {
     "digits": ["digits", "errors", "held"],
     "network": ["now", "asked"],
 }
+GRIDS_OF = "inputs => inputs.map(input => input.dataset.cell.split('.')[0])"
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -199,6 +200,26 @@ def test_nothing_moves_by_itself(explorer):
     page = explorer(reduced_motion="reduce").page
     page.locator('[data-cell="training-y.0.0"]').hover()
     assert page.evaluate("document.getAnimations().length") == 0
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+@pytest.mark.parametrize(
+    "address",
+    ["#batch", "#batch?x=1,2;1,3", "#axes", "#gradients", "#statistics", "#digits"],
+)  # fmt: skip
+def test_what_is_edited_stays_where_it_is_and_in_sight(explorer, address, width):
+    page = explorer(address, viewport={"width": width, "height": 700}).page
+    panel = page.locator(".inspector")
+    for grid in set(page.eval_on_selector_all("input[data-cell]", GRIDS_OF)):
+        input_ = page.locator(f"input[data-cell^='{grid}.']").first
+        input_.focus()
+        before = input_.bounding_box()
+        # What makes remarks come and go, other digits wider, and the panel higher.
+        for text in ("1", "-123456.789", "0", "many", "", "inf"):
+            input_.fill(text)
+            now = input_.bounding_box()
+            assert now["y"] == pytest.approx(before["y"], abs=1), (grid, text)
+            assert now["y"] + now["height"] <= panel.bounding_box()["y"], (grid, text)
 
 
 def test_an_edit_of_16_by_8_values_is_quick(explorer):

@@ -38,11 +38,11 @@ export function model(state, values) {
     const given = mode === "inference";
     switch (step) {
       case "mean":
-        return given ? [] : samples.map((sample) => `x.${sample}.${column}`);
+        return given ? [] : [...samples.map((sample) => `x.${sample}.${column}`), own("count", 0)];
       case "deviation":
         return [`x.${row}.${column}`, own("mean", 0)];
       case "variance":
-        return given ? [] : samples.map((sample) => own("deviation", sample));
+        return given ? [] : [...samples.map((sample) => own("deviation", sample)), own("count", 0)];
       case "xHat":
         return [own("deviation"), own("variance", 0), "epsilon.0.0"];
       case "y":
@@ -64,6 +64,12 @@ export function model(state, values) {
     const [mean, variance] = [value("mean"), value("variance")];
     const title = `${NAMES[/** @type {Step} */ (step)]}, sample ${row + 1}, ${channel}, ${mode}`;
     switch (step) {
+      case "count":
+        return {
+          title: `Count m of ${channel}`,
+          result: `${samples.length}`,
+          note: "How many numbers of the channel the mean and the variance are taken over.",
+        };
       case "mean":
         return mode === "inference"
           ? given(state, "moving-mean", row, column)

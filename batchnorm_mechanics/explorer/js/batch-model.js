@@ -110,12 +110,14 @@ export function computed(state) {
   const inference = infer(x, { gamma, beta, mean, variance }, options);
   return {
     training: {
+      count: [state.x[0].map(() => state.x.length)],
       mean: toRows(training.mean),
       deviation: toRows(training.deviation),
       variance: toRows(training.variance),
       xHat: toRows(training.xHat),
       y: toRows(training.y),
     },
+    // It asks no batch, and so counts nothing.
     inference: {
       mean: [mean],
       deviation: toRows(inference.deviation),

@@ -10,7 +10,7 @@ import { named, text } from "./room.js";
 /** @typedef {import("./own.js").OwnLayer} OwnLayer */
 
 /**
- * Return a choice of the layers of the user's model, and what Keras made of the chosen one; nothing
+ * Return a choice of the layers of the user's model, and what the chosen one made of it; nothing
  * where no model was given.
  * @param {RoomContext} context
  */
@@ -65,7 +65,7 @@ export function createOwnLayers(context) {
           hint: `${layer.y[0].length} of ${layer.all} channels`,
           rows,
           columns: named("channel", layer.y[0].length),
-          origin: `Computed by Keras ${own?.keras}, in your model, from ${own?.data}.`,
+          origin: `Computed by ${layer.by}, in your model, from ${own?.data}.`,
         },
         context,
       );
@@ -79,7 +79,10 @@ export function createOwnLayers(context) {
       "section",
       { class: "card own-card", "aria-label": "Your model" },
       h("h3", {}, `Your model: ${own.name}`),
-      text("Some of what a batch norm layer got, to be changed by hand. What it gave is Keras’s."),
+      text(
+        "Some of what a batch norm layer got, to be changed by hand. What it gave is its own; all " +
+          "that is below is computed on this page.",
+      ),
       h("p", { class: "pick" }, "Layer ", select, " ", put),
       body,
     ),
@@ -92,7 +95,7 @@ export function createOwnLayers(context) {
       return {
         title: `Output of ${layer.name}, place ${Number(row) + 1}, channel ${column}`,
         result: exact(layer.y[Number(row)][Number(column)]),
-        note: `Computed by Keras ${own.keras}.`,
+        note: `Computed by ${layer.by}, in your model.`,
       };
     },
   };

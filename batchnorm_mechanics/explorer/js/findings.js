@@ -6,6 +6,14 @@ import { h } from "./dom.js";
 /** @typedef {import("./network-model.js").Group} Group */
 
 /**
+ * Return words, with what stands between backticks as code.
+ * @param {string} words
+ */
+function withCode(words) {
+  return words.split("`").map((part, at) => (at % 2 === 1 ? h("code", {}, part) : part));
+}
+
+/**
  * Return one finding.
  * @param {Group} group
  */
@@ -32,7 +40,7 @@ function card(group) {
       {},
       ...rows
         .filter(([, words]) => words !== "")
-        .flatMap(([label, words]) => [h("dt", {}, label), h("dd", {}, words)]),
+        .flatMap(([label, words]) => [h("dt", {}, label), h("dd", {}, ...withCode(words))]),
     ),
   );
 }

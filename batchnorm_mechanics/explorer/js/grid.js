@@ -150,7 +150,11 @@ export function createGrid(spec, { inspector, cells, settle }) {
   if (spec.hint) title.append(" ", h("span", { class: "hint" }, spec.hint));
   const table = h(
     "table",
-    { role: "grid", "aria-labelledby": `${key}-title` },
+    {
+      role: "grid",
+      "aria-labelledby": `${key}-title`,
+      class: spec.rows.every((name) => name === "") ? "is-bare" : "",
+    },
     head,
     h("tbody", {}, ...body),
   );

@@ -36,7 +36,9 @@ export function createBreak(run, context) {
       rows: [""],
       columns: ["trained", "broken", "repaired"],
       coloured: false,
-      origin: `Computed by Keras ${run.keras}; what the doctor says below is its own output, stored.`,
+      origin:
+        `Computed by Keras ${run.keras}; the batches’ statistics were measured by bnm doctor, and ` +
+        "what it says below is its own output, stored.",
     },
     context,
   );

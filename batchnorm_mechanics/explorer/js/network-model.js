@@ -189,7 +189,9 @@ export function model(state, run) {
         return {
           title: titles[at],
           result: percent(values[at]),
-          note: `Of ${tested} test images, after ${steps[state.at]} steps. Computed by Keras ${keras}.`,
+          note:
+            `Of ${tested} test images, after ${steps[state.at]} steps. Computed by Keras ${keras}` +
+            `${at === 0 ? ", but for batch norm, which bnm doctor computed by the batch" : ""}.`,
         };
       }
       if (name === "asked") {

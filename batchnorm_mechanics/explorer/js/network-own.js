@@ -48,7 +48,8 @@ export function createOwn(context) {
     h(
       "p",
       { class: "origin" },
-      `The layers’ values: computed by Keras ${own.keras}. Their statistics and what follows: by bnm doctor.` +
+      "What the layers got: computed by your model; x̂ of it: by bnm trace. The batches’ statistics, " +
+        "and what follows from them: measured by bnm doctor. The moving ones: your model’s weights." +
         `${own.left > 0 ? ` ${own.left} more layers are not shown.` : ""}`,
     ),
     h("h4", {}, "What bnm doctor says"),

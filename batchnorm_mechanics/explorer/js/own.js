@@ -1,9 +1,10 @@
-/** What Python gives with the page of the user's own model, all of it computed by Keras. */
+/** What Python gives with the page of the user's own model: by the model, and measured of it. */
 
 /**
  * A batch norm layer of the user's model.
  * @typedef {object} OwnLayer
  * @property {string} name its path in the model
+ * @property {string} by who computed y: Keras, our layer, or a layer of the user's
  * @property {number} channels how many of them are here
  * @property {number} all how many it has
  * @property {number | null} momentum null where it has none
@@ -13,8 +14,9 @@
  * @property {readonly number[]} mean the moving one
  * @property {readonly number[]} variance the moving one
  * @property {readonly (readonly number[])[]} x some of what it got, a row for each place
- * @property {readonly (readonly number[])[]} y what Keras made of it in inference
+ * @property {readonly (readonly number[])[]} y what the layer made of it in inference
  * @property {readonly {count: number, mean: readonly number[], variance: readonly number[]}[]} batches
+ *   measured by the doctor, as are the look's statistics; its x̂ is the trace's
  * @property {import("./network-model.js").Look} look
  */
 
@@ -23,7 +25,6 @@
  * @typedef {object} Own
  * @property {string} name of its file
  * @property {string} data name of theirs
- * @property {string} keras version
  * @property {readonly OwnLayer[]} layers
  * @property {import("./network-model.js").Told} told what the doctor says
  * @property {number} left how many layers are not here

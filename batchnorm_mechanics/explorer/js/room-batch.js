@@ -95,6 +95,16 @@ function createWorkshop(body, begun, context) {
     ),
   };
 
+  const count = createGrid(
+    { name: "training-count", title: "Count m", rows: [""], columns, quiet: true },
+    context,
+  );
+  const uncounted = h(
+    "div",
+    { class: "uncounted" },
+    h("p", { class: "caption" }, "No count"),
+    h("p", { class: "hint" }, "The batch is not asked."),
+  );
   const steps = STEPS.map(([step, title, one]) => {
     const shape = { rows: one ? [""] : rows, columns, quiet: true };
     const training = { name: `training-${step}`, title, ...shape };
@@ -110,11 +120,16 @@ function createWorkshop(body, begun, context) {
       inference: createGrid(inference, context),
     };
   });
-  const flow = (/** @type {"training" | "inference"} */ mode, /** @type {string} */ title) =>
+  const flow = (
+    /** @type {"training" | "inference"} */ mode,
+    /** @type {string} */ title,
+    /** @type {HTMLElement} */ first,
+  ) =>
     h(
       "section",
       { class: "flow", "aria-label": title },
       h("h4", { class: "mode" }, title),
+      first,
       ...steps.map((each) => each[mode].element),
     );
 
@@ -155,7 +170,12 @@ function createWorkshop(body, begun, context) {
         "the moving mean and variance, and only inference follows. Blue cells are above 0, " +
         "orange ones below.",
     ),
-    h("div", { class: "flows" }, flow("training", "Training"), flow("inference", "Inference")),
+    h(
+      "div",
+      { class: "flows" },
+      flow("training", "Training", count.element),
+      flow("inference", "Inference", uncounted),
+    ),
   );
 
   return {
@@ -169,6 +189,7 @@ function createWorkshop(body, begun, context) {
       inputs.gamma.update([state.gamma]);
       inputs.beta.update([state.beta]);
       inputs.epsilon.update([[state.epsilon]]);
+      count.update(values.training.count);
       for (const { step, training, inference } of steps) {
         training.update(values.training[step]);
         inference.update(values.inference[step]);

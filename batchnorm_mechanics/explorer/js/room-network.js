@@ -113,7 +113,9 @@ function createTraining(run, context) {
       rows: [""],
       columns: ["by the batch", "in inference", "without"],
       coloured: false,
-      origin: `Computed by Keras ${run.keras} in a run of ours, which is stored with this page.`,
+      origin:
+        `Computed by Keras ${run.keras} in a run of ours, which is stored with this page; ` +
+        "by the batch: with batch norm by bnm doctor.",
     },
     context,
   );
@@ -155,7 +157,7 @@ function createTraining(run, context) {
         "What enters tanh in inference, step by step from left to right, dark where most values " +
           "are. Without batch norm those of the first layer drift out to where tanh is flat; with " +
           "it they stay. These digits are so easy that it costs no accuracy here. On the right: " +
-          "how far the moving statistics are from those of the batches.",
+          "how far the moving statistics are from those of the batches, which our doctor measured.",
         "text spaced",
       ),
       ...layers.map((layer) => layer.element),

@@ -60,6 +60,7 @@ export const roomTime = {
         rows: time.POLICIES.map(({ name }) => name),
         columns: ["mean", "variance", "trust from", "after jump"],
         coloured: false,
+        origin: "Computed on this page, by each one’s rule.",
         written: (value) =>
           Number.isFinite(value) ? brief(value) : Number.isNaN(value) ? "–" : "never",
       },
@@ -137,7 +138,7 @@ function sentence(state, found) {
   const { start } = time.madeOf(0, state, found);
   const { from } = time.trusted(0, state, found);
   const begun =
-    `After ${at} ${at === 1 ? "batch" : "batches"} Keras’s average is still ` +
+    `After ${at} ${at === 1 ? "batch" : "batches"} the average by Keras’s rule is still ` +
     `${percent(start)} the 0 and 1 that it began with: ${shown(momentum)} to the power of ${at}`;
   return at >= from ? `${begun}.` : `${begun}. It needs ${from} batches to lose half of them.`;
 }

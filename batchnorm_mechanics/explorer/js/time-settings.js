@@ -56,7 +56,7 @@ export function createSettings(context) {
       context,
     ),
   );
-  const sizes = h("div", { class: "stack" });
+  const sizes = h("div", { class: "stack alone" });
   const drawn = h(
     "div",
     { class: "inputs" },
@@ -161,7 +161,8 @@ function createOwn(context) {
   const origin = h(
     "p",
     { class: "origin" },
-    `Each batch’s mean and variance, and what the model keeps: computed by Keras ${own?.keras} from ${own?.data}.`,
+    `Each batch’s mean and variance: measured by bnm doctor on ${own?.data}, with the model’s layers ` +
+      "normalizing by the batch, as in training. What your model keeps: its own weights.",
   );
   const element = h("div", {}, h("p", { class: "pick" }, layer, label), origin);
   element.hidden = own === undefined;

@@ -49,7 +49,8 @@ for at, draw in enumerate(draws):
     mean, spread = ${python(source[0])} if at < ${jump} else ${python(source[1])}
     x = (mean + spread * draw).astype("float32")
     batches.append(bnm.moments(x[:, None], axes=[0]))`
-      : `# What Keras's layer ${JSON.stringify(layer.name)} got, channel ${state.channel}: count, mean, variance.
+      : `# What the layer ${JSON.stringify(layer.name)} got, channel ${state.channel}, as bnm doctor measured
+# it: count, mean, variance.
 given = ${python(
           layer.batches.map(({ count, mean, variance }) => [
             count,

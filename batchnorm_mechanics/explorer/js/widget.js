@@ -13,6 +13,9 @@ const TRAITS = {
   variance: "moving_variance",
 };
 
+/** Milliseconds in which what one cell of a notebook sets has come. */
+const TOGETHER = 100;
+
 /**
  * What is used of anywidget's model.
  * @typedef {object} WidgetModel
@@ -49,12 +52,21 @@ function written(value) {
  */
 function render({ model, el }) {
   const { store, destroy } = mount(el, { data: model.get("_data") ?? {} });
-  const take = () => {
-    const state = Object.entries(TRAITS).map(([field, trait]) => [field, read(model.get(trait))]);
+  const take = (/** @type {[string, string][]} */ traits) => {
+    const state = traits.map(([field, trait]) => [field, read(model.get(trait))]);
     store.change(Object.fromEntries(state), null, "batch");
   };
+  // An address says what x is, too. If Python sets x right after it, that comes while the page's
+  // answer to the address is on its way, and would be lost: so the answer waits for it.
+  let answer = 0;
   const follow = () => {
-    if (model.get("address") !== store.address()) store.follow(model.get("address"));
+    if (model.get("address") === store.address()) return;
+    window.clearTimeout(answer);
+    answer = window.setTimeout(() => {
+      answer = 0;
+      give();
+    }, TOGETHER);
+    store.follow(model.get("address"));
   };
   const give = () => {
     const state = store.state("batch");
@@ -67,16 +79,23 @@ function render({ model, el }) {
   };
 
   const asked = model.get("address");
-  take();
+  take(Object.entries(TRAITS));
   store.follow(asked);
   store.forget();
   give();
-  const stop = store.subscribe(give);
-  const events = Object.values(TRAITS).map((trait) => `change:${trait}`);
-  for (const event of events) model.on(event, take);
+  const stop = store.subscribe(() => {
+    if (answer === 0) give();
+  });
+  const events = Object.entries(TRAITS).map(([field, trait]) => ({
+    event: `change:${trait}`,
+    // Of what was not set, the page may know better: an address has just said it.
+    listener: () => take([[field, trait]]),
+  }));
+  for (const { event, listener } of events) model.on(event, listener);
   model.on("change:address", follow);
   return () => {
-    for (const event of events) model.off(event, take);
+    window.clearTimeout(answer);
+    for (const { event, listener } of events) model.off(event, listener);
     model.off("change:address", follow);
     stop();
     destroy();
