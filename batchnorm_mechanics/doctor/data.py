@@ -77,7 +77,7 @@ class Data:
         call: how the model is run on a batch, a function of both that returns outputs; None for
             `model(inputs)`.
         samples: how many are taken at most, the first ones; None for all.
-        first: how many batches came before, in a part of data.
+        before: how many batches came before, in a part of data.
     """
 
     source: Any
@@ -86,7 +86,7 @@ class Data:
     note: str = ""
     call: Callable[[Any, Any], Any] | None = None
     samples: int | None = None
-    first: int = 0
+    before: int = 0
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yield (inputs, labels or None), a last smaller batch included."""

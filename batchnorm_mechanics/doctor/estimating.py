@@ -183,7 +183,7 @@ def _passed(
                 raise InputError(
                     f"{how.caller}: `data` must give finite statistics. "
                     f"Received: {(~finite).sum()} of {len(finite)} channels not finite at the "
-                    f"input of {name}, in batch {data.first + number + 1}, whose samples are "
+                    f"input of {name}, in batch {data.before + number + 1}, whose samples are "
                     "finite. A layer before it makes NaN or overflows: `bnm doctor` says which."
                 )
         for name, calls in ran.by_layer.items():

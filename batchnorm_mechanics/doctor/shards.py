@@ -35,7 +35,7 @@ def shards_of(data: Data, *, caller: str) -> Iterator[Data]:
     Example:
         >>> import numpy as np
         >>> data = Data(np.zeros((1000, 2)), batch_size=20)
-        >>> [(part.rows, part.first) for part in shards_of(data, caller="recalibrate")]
+        >>> [(part.rows, part.before) for part in shards_of(data, caller="recalibrate")]
         [(320, 0), (320, 16), (320, 32), (40, 48)]
     """
     if isinstance(data.source, Shards):
@@ -59,7 +59,7 @@ def shards_of(data: Data, *, caller: str) -> Iterator[Data]:
         # A last single row goes with the batch before it.
         starts.pop()
     for start, stop in zip(starts, [*starts[1:], data.rows], strict=True):
-        yield replace(data.between(start, stop), samples=None, first=start // data.batch_size)
+        yield replace(data.between(start, stop), samples=None, before=start // data.batch_size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,7 +94,7 @@ def test_shards_hold_each_row_once_and_cut_between_batches(rows):
     batches = [np.asarray(inputs[1]) for shard in shards for inputs, _ in shard]
     np.testing.assert_array_equal(np.concatenate(batches), x + 1)
     assert [len(batch) for batch in batches[:-1]] == [4] * (len(batches) - 1)
-    assert [shard.first for shard in shards] == [16 * number for number in range(len(shards))]
+    assert [shard.before for shard in shards] == [16 * number for number in range(len(shards))]
     assert shards[-1].rows > 1 or rows == 1
 
 
