@@ -8,7 +8,7 @@ ARGS ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Hashes name the very files; wheels only, so that nothing is built or downloaded behind pip's back.
-# What is never imported is never compiled: that halves the time that TensorFlow takes.
+# Most of what TensorFlow brings is never imported, and need not be compiled.
 INSTALL := -m pip install -qq --disable-pip-version-check --no-input --no-compile --require-hashes --only-binary :all:
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
