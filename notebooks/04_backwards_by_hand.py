@@ -95,9 +95,10 @@ grid = alt.Chart(alt.Data(values=moved)).encode(
     alt.Y("output:N", sort=samples),
 )
 squares = grid.mark_rect().encode(
-    alt.Color("moves by:Q", scale=alt.Scale(scheme="blueorange", reverse=True, domainMid=0))
+    alt.Color("moves by:Q", scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1]))
 )
-squares + grid.mark_text(fontSize=14, color="black").encode(alt.Text("moves by:Q", format=".2f"))
+texts = grid.mark_text(fontSize=14, color="black").encode(alt.Text("moves by:Q", format=".2f"))
+(squares + texts).properties(width=320, height=200)
 
 # %% [markdown]
 # All four. A sample reaches its own output *straight*, and every output *through the mean* and
@@ -199,7 +200,7 @@ bars = chart.mark_bar().encode(
 marks = chart.mark_point(
     shape="diamond", size=90, filled=True, color="black", stroke="white", opacity=1
 ).encode(alt.Y("sum:Q"))
-bars + marks
+(bars + marks).properties(width=320)
 
 # %% [markdown] facts=["3"]
 # They take away what would be wasted. Pushing all samples the same way changes no output, since the
@@ -226,6 +227,9 @@ d_gamma, d_beta
 # %%
 bnm.Explorer(
     [[1.0], [2.0], [3.0], [6.0]],
+    gamma=gamma,
+    beta=beta,
+    epsilon=epsilon,
     address="#gradients?x=1;2;3;6&dy=1;0;0;0&gamma=2&epsilon=0.5",
 )
 
@@ -347,8 +351,8 @@ for name, along in {"moving": np.ones_like(X), "stretching": normal}.items():
     print(f"{name:10}  d_x_hat:", np.sum(straight * along, axis=0), "  d_x:", np.sum(dx * along, 0))
 
 # %% [markdown]
-# It does for moving. For stretching a little is left where a channel's variance is small: that is
-# epsilon, which does not stretch along.
+# It does for moving. For stretching a little is left, the more the smaller a channel's
+# variance: that is epsilon, which does not stretch along.
 #
 # ## Exercise: in one line
 #

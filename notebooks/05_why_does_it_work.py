@@ -212,15 +212,24 @@ def curves(series, across, x_title, y_title, y_scale=None, x_scale=None):
         for mean, low, high in [interval(column)]
     ]
     chart = alt.Chart(alt.Data(values=points)).encode(
-        alt.X("x:Q", title=x_title, scale=x_scale or alt.Scale()),
-        alt.Color("which:N", title=None, sort=list(series)),
+        alt.X("x:Q", title=x_title, scale=x_scale or alt.Scale())
     )
-    scale = y_scale or alt.Scale()
-    band = chart.mark_area(opacity=0.25).encode(alt.Y("low:Q", scale=scale), alt.Y2("high:Q"))
-    return band + chart.mark_line().encode(alt.Y("y:Q", title=y_title, scale=scale))
+    scale, names = y_scale or alt.Scale(), list(series)
+    band = chart.mark_area(opacity=0.25).encode(
+        alt.Y("low:Q", scale=scale),
+        alt.Y2("high:Q"),
+        alt.Color("which:N", sort=names, legend=None),
+    )
+    lines = chart.mark_line().encode(
+        alt.Y("y:Q", title=y_title, scale=scale),
+        alt.Color("which:N", sort=names, title=None, legend=alt.Legend(labelLimit=0)),
+        # Where two lines are one, the dashes show it.
+        alt.StrokeDash("which:N", sort=names, title=None),
+    )
+    return band + lines
 
 
-# %% [markdown] facts=["2015", "1", "2018", "2"]
+# %% [markdown] facts=["2015", "2018"]
 # ## Internal covariate shift
 #
 # **The claim.** Each layer's inputs change their distribution whenever the layers below learn, and
@@ -379,8 +388,8 @@ Markdown(
 # %% [markdown] facts=["2018", "3.3", "2015"]
 # ## Larger learning rates
 #
-# **The claim.** Without normalization the activations of deep layers grow with each step, and
-# large rates diverge; batch normalization permits larger ones, and that is what makes it faster
+# **The claim.** Without normalization a large step lets activations grow from layer to layer until
+# the loss diverges. Batch normalization permits larger rates, and that is what makes it faster
 # and better ([Bjorck et al. 2018](https://arxiv.org/abs/1806.02375); so already [Ioffe and Szegedy
 # 2015](https://arxiv.org/abs/1502.03167), sec. 3.3). Which rates still train? And is it better at
 # small rates, too?
@@ -535,7 +544,7 @@ Markdown(
 # normalization after the weights, and the measurement only shows how little epsilon spoils it.
 # That it makes training *faster* is proven for simple problems. One more consequence is practical:
 # weight decay on such weights cannot make the function simpler; it only raises the rate that
-# counts.
+# counts ([van Laarhoven 2017](https://arxiv.org/abs/1706.05350)).
 
 # %% [markdown] facts=["2019", "3.4"]
 # ## Regularization by noise
@@ -666,11 +675,9 @@ bars = [
     for how, values in by_size.items()
     for mean, low, high in [interval(values)]
 ]
-chart = alt.Chart(alt.Data(values=bars)).encode(
-    alt.Y("how:N", sort=list(by_size), title="normalized, in groups of")
-)
+chart = alt.Chart(alt.Data(values=bars)).encode(alt.Y("how:N", sort=list(by_size), title=None))
 ends = alt.Scale(zero=False)
-lines = chart.mark_rule(strokeWidth=3).encode(
+lines = chart.mark_rule(strokeWidth=3, opacity=0.5, color="#3b8fd6").encode(
     alt.X("low:Q", title="test accuracy in inference, %", scale=ends), alt.X2("high:Q")
 )
 lines + chart.mark_point(filled=True, size=80, opacity=1).encode(alt.X("mean:Q", scale=ends))
