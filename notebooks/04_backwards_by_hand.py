@@ -220,17 +220,18 @@ d_beta = np.sum(dy)
 d_gamma, d_beta
 
 # %% [markdown]
-# Play with it: below, the same four numbers are a page where each gradient opens into its terms,
-# and where the ways through the mean and the variance can be closed. (Where no JavaScript runs,
-# only a picture of the forward pass is here; `bnm explore` writes the page.)
+# Play with it: below, the same four numbers, and beside them the same in another order, are a page
+# where each gradient opens into its terms, and where the ways through the mean and the variance can
+# be closed. (Where no JavaScript runs, only a picture of the forward pass is here; `bnm explore`
+# writes the page.)
 
 # %%
 bnm.Explorer(
-    [[1.0], [2.0], [3.0], [6.0]],
+    [[1.0, 6.0], [2.0, 3.0], [3.0, 2.0], [6.0, 1.0]],
     gamma=gamma,
     beta=beta,
     epsilon=epsilon,
-    address="#gradients?x=1;2;3;6&dy=1;0;0;0&gamma=2&epsilon=0.5",
+    address="#gradients?x=1,6;2,3;3,2;6,1&dy=1,0;0,0;0,0;0,0&gamma=2,2&epsilon=0.5",
 )
 
 # %% [markdown]

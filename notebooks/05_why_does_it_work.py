@@ -224,7 +224,7 @@ def curves(series, across, x_title, y_title, y_scale=None, x_scale=None):
         alt.Y("y:Q", title=y_title, scale=scale),
         alt.Color("which:N", sort=names, title=None, legend=alt.Legend(labelLimit=0)),
         # Where two lines are one, the dashes show it.
-        alt.StrokeDash("which:N", sort=names, title=None),
+        alt.StrokeDash("which:N", sort=names, title=None, legend=alt.Legend(labelLimit=0)),
     )
     return band + lines
 
@@ -296,15 +296,15 @@ Markdown(
     f"and by {shown(still_helped, '+.2f')} with batch norm and noise. "
     + chosen(
         shakier,
-        "So the noisy network's layers are less still than without any normalization; ",
-        "So even with noise they are stiller than without normalization; ",
-        "Whether noise makes them less still than no normalization is open; ",
+        "So with the noise the layers are less still than without any normalization; ",
+        "So even with the noise the layers are stiller than without normalization; ",
+        "Whether with the noise they are less still than without normalization is open; ",
     )
     + chosen(
         still_helped,
-        "and here it learns more slowly than without.",
-        "and yet it learns faster.",
-        "and whether it learns faster or more slowly is open.",
+        "such a network learns more slowly than the bare one.",
+        "such a network learns faster than the bare one.",
+        "whether such a network learns faster than the bare one is open.",
     )
 )
 
@@ -695,13 +695,13 @@ Markdown(
     + chosen(cost, "Small batches cost. ", "Small batches gain here. ", "Their cost is open. ")
     + chosen(
         gap,
-        "Inference suffers less than training mode does: the harm is done in training. ",
+        "Inference does better than training mode: what it normalizes by is not the harm. ",
         "In training mode it is better: that inference normalizes otherwise is part of the harm. ",
         "That inference normalizes otherwise makes no certain difference. ",
     )
     + chosen(
         gain,
-        "Renormalizing gives some or all of it back. ",
+        "Renormalizing helps. ",
         "Renormalizing makes it worse. ",
         "Whether renormalizing helps is open. ",
     )
