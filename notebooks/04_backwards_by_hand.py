@@ -75,7 +75,8 @@ print("x_hat", x_hat, "  y", y)
 #
 # ## Who moves whom?
 #
-# Move the first sample up a little. How many of the four outputs change? Guess before you run on.
+# Move the first sample up a little. How many of the four outputs change, and by how many times as
+# much? Guess before you run on.
 
 
 # %%
@@ -86,7 +87,7 @@ def forward_of(x):
 nudge = 1e-6
 samples = ["first", "second", "third", "fourth"]
 moved = [
-    {"input": one, "output": other, "moves by": by}
+    {"input": one, "output": other, "moves by": round(by, 4)}
     for one, unit in zip(samples, np.eye(m), strict=True)
     for other, by in zip(samples, (forward_of(x + nudge * unit) - y) / nudge, strict=True)
 ]
@@ -97,7 +98,7 @@ grid = alt.Chart(alt.Data(values=moved)).encode(
 squares = grid.mark_rect().encode(
     alt.Color("moves by:Q", scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1]))
 )
-texts = grid.mark_text(fontSize=14, color="black").encode(alt.Text("moves by:Q", format=".2f"))
+texts = grid.mark_text(fontSize=14, color="black").encode(alt.Text("moves by:Q", format=".4~f"))
 (squares + texts).properties(width=320, height=200)
 
 # %% [markdown]
