@@ -75,7 +75,8 @@ print("x_hat", x_hat, "  y", y)
 #
 # ## Who moves whom?
 #
-# Move the first sample up a little. How many of the four outputs change? Guess before you run on.
+# Move the first sample up a little. How many of the four outputs change, and by how many times as
+# much? Guess before you run on.
 
 
 # %%
@@ -86,7 +87,7 @@ def forward_of(x):
 nudge = 1e-6
 samples = ["first", "second", "third", "fourth"]
 moved = [
-    {"input": one, "output": other, "moves by": by}
+    {"input": one, "output": other, "moves by": round(by, 4)}
     for one, unit in zip(samples, np.eye(m), strict=True)
     for other, by in zip(samples, (forward_of(x + nudge * unit) - y) / nudge, strict=True)
 ]
@@ -95,9 +96,10 @@ grid = alt.Chart(alt.Data(values=moved)).encode(
     alt.Y("output:N", sort=samples),
 )
 squares = grid.mark_rect().encode(
-    alt.Color("moves by:Q", scale=alt.Scale(scheme="blueorange", reverse=True, domainMid=0))
+    alt.Color("moves by:Q", scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1]))
 )
-squares + grid.mark_text(fontSize=14, color="black").encode(alt.Text("moves by:Q", format=".2f"))
+texts = grid.mark_text(fontSize=14, color="black").encode(alt.Text("moves by:Q", format=".4~f"))
+(squares + texts).properties(width=320, height=200)
 
 # %% [markdown]
 # All four. A sample reaches its own output *straight*, and every output *through the mean* and
@@ -199,7 +201,7 @@ bars = chart.mark_bar().encode(
 marks = chart.mark_point(
     shape="diamond", size=90, filled=True, color="black", stroke="white", opacity=1
 ).encode(alt.Y("sum:Q"))
-bars + marks
+(bars + marks).properties(width=320)
 
 # %% [markdown] facts=["3"]
 # They take away what would be wasted. Pushing all samples the same way changes no output, since the
@@ -219,14 +221,18 @@ d_beta = np.sum(dy)
 d_gamma, d_beta
 
 # %% [markdown]
-# Play with it: below, the same four numbers are a page where each gradient opens into its terms,
-# and where the ways through the mean and the variance can be closed. (Where no JavaScript runs,
-# only a picture of the forward pass is here; `bnm explore` writes the page.)
+# Play with it: below, the same four numbers, and beside them the same in another order, are a page
+# where each gradient opens into its terms, and where the ways through the mean and the variance can
+# be closed. (Where no JavaScript runs, only a picture of the forward pass is here; `bnm explore`
+# writes the page.)
 
 # %%
 bnm.Explorer(
-    [[1.0], [2.0], [3.0], [6.0]],
-    address="#gradients?x=1;2;3;6&dy=1;0;0;0&gamma=2&epsilon=0.5",
+    [[1.0, 6.0], [2.0, 3.0], [3.0, 2.0], [6.0, 1.0]],
+    gamma=gamma,
+    beta=beta,
+    epsilon=epsilon,
+    address="#gradients?x=1,6;2,3;3,2;6,1&dy=1,0;0,0;0,0;0,0&gamma=2,2&epsilon=0.5",
 )
 
 # %% [markdown]
@@ -347,8 +353,8 @@ for name, along in {"moving": np.ones_like(X), "stretching": normal}.items():
     print(f"{name:10}  d_x_hat:", np.sum(straight * along, axis=0), "  d_x:", np.sum(dx * along, 0))
 
 # %% [markdown]
-# It does for moving. For stretching a little is left where a channel's variance is small: that is
-# epsilon, which does not stretch along.
+# It does for moving. For stretching a little is left, the more the smaller a channel's
+# variance: that is epsilon, which does not stretch along.
 #
 # ## Exercise: in one line
 #
