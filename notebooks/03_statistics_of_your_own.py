@@ -426,14 +426,16 @@ batches = effects["100 of 916 batches, instead of all"]
 others = [effect for name, effect in effects.items() if effect is not batches]
 largest = max(others, key=lambda effect: abs(effect[0]))
 share = abs(largest[0] / batches[0])
+# The farthest that any interval of the statistics reaches, and the nearest that the batches' does.
+farthest, nearest = max(max(-low, high) for _, low, high in others), -batches[2]
 Markdown(
     f"The number of batches moves accuracy by {batches[0]:+.2f} points; the largest effect of the "
     f"statistics is {largest[0]:+.2f}, or {share:.0%} of that. "
     + (
         "So the published layers scored lower mainly because they had trained less, by the "
         "`take(100)`, and not for what they remembered."
-        if batches[2] < 0 and share < 0.5
-        else "Here the statistics count about as much, so this run alone does not settle it."
+        if farthest < nearest / 2
+        else "The intervals leave room for more than half of it, so this run does not settle it."
     )
 )
 
