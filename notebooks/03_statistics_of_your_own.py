@@ -123,7 +123,7 @@ class AlgorithmTwo(ByHand):
 
 
 # %% [markdown]
-# Momentum mixes the new into the old. But which of the two does 0.99 weigh? The source wrote
+# Momentum mixes the new into the old. But which of the two does `0.99` weigh? The source wrote
 # `(1 - 0.99) * old + 0.99 * batch`.
 
 
@@ -141,7 +141,8 @@ class Momentum(ByHand):
 
 # %% [markdown]
 # Do they remember what the policies would? Real digits tell. First the data, as in
-# [the notebook before](02_keras_layer_on_mnist.ipynb): scaled, shuffled, 5,000 set aside.
+# [the notebook before](02_keras_layer_on_mnist.ipynb): scaled, shuffled, those that validate set
+# aside.
 
 # %%
 digits = dataset.load("mnist", minimum_rows=60_000)
@@ -170,14 +171,14 @@ for name, (layer, policy) in ours.items():
     same = all(np.allclose(one, other, rtol=1e-3, atol=1e-3) for one, other in pair)
     print(f"{name}: by hand as by policy: {same}")
 
-# %% [markdown]
+# %% [markdown] facts=["0.99"]
 # `bnm.BatchNormalization(statistics=...)` is Keras's layer with a policy of your choice.
 #
 # ## What a reversed momentum keeps
 #
-# Keras's momentum 0.99 weighs the *old* value. Reversed, the new batch has 99 % of the weight: the
-# layer remembers its last batch and nothing else. What does that look like, for one channel over a
-# hundred batches?
+# Keras's momentum 0.99 weighs the *old* value. Reversed, the new batch has nearly all the weight:
+# the layer remembers its last batch and little else. What does that look like, for one channel over
+# a hundred batches?
 
 # %%
 channel = activations[:, 0].reshape(100, 60)
@@ -324,7 +325,7 @@ def accuracies(seed, batches, epochs=2):
     return found
 
 
-seeds = range(5)
+seeds = range(4)
 measured = {batches: [accuracies(seed, batches) for seed in seeds] for batches in (100, 916)}
 
 # %%
@@ -338,14 +339,14 @@ alt.Chart(alt.Data(values=values)).mark_point(filled=True, size=60).encode(
     alt.X("accuracy:Q", scale=alt.Scale(zero=False), title="test accuracy of each seed, %"),
     alt.Y("statistics:N", sort=[*SeveralMemories.policies], title=None),
     alt.Color("batches:N", title="batches an epoch"),
-).properties(height=140, title="Two epochs, five seeds")
+).properties(height=140, title="Two epochs, four seeds")
 
 # %% [markdown]
 # Look at the picture first: which of the two, colour or row, moves the points?
 #
 # ## An interval, step by step
 #
-# Five seeds give five numbers, and other seeds would give others. Both lengths were run with the
+# Four seeds give four numbers, and other seeds would give others. Both lengths were run with the
 # same seeds, that is with the same first weights and the same order of the images. So take
 # differences *within* a seed, and then their mean and how much it would vary:
 #
@@ -365,21 +366,23 @@ def interval(d):
 
 d = differences("moving average", 100, "moving average", 916)
 print("differences:", d.round(2))
-print(f"t with four degrees of freedom: {stats.t.ppf(0.975, 4):.3f}")
-print(f"for large samples:              {stats.norm.ppf(0.975):.3f}")
-Markdown("**{:.2f}** points, 95 % interval {:.2f} to {:.2f}".format(*interval(d)))
+print(f"t with three degrees of freedom: {stats.t.ppf(0.975, 3):.3f}")
+print(f"for large samples:               {stats.norm.ppf(0.975):.3f}")
+mean, low, high = interval(d)
+Markdown(f"**{mean:.2f}** points, 95 % interval {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# Why $t$, with 2.776 at four degrees of freedom, and not the 1.960 for large samples? Because $s_d$
-# is itself guessed from five numbers. See what happens without it, on numbers whose truth is known.
+# Why $t$, with 3.182 at three degrees of freedom, and not the 1.960 for large samples? Because
+# $s_d$ is itself guessed from four numbers. See what happens without it, on numbers whose truth is
+# known.
 
 # %%
-draws = np.random.default_rng(0).normal(size=(20_000, 5))
-error = np.abs(draws.mean(axis=1)) / (draws.std(axis=1, ddof=1) / np.sqrt(5))
+draws = np.random.default_rng(0).normal(size=(20_000, 4))
+error = np.abs(draws.mean(axis=1)) / (draws.std(axis=1, ddof=1) / np.sqrt(4))
 Markdown(
     "Of twenty thousand intervals with the number for large samples, "
     f"{np.mean(error < stats.norm.ppf(0.975)):.1%} hold the truth; with $t$, "
-    f"{np.mean(error < stats.t.ppf(0.975, 4)):.1%}. They should be {0.95:.1%}."
+    f"{np.mean(error < stats.t.ppf(0.975, 3)):.1%}. They should be {0.95:.1%}."
 )
 
 # %% [markdown]
@@ -423,14 +426,16 @@ batches = effects["100 of 916 batches, instead of all"]
 others = [effect for name, effect in effects.items() if effect is not batches]
 largest = max(others, key=lambda effect: abs(effect[0]))
 share = abs(largest[0] / batches[0])
+# The farthest that any interval of the statistics reaches, and the nearest that the batches' does.
+farthest, nearest = max(max(-low, high) for _, low, high in others), -batches[2]
 Markdown(
     f"The number of batches moves accuracy by {batches[0]:+.2f} points; the largest effect of the "
     f"statistics is {largest[0]:+.2f}, or {share:.0%} of that. "
     + (
         "So the published layers scored lower mainly because they had trained less, by the "
         "`take(100)`, and not for what they remembered."
-        if batches[2] < 0 and share < 0.5
-        else "Here the statistics count about as much, so this run alone does not settle it."
+        if farthest < nearest / 2
+        else "The intervals leave room for more than half of it, so this run does not settle it."
     )
 )
 

@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = {path.stem: path for path in sorted(Path(__file__).parent.glob("[0-9]*.py"))}
 MADE = ROOT / "build" / "notebooks"
 
-# What hangs is stopped. What a cell costs is measured in the processor's seconds, which it takes on a
-# machine that does other things, too.
+# What hangs is stopped. What a cell costs is measured in seconds of the processor, which a machine
+# that does other things gives it, too.
 CELL_TIMEOUT = 300
 CPU_SECONDS = "cpu_seconds"
 # Each starts TensorFlow, which takes 700 MB and all processors for some seconds.

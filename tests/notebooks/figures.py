@@ -155,7 +155,8 @@ def written_in_sentences(source):
                 and isinstance(node.value, str)
                 and node not in formats
             ]
-    return "\n".join(parts)
+    # What str.format puts in is written in braces, too.
+    return re.sub(r"\{[^{}]*\}", " ", "\n".join(parts))
 
 
 def unfounded(notebook):

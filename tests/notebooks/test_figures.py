@@ -116,6 +116,7 @@ def test_a_table_and_a_sentence_give_numbers_and_a_chart_and_a_name_of_an_object
 def test_what_code_writes_into_a_sentence_is_given_by_other_code():
     code = 'Markdown(f"Of {n:.2f} % some 34 %, or " + ("45 %" if n else "none"))'
     assert [figure.text for figure in stated(written_in_sentences(code))] == ["34 %", "45 %"]
+    assert stated(written_in_sentences('Markdown("It is {0:.2f}".format(x))')) == []
     made = notebook("", printed="0.34", text_markdown="Of 7.00 % some 34 %, or 45 %")
     made.cells[0].source = f"%pip list\n{code}"
     assert list(unfounded(made)) == ["cell 0: 45 % stands in the text, and no code gives it"]
