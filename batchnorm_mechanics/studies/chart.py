@@ -103,7 +103,12 @@ class Rows:
         most = max((len(heads[name] + bodies[name]) for name in about), default=0)
         step = _LINE * most + 30
         y = alt.Y("name:N", sort=list(about), axis=None)
-        top = {"align": "left", "baseline": "top", "lineBreak": _LINE_BREAK, "lineHeight": _LINE}
+        top: dict[str, Any] = {
+            "align": "left",
+            "baseline": "top",
+            "lineBreak": _LINE_BREAK,
+            "lineHeight": _LINE,
+        }
 
         def written(lines: Mapping[str, Sequence[str]], below: int, **mark: Any) -> alt.Chart:
             rows = [{"name": name, "text": _LINE_BREAK.join(lines[name])} for name in lines]

@@ -71,7 +71,7 @@ def accuracies(studies: Sequence[Mapping[str, Any]], metric: str) -> Chart:
         "scale": alt.Scale(zero=False, nice=True),
         "axis": alt.Axis(tickCount=6),
     }
-    below = {"yOffset": named.offset}
+    below: dict[str, Any] = {"yOffset": named.offset}
     color = color_by_length(studies)
     layers = [
         *named.layers,
