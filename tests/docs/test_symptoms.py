@@ -56,7 +56,10 @@ def test_what_a_page_names_exists(name):
             assert (WRONG / target).exists(), target
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in PROGRAMS)) for name in PAGES],
+)
 def test_its_steps_end_in_the_figures_that_it_promises(name, tmp_path):
     if name not in NO_MODEL:
         getattr(symptom_models, name.replace("-", "_"))(tmp_path)
