@@ -39,7 +39,6 @@ def explore(
     bnm explore --out page.html --no-open    only write it, to send or to keep
     bnm explore model.keras --data x.npz     your own model's layers in rooms 1, 4 and 6
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
-    from batchnorm_mechanics._io.site import where
     from batchnorm_mechanics._io.terminal import Terminal
     from batchnorm_mechanics.explorer.page import write_page
 
@@ -64,7 +63,6 @@ def explore(
         ) from error
     # A path is for copying: it is not cut into lines.
     Terminal().print(f"Page: {out}", soft_wrap=True, markup=False, highlight=False)
-    print(f"Questions, and the clicks that answer them: {where('explorer')}")
     options.print_read(read)
     if not no_open:
         typer.launch(out.resolve().as_uri())
