@@ -22,7 +22,7 @@ from commands import bnm_here
 
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?"
 WORD = re.compile(rf"{NUMBER}\.\.{NUMBER}|\.\.\.|{NUMBER}|[^\W\d]+|[^\s\w]")
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```\n", flags=re.M | re.S)
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```\n", flags=re.M | re.S)
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ def steps_of(page):
     """Return the blocks that run, each with the text right behind it."""
     blocks = list(FENCE.finditer(page))
     steps = []
-    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, after in zip(blocks, [*blocks, None][1:], strict=True):
         kind, code = block.groups()
         if kind not in ("python", "sh"):
             continue
         follows = (
             after is not None
-            and after[1] == "text"
+            and after[1] in ("", "text")
             and not page[block.end() : after.start()].strip()
         )
         steps.append(Step(kind, code, after[2] if follows else None))
