@@ -9,8 +9,8 @@ _CODE_OR_RULE = re.compile(r"^```.*?^```|`[^`\n]+`|^#.*?$|^ {4}.*?$|\bBN\d{3}\b"
 _HEAD = """\
 # Rules
 
-What `bnm doctor` looks for. Rules from BN101 read a model's weights and graph, those from BN200 need
-data. `bnm doctor --rules` prints this list, `bnm doctor --explain {example}` a rule's page.
+What `bnm doctor` looks for. Rules from BN101 read a model's weights and graph, those from BN200
+need data. `bnm doctor --rules` prints this list, `bnm doctor --explain {example}` a rule's page.
 
 | rule | what it is | severity | looks at | when it shows |
 | --- | --- | --- | --- | --- |

@@ -4,6 +4,9 @@ document.addEventListener("DOMContentLoaded", () => {
     if (summary.textContent.trim() === "") {
       const above = summary.closest("li")?.querySelector("a")?.textContent.trim();
       summary.setAttribute("aria-label", `Pages of ${above ?? "this part"}`);
+    } else {
+      // What is seen names it; another name would hide that.
+      summary.removeAttribute("aria-label");
     }
   }
   for (const button of document.querySelectorAll("button.search-button-field")) {

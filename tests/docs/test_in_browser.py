@@ -8,6 +8,11 @@ WIDTHS = (360, 1400)
 # One of each kind of page.
 KINDS = (
     "index.html",
+    "wrong/index.html",
+    "wrong/masks.html",
+    "howto/judge.html",
+    "how/mathematics.html",
+    "notebooks/01_simple_inputs.html",
     "conventions.html",
     "files_and_data.html",
     "rules/index.html",
