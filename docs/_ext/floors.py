@@ -124,13 +124,13 @@ def picture(parts: Mapping[str, Part]) -> str:
     height = len(floors) * _STEP[1] + 70
     places = {}
     for rank, floor in enumerate(floors):
-        for index, name in enumerate(floor):
-            x = _WIDTH / 2 + (index - (len(floor) - 1) / 2) * _STEP[0]
-            if name == "reference":
-                x = _WIDTH / 2 - 1.5 * _STEP[0]
-            elif "reference" in floor:
-                x = _WIDTH / 2
-            places[name] = (x, (len(floors) - 1 - rank) * _STEP[1] + _BOX[1] / 2 + 2)
+        y = (len(floors) - 1 - rank) * _STEP[1] + _BOX[1] / 2 + 2
+        # The oracle stands apart, as it does in the code.
+        beside = [name for name in floor if name != "reference"]
+        for index, name in enumerate(beside):
+            places[name] = (_WIDTH / 2 + (index - (len(beside) - 1) / 2) * _STEP[0], y)
+        if "reference" in floor:
+            places["reference"] = (_WIDTH / 2 - 1.5 * _STEP[0], y)
     lines = [_stair(places[name], places[to]) for name, to in sorted(stairs(parts))]
     boxes = [_box(name, parts[name], *place) for name, place in places.items()]
     small = [name for name in parts if name.startswith("_")]

@@ -1,6 +1,7 @@
 """What pages are made of the code by docs/_ext: links, rules, docstrings, floors, notebooks."""
 
 import doctest
+import re
 import sys
 from pathlib import Path
 
@@ -118,3 +119,8 @@ def test_a_notebook_that_was_not_run_comes_without_outputs(tmp_path):
     made = notebook_pages.pages(scripts, executed)
     assert made["01_a.ipynb"] == "run"
     assert "01_a" in made["index.md"]
+
+
+def test_no_box_of_the_floors_lies_on_another():
+    corners = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', floors.pages()["floors.svg.txt"])
+    assert len(corners) == len(set(corners)) > 8
