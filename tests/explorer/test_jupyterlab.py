@@ -3,11 +3,11 @@
 import importlib.util
 import json
 
-import notebooks
 import numpy as np
 import pytest
 from browser import LOCAL
 
+import notebooks
 from batchnorm_mechanics import reference
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]

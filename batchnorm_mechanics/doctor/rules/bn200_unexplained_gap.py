@@ -41,7 +41,7 @@ class UnexplainedGap(Rule):
             + (f"rule says why; most of it comes from {names}." if names else "rule says why."),
             remedy="Look at this layer in both modes with `bnm.trace`. `bnm repair` re-estimates "
             "its statistics and keeps that if the outputs come nearer; please report what is left.",
-            comes_from=names,
+            **({"comes_from": names} if names else {}),
             by_chance=effects.chance or 0.0,
             **effects.on_output,
         )

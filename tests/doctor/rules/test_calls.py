@@ -1,6 +1,7 @@
 """Trouble that lives in calls: what data say of each, and what the doctor makes of it."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.doctor.outputs import Effects
 from batchnorm_mechanics.doctor.past import past_of
+from batchnorm_mechanics.doctor.rules import RULES
 from batchnorm_mechanics.doctor.rules.bn106_unconverged_average import weight_of_start
 from batchnorm_mechanics.layers.intercept import intercepted
 
@@ -498,3 +501,12 @@ def test_what_was_taken_back_is_said_to_be_in_later_rounds_too(monkeypatch):
     done = bnm.repair(model, x, only=["BN201"])
     assert {step.layer for step in done.steps} >= {"bn1", "bn2"}
     assert done.refused["BN201 bn0"] == "it does harm"
+
+
+def test_a_distance_that_no_call_makes_names_none():
+    case = SimpleNamespace(
+        measured=SimpleNamespace(effects=Effects(64, 1e-3, relative=0.9, chance=0.13)), gaps={}
+    )
+    (found,) = RULES["BN200"].check_last(case, [])
+    assert found.cause.endswith("by more than chance, and no rule says why.")
+    assert dict(found.evidence) == {"by_chance": 0.13, "output_change": 0.9}
