@@ -101,4 +101,4 @@ def test_the_first_page_is_whole_as_a_file(open_page, site):
     page.locator("iframe.explorer").scroll_into_view_if_needed()
     page.frame_locator("iframe.explorer").locator('[data-cell="x.0.0"]').wait_for()
     page.get_by_role("link", name="Rules").first.click()
-    assert page.get_by_role("heading", name="Rules", level=1).is_visible()
+    page.get_by_role("heading", name="Rules", level=1).wait_for()
