@@ -157,7 +157,8 @@ peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform
 check: peers $(TOOLS) ## all of these but lowest, and the wheel: what CI runs
 	@# What one processor does at a time goes side by side; the tests take all there are.
 	@$(MAKE) --no-print-directory -j2 lint types wheel
-	@set -eu; for target in test test-slow test-other test-pythons docs; do $(MAKE) --no-print-directory $$target; done
+	@# The site before the slow tests, which look at it and at the notebooks.
+	@set -eu; for target in test docs test-slow test-other test-pythons; do $(MAKE) --no-print-directory $$target; done
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist

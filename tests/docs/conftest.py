@@ -23,7 +23,7 @@ def site():
         [sys.executable, ROOT / "docs" / "build.py"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

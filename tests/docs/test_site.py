@@ -16,6 +16,11 @@ from batchnorm_mechanics.doctor.rules import RULES
 PACKAGE = Path(bnm.__file__).parent
 
 
+def needs_the_site(test):
+    """Whichever comes first waits until the site is built."""
+    return pytest.mark.slow(pytest.mark.timeout(600)(test))
+
+
 def public_functions_of_the_oracle():
     tree = ast.parse((PACKAGE / "reference.py").read_text(encoding="utf-8"))
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -35,12 +40,12 @@ def documented(site):
     return {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
 
 
-@pytest.mark.slow
+@needs_the_site
 def test_no_link_or_anchor_leads_nowhere_and_no_page_asks_another_host(site):
     assert list(broken(site)) == []
 
 
-@pytest.mark.slow
+@needs_the_site
 def test_every_public_name_is_documented(site):
     # A string, of which the page of the reference says what it is.
     wanted = named_in_the_stub() - {"batchnorm_mechanics.__version__"}
@@ -49,7 +54,7 @@ def test_every_public_name_is_documented(site):
     assert wanted - documented(site) == set()
 
 
-@pytest.mark.slow
+@needs_the_site
 def test_the_signature_of_a_name_says_its_types_and_its_example_is_there(site):
     page = (site / "reference" / "core.html").read_text(encoding="utf-8")
     entry = page[page.index('id="batchnorm_mechanics.merge_moments"') :].partition("<dt")[0]
@@ -57,7 +62,7 @@ def test_the_signature_of_a_name_says_its_types_and_its_example_is_there(site):
     assert re.search(r"merge_moments\(\s*a: Moments,\s*b: Moments,\s*\)\s*&#x2192; Moments", text)
 
 
-@pytest.mark.slow
+@needs_the_site
 def test_every_rule_and_every_command_has_its_page(site):
     for code, rule in RULES.items():
         page = (site / "rules" / f"{code}.html").read_text(encoding="utf-8")
@@ -68,7 +73,7 @@ def test_every_rule_and_every_command_has_its_page(site):
         assert {option for option in options if option not in page} == set()
 
 
-@pytest.mark.slow
+@needs_the_site
 def test_pages_show_nothing_of_the_machine_that_built_them(site):
     root = str(PACKAGE.parent)
     showing = [
@@ -79,7 +84,7 @@ def test_pages_show_nothing_of_the_machine_that_built_them(site):
     assert showing == []
 
 
-@pytest.mark.slow
+@needs_the_site
 def test_formulas_are_set_when_the_site_is_built(site):
     for path in site.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
