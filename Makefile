@@ -28,8 +28,7 @@ TEST_LOCK ?= requirements-dev.lock
 # What the processor's kernels can change, and what another Python can. Of the doctor what compares
 # computed figures with bounds: the rest asks what it says of them.
 KERNEL_TESTS := tests/core tests/layers tests/statistics tests/test_machine.py tests/test_cli_trace.py \
-	tests/doctor/test_fold.py tests/doctor/test_gaps.py tests/doctor/test_healthy_models.py \
-	tests/doctor/test_recalibrate.py
+	tests/doctor/test_fold.py tests/doctor/test_gaps.py tests/doctor/test_recalibrate.py
 PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statistics \
 	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/rules/test_weights.py \
 	tests/doctor/test_fold.py tests/tracing tests/test_machine.py tests/test_cli_trace.py
@@ -83,7 +82,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce bench explorer notebooks test test-slow test-other test-pythons lowest kills fuzz conventions docs lint format types peers check wheel lock audit clean
+.PHONY: help reproduce bench explorer notebooks test test-slow thorough test-other test-pythons lowest kills fuzz conventions docs lint format types peers check wheel lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -105,17 +104,20 @@ notebooks: $(DEV) ## run the notebooks into build/notebooks (ARGS="01_simple_inp
 
 test: $(DEV) $(TOOLS) ## run the tests but for the slow ones
 	@sh tests/ensure_chromium.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not thorough" $(ARGS)
 
 test-slow: $(DEV) $(TOOLS) ## run the slow tests
 	@sh tests/ensure_chromium.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not thorough" $(ARGS)
+
+thorough: $(DEV) ## run the tests that take long where quicker ones guard nearly the same
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m thorough $(ARGS)
 
 test-other: $(DEV) ## run the tests that kernels matter to with oneDNN off where it is on, and the reverse
 	@set -eu; \
 	other=$$($(BIN)/python -c 'from batchnorm_mechanics import _tensorflow as t; t.import_tensorflow_quietly(); print(int(not t.one_dnn_is_on()))'); \
 	echo "Again with TF_ENABLE_ONEDNN_OPTS=$$other"; \
-	TF_ENABLE_ONEDNN_OPTS=$$other $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(KERNEL_TESTS) $(ARGS)
+	TF_ENABLE_ONEDNN_OPTS=$$other $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not thorough" $(KERNEL_TESTS) $(ARGS)
 
 test-pythons: ## run a part of the tests on Python 3.12 and 3.13, where they are found
 	@set -eu; for python in python3.12 python3.13; do \
@@ -154,7 +156,7 @@ types: $(DEV) $(TOOLS) ## check types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
-check: peers $(TOOLS) ## all of these but lowest, and the wheel: what CI runs
+check: peers $(TOOLS) ## lint, types, tests, the site and the wheel: what CI runs
 	@# What one processor does at a time goes side by side; the tests take all there are.
 	@$(MAKE) --no-print-directory -j2 lint types wheel
 	@# The site before the slow tests, which look at it and at the notebooks.

@@ -52,7 +52,7 @@ def test_a_training_that_did_something_else_is_refused():
         assert "its first epoch has a loss of" in disagreement((10, 0.5), (10, loss))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_engine_takes_the_steps_of_fit_from_the_same_start():
     right = train("fit", 10, steps=6, epochs=2)[-1]
     assert right[0] == 12

@@ -32,7 +32,7 @@ def test_what_is_left_is_named(what):
     assert said.startswith(f"{what}: 9, and ")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1200)
 def test_a_short_soak_leaves_nothing():
     turn = len(soak.SHAPES)

@@ -240,7 +240,7 @@ def test_the_shapes_are_forty_of_all_ranks_and_widths():
     assert set(pages._SHOWN_SHAPES) <= set(shapes)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_little_of_it_runs_from_end_to_end_in_one_world(tmp_path):
     command = [sys.executable, worlds.__file__, "run", "--quick", "--world", "off"]
     done = subprocess.run(

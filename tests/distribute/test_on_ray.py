@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +62,6 @@ def cluster():
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-@pytest.mark.usefixtures("cluster")
-def test_what_workers_cannot_import_is_said(monkeypatch):
-    module = types.ModuleType("only_here")
-    exec("def call(model, x): return model(x)", vars(module))
-    monkeypatch.setitem(sys.modules, "only_here", module)
-    with pytest.raises(InputError, match=r"must be found there by their modules\. Received: .*No"):
-        bnm.recalibrate(network(), rows(), call=module.call, executor=RayExecutor(workers=1))
-
-
 @pytest.fixture(scope="module")
 def alone():
     model = network()
@@ -123,13 +115,48 @@ def test_what_is_wrong_is_said_as_here():
         bnm.recalibrate(network(), x, executor=RayExecutor(workers=1))
 
 
+def nothing():
+    """Make a host that is ready at once."""
+
+
+def killed(host, task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_dies_each_time_is_given_up():
-    def call(model, x):
-        os.kill(os.getpid(), signal.SIGKILL)
+    with (
+        RayExecutor(workers=1).hosting(nothing) as workers,
+        pytest.raises(FailureError, match=r"^ray: a worker died, and so did 3 that took its"),
+    ):
+        list(workers.map(killed, [1]))
 
-    with pytest.raises(FailureError, match=r"^ray: a worker died, and so did 3 that took its"):
-        bnm.recalibrate(network(), rows(), call=call, executor=RayExecutor(workers=1))
+
+@pytest.mark.usefixtures("cluster")
+def test_what_workers_cannot_import_is_said(monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("def call(host, task): return task", vars(module))
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    with (
+        RayExecutor(workers=1).hosting(nothing) as workers,
+        pytest.raises(InputError, match=r"must be found there by their modules\. Received: .*No"),
+    ):
+        list(workers.map(module.call, [1]))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("in_order", [True, False])
+def test_results_come_in_the_order_of_their_tasks_where_that_is_asked(in_order):
+    def slept(host, task):
+        time.sleep(0.5 if task == 0 else 0)
+        return task
+
+    with RayExecutor(workers=2).hosting(nothing) as workers:
+        done = list(workers.map(slept, range(6), in_order=in_order))
+    assert all(one.number == one.result for one in done)
+    numbers = [one.number for one in done]
+    assert sorted(numbers) == list(range(6))
+    assert (numbers == sorted(numbers)) == in_order
 
 
 @pytest.mark.usefixtures("cluster")

@@ -27,8 +27,8 @@ MARKS = {
     "channels_first": pytest.mark.channels_first,
     # Each takes five seconds and more.
     **dict.fromkeys(("residual", "frozen_fine_tuned", "long_trained"), pytest.mark.slow),
-    "mobilenet_v2": pytest.mark.slow,
-    "resnet_50": pytest.mark.slow,
+    "mobilenet_v2": pytest.mark.thorough,
+    "resnet_50": pytest.mark.thorough,
 }
 
 
