@@ -25,7 +25,9 @@ from .layers import (
     accelerate,
     from_keras,
     restore,
+    synchronize,
     to_keras,
+    unsynchronize,
 )
 from .statistics import (
     AverageOfBatches,
@@ -33,6 +35,7 @@ from .statistics import (
     ExponentialMovingAverage,
     Policy,
     PooledPopulation,
+    VirtualBatches,
 )
 from .tracing import trace
 
@@ -46,6 +49,7 @@ __all__ = [
     "PooledPopulation",
     "Recalibrate",
     "ResetStatistics",
+    "VirtualBatches",
     "Watch",
     "__version__",
     "accelerate",
@@ -68,8 +72,10 @@ __all__ = [
     "repair",
     "restore",
     "scale_and_shift",
+    "synchronize",
     "to_keras",
     "trace",
     "unbiased_variance",
+    "unsynchronize",
 ]
 __version__: str
