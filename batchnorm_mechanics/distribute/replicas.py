@@ -5,6 +5,7 @@ has one replica, what is built is `core.normalize_batch` and nothing else.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +13,9 @@ import tensorflow as tf
 from batchnorm_mechanics import core
 from batchnorm_mechanics._tensorflow import inside_a_graph_of_the_replica
 from batchnorm_mechanics.core.axes import TensorLike
+
+# The name of what is computed of all replicas' values, to be counted in a graph.
+EXCHANGE = "exchange_between_replicas"
 
 
 class Replicas:
@@ -27,21 +31,39 @@ class Replicas:
         self._context = context
         self.index = context.replica_id_in_sync_group
         self.count = context.num_replicas_in_sync
+        # In one process the replicas' tensors lie side by side in one graph and need no collective
+        # of TensorFlow's. Those are numbered as a graph runs, and wait for one another for ever
+        # where an optimizer has some within a condition, as Keras's LossScaleOptimizer does.
+        self._in_one_graph = (
+            isinstance(context.strategy, tf.distribute.MirroredStrategy)
+            and not tf.__internal__.distribute.strategy_supports_no_merge_call()
+        )
 
     def add(self, value: tf.Tensor) -> tf.Tensor:
         """Return the sum over the replicas, by one collective."""
+        if self._in_one_graph:
+            return self._meet(tf.add_n, value)
         return self._context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
     def gather(self, value: tf.Tensor) -> tf.Tensor:
         """Return the values of all replicas, along a new first axis, by one collective.
 
-        As a sum in which each replica fills its own place: TensorFlow's `all_gather` is two
-        collectives, the first for the sizes, and not to be had under every strategy. Adding zeros
-        rounds nothing.
+        Between processes as a sum in which each replica fills its own place: TensorFlow's
+        `all_gather` is two collectives, the first for the sizes. Adding zeros rounds nothing.
         """
+        if self._in_one_graph:
+            return self._meet(tf.stack, value)
         around = [[self.index, self.count - 1 - self.index], *([[0, 0]] * value.shape.rank)]
         whole = self.add(tf.pad(value[None], around))
         return tf.ensure_shape(whole, [self.count, *value.shape])
+
+    def _meet(self, function: Callable[..., tf.Tensor], value: tf.Tensor) -> tf.Tensor:
+        """Compute a function of all replicas' values once, for all of them."""
+
+        def together(strategy: tf.distribute.Strategy, values: Any) -> tf.Tensor:
+            return function(strategy.experimental_local_results(values), name=EXCHANGE)
+
+        return self._context.merge_call(together, args=(value,))
 
 
 def replicas_here() -> Replicas | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from oracle_cases import assert_within, data, oracle_slip, rounding
-from two_replicas import collectives, halves, on_replicas, strategy
+from two_replicas import exchanges, halves, on_replicas, strategy
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import core, distribute, reference
@@ -164,8 +164,28 @@ def test_a_layer_takes_one_collective_in_each_direction(synchronized, forward, b
     def and_back(x, gamma, mask):
         return step(x, x, gamma, gamma, mask, axes=(0,), synchronized=synchronized)
 
-    assert collectives(ahead, parts, mask) == forward
-    assert collectives(and_back, parts, ones, mask) == forward + backward
+    assert exchanges(ahead, parts, mask) == forward
+    assert exchanges(and_back, parts, ones, mask) == forward + backward
+
+
+def test_between_processes_it_is_one_collective_of_tensorflows(rng, monkeypatch):
+    values, asked = halves(data(rng, (4, 3))), []
+
+    def met(value):
+        replicas = distribute.replicas_here()
+        reduce = replicas._context.all_reduce
+        # As for replicas that do not lie in one graph.
+        monkeypatch.setattr(replicas, "_in_one_graph", False)
+        monkeypatch.setattr(
+            replicas._context, "all_reduce", lambda *args: asked.append(1) or reduce(*args)
+        )
+        return replicas.gather(value), replicas.add(value)
+
+    for gathered, total in on_replicas(met, values):
+        np.testing.assert_array_equal(gathered, np.stack(values))
+        np.testing.assert_allclose(total, values[0] + values[1])
+    # Two for each replica.
+    assert len(asked) == 4
 
 
 def test_what_is_computed_again_and_not_wanted_is_not_exchanged(rng):
@@ -174,7 +194,7 @@ def test_what_is_computed_again_and_not_wanted_is_not_exchanged(rng):
             x, None, None, axes=(0,), synchronized=False, moments_are_wanted=False
         )
 
-    assert collectives(ahead, halves(data(rng, (8, 3)))) == 0
+    assert exchanges(ahead, halves(data(rng, (8, 3)))) == 0
 
 
 def operations_of(function, *arguments):
