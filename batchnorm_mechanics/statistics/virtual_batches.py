@@ -27,9 +27,8 @@ class _Parts(NamedTuple):
 @functools.cache
 def _state_type(within: Any) -> Any:
     """Return the type of the state around a policy's, which it knows as `within`."""
-    around = namedtuple("VirtualState", [*within._fields, *_PENDING])
-    around.within = within
-    return around
+    fields = namedtuple("VirtualState", [*within._fields, *_PENDING])
+    return type("VirtualState", (fields,), {"__slots__": (), "within": within})
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class VirtualBatches(Policy):
             )
 
     @property
-    def decay(self) -> Any:  # type: ignore[override]
+    def decay(self) -> Any:
         """That of the policy within, for a virtual batch; see `Policy`."""
         return self.policy.decay
 

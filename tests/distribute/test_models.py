@@ -5,8 +5,9 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from oracle_cases import data
-from two_replicas import strategy
+from two_replicas import exchanges, halves, on_replicas, strategy
 
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics import reference
@@ -127,6 +128,36 @@ def test_synchronized_replicas_train_as_one_with_the_whole_batch(rng):
     np.testing.assert_allclose(history, expected, rtol=1e-5)
     for one, other in zip(model.weights, alone.weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=one.path)
+
+
+@pytest.mark.parametrize("synchronized", [True, False])
+def test_what_is_recomputed_on_replicas_is_exchanged_again_only_where_it_is_needed(
+    synchronized, rng
+):
+    x = data(rng, (8, 3), 5.0, "float32")
+    with strategy().scope():
+        layer = bnm.BatchNormalization(momentum=0.5, synchronized=synchronized)
+        layer.build((None, 3))
+
+    def gradient(x):
+        call = tf.recompute_grad(lambda x: layer(x, training=True))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(call(x) ** 3)
+        return tape.gradient(loss, x)
+
+    # Forward and backward of the step, and forward again: the sums of the statistics' gradients.
+    assert exchanges(gradient, halves(x)) == (3 if synchronized else 1)
+    slopes = on_replicas(gradient, halves(x), graph=True)
+    parts = [x] if synchronized else halves(x)
+    expected = []
+    for part in parts:
+        y = reference.forward(part, None, None, 0, 1e-3)[0]
+        expected.append(reference.gradients(3 * y**2, part, None, 0, 1e-3)["d_x"])
+    np.testing.assert_allclose(
+        np.concatenate(slopes), np.concatenate(expected), rtol=1e-3, atol=1e-3
+    )
+    np.testing.assert_allclose(layer.moving_mean, x.mean(0) / 2, rtol=1e-5)
 
 
 def test_mixed_precision_with_a_scaled_loss_trains_on_two_replicas(rng):
