@@ -27,7 +27,9 @@ from .layers import (
     accelerate,
     from_keras,
     restore,
+    synchronize,
     to_keras,
+    unsynchronize,
 )
 from .statistics import (
     AverageOfBatches,
@@ -35,6 +37,7 @@ from .statistics import (
     ExponentialMovingAverage,
     Policy,
     PooledPopulation,
+    VirtualBatches,
 )
 from .tracing import trace
 
@@ -50,6 +53,7 @@ __all__ = [
     "Recalibrate",
     "ResetStatistics",
     "Shards",
+    "VirtualBatches",
     "Watch",
     "__version__",
     "accelerate",
@@ -72,8 +76,10 @@ __all__ = [
     "repair",
     "restore",
     "scale_and_shift",
+    "synchronize",
     "to_keras",
     "trace",
     "unbiased_variance",
+    "unsynchronize",
 ]
 __version__: str

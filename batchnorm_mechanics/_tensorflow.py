@@ -7,13 +7,15 @@ them before any of its own log settings is read.
 import contextlib
 import functools
 import importlib
+import inspect
 import os
 import platform
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import wrapt
@@ -137,6 +139,50 @@ def compiled_by_xla() -> bool:
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
         tf.compat.v1.get_default_graph()
     )
+
+
+def inside_a_graph_of_the_replica() -> bool:
+    """Return whether a replica is building a graph of its own, in which it cannot meet the others.
+
+    Such are the bodies of loops and conditions, and functions called by what `strategy.run` runs.
+    TensorFlow raises an error there when replicas are to exchange something, and tells nobody
+    before: this is the question that it asks itself.
+    """
+    import tensorflow as tf
+
+    graph = getattr(threading.current_thread(), "graph", None)
+    return graph is not None and tf.compat.v1.get_default_graph() is not graph
+
+
+def is_recomputing() -> bool:
+    """Return whether the code that runs was run before, for the same step.
+
+    `tf.recompute_grad`, and with it `keras.remat` and `keras.RematScope`, runs a function again in
+    the backward pass in place of keeping what it computed. What the function changes, it would
+    change twice. TensorFlow tells it to nobody: who is on the stack does.
+    """
+    frame = sys._getframe()
+    again = _code_that_recomputes()
+    while frame is not None:
+        if frame.f_code is again:
+            return True
+        frame = frame.f_back
+    return False
+
+
+@functools.cache
+def _code_that_recomputes() -> CodeType:
+    """Return the code of the function within `tf.recompute_grad` that runs another one again."""
+    import tensorflow as tf
+
+    def within(code: CodeType) -> Iterator[CodeType]:
+        for one in code.co_consts:
+            if isinstance(one, CodeType):
+                yield one
+                yield from within(one)
+
+    plain = inspect.unwrap(tf.recompute_grad)
+    return next(code for code in within(plain.__code__) if code.co_name == "inner_recompute_grad")
 
 
 def missing_kernel(error: Exception, caller: str) -> InputError | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wrapt
 
 # Before anything imports TensorFlow: its start-up messages would bury the tests' own output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,6 +19,21 @@ sys.path.append(str(Path(__file__).parent))
 # Here and nowhere below: each conftest that had them would start a browser of its own, and one
 # process cannot run two.
 from browser import chromium, open_page  # noqa: F401 - fixtures
+
+
+def _with_two_processors(tensorflow):
+    """Have TensorFlow take the processor for two devices, so that a strategy has two replicas.
+
+    What names no device runs on the first, as it does without. It can be told only before
+    TensorFlow's first operation, and so is as soon as whatever comes first imports it.
+    """
+    one = tensorflow.config.list_physical_devices("CPU")[0]
+    tensorflow.config.set_logical_device_configuration(
+        one, [tensorflow.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+wrapt.register_post_import_hook(_with_two_processors, "tensorflow")
 
 
 def pytest_configure(config):

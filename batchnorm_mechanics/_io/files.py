@@ -111,10 +111,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         who = {"process": os.getpid(), "machine": _host(), "since": time.time()}
         write_atomically(holder, json.dumps(who))
         yield
+    finally:
         # Whoever comes next writes its own; the work is done, even where this cannot be removed.
         with contextlib.suppress(OSError):
             holder.unlink()
-    finally:
         lock.release()
 
 

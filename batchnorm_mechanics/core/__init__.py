@@ -5,16 +5,20 @@ from batchnorm_mechanics.core.kernels import (
     Kernel,
     choose_kernel,
     normalize_batch,
+    normalize_together,
     normalize_with,
 )
 from batchnorm_mechanics.core.moments import (
     AxisMoments,
     Moments,
+    merge_groups,
     merge_moments,
     moments,
     moments_one_axis_at_a_time,
+    statistics_dtype,
     unbiased_variance,
 )
+from batchnorm_mechanics.core.replicas import Exchange, merge_replicas
 from batchnorm_mechanics.core.transform import (
     Cache,
     fold_statistics,
@@ -28,6 +32,7 @@ from batchnorm_mechanics.core.transform import (
 __all__ = [
     "AxisMoments",
     "Cache",
+    "Exchange",
     "Gradients",
     "Kernel",
     "Moments",
@@ -37,13 +42,17 @@ __all__ = [
     "forward",
     "gradients",
     "infer",
+    "merge_groups",
     "merge_moments",
+    "merge_replicas",
     "moments",
     "moments_one_axis_at_a_time",
     "multiply_and_add",
     "normalize",
     "normalize_batch",
+    "normalize_together",
     "normalize_with",
     "scale_and_shift",
+    "statistics_dtype",
     "unbiased_variance",
 ]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from batchnorm_mechanics.core.axes import TensorLike, as_dtype
+from batchnorm_mechanics.core.replicas import Exchange
 from batchnorm_mechanics.core.transform import Cache
 
 
@@ -88,7 +89,9 @@ def gradients(dy: TensorLike, cache: Cache) -> Gradients:
     )
 
 
-def backward(dy: TensorLike, cache: Cache) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def backward(
+    dy: TensorLike, cache: Cache, exchange: Exchange | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the gradients with respect to the input, gamma and beta.
 
     Implements: sec. 3, 4th, 5th and 6th gradient of 6.
@@ -96,11 +99,13 @@ def backward(dy: TensorLike, cache: Cache) -> tuple[tf.Tensor, tf.Tensor, tf.Ten
     Args:
         dy: gradient of the loss with respect to y, in the shape and dtype of y.
         cache: as `forward` returned it.
+        exchange: that of `forward`, if it had one. The loss is then the sum of all replicas'.
 
     Returns:
         dx in the shape of `dy` and its dtype, if it has one; dgamma and dbeta in the shape of the
         kept axes and the statistics' dtype, per channel also where gamma and beta were scalars or
-        left out.
+        left out. With an `exchange` these two are of this replica's part of the batch: the sum over
+        the replicas, which optimizers form of every weight's gradient, is the whole batch's.
 
     Raises:
         ValueError: `dy` has another shape than the input.
@@ -112,12 +117,14 @@ def backward(dy: TensorLike, cache: Cache) -> tuple[tf.Tensor, tf.Tensor, tf.Ten
         >>> dbeta.numpy().tolist()
         [3.0]
     """
-    d_x, d_gamma, d_beta = _closed_form(_checked(dy, cache, "backward"), cache)
+    d_x, d_gamma, d_beta = _closed_form(_checked(dy, cache, "backward"), cache, exchange)
     # Plain numbers have no dtype to go back to.
     return tf.cast(d_x, dy.dtype) if hasattr(dy, "dtype") else d_x, d_gamma, d_beta
 
 
-def _closed_form(dy: tf.Tensor, cache: Cache) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _closed_form(
+    dy: tf.Tensor, cache: Cache, exchange: Exchange | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the last three of the six with the first three put into them.
 
     Three passes over the batch and not nine: d_x is gamma / deviation times what is left of dy
@@ -128,8 +135,12 @@ def _closed_form(dy: tf.Tensor, cache: Cache) -> tuple[tf.Tensor, tf.Tensor, tf.
     projection = tf.reduce_sum(dy * deviation, axes, keepdims=True)
     d_gamma = projection * inverse_std
     count = tf.reshape(cache.count, tf.shape(inverse_std))
-    through_mean = tf.math.divide_no_nan(d_beta, count)
-    through_variance = tf.math.divide_no_nan(d_gamma * inverse_std, count)
+    sums = (d_beta, d_gamma)
+    if exchange is not None:
+        # What a sample changes in the statistics, it changes for the samples of all replicas.
+        sums = tf.unstack(exchange.add(tf.stack(sums)))
+    through_mean = tf.math.divide_no_nan(sums[0], count)
+    through_variance = tf.math.divide_no_nan(sums[1] * inverse_std, count)
     through_statistics = deviation * through_variance + through_mean
     if cache.weights is not None:
         # A sample that did not count in the statistics sends no gradient through them.

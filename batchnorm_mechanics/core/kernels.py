@@ -28,6 +28,7 @@ from batchnorm_mechanics.core.moments import (
     statistics_dtype,
     without_what_is_masked_out,
 )
+from batchnorm_mechanics.core.replicas import Exchange
 from batchnorm_mechanics.core.rows import (
     batch_by_rows,
     likely_elements,
@@ -211,6 +212,59 @@ def normalize_batch(
     return _analytic(x, gamma, beta, axes, epsilon, weights)
 
 
+def normalize_together(
+    x: TensorLike,
+    gamma: TensorLike = None,
+    beta: TensorLike = None,
+    *,
+    axes: Axes,
+    epsilon: float = 1e-3,
+    mask: TensorLike = None,
+    exchange: Exchange,
+) -> tuple[tf.Tensor, Moments]:
+    """Normalize this replica's part of a batch by the statistics of the whole batch.
+
+    Implements: Alg. 1 over the parts of all replicas; its gradient is the 4th, 5th and 6th of
+    sec. 3, of the sum of all replicas' losses.
+
+    Args:
+        x: floating tensor of rank 2 or more; a part may be empty.
+        gamma: as in `normalize_batch`, and the same on all replicas.
+        beta: likewise.
+        axes: as in `normalize_batch`.
+        epsilon: likewise.
+        mask: likewise; it may leave nothing of a part.
+        exchange: with the other replicas: one `gather` here, one `add` in the gradient.
+
+    Returns:
+        y in the shape and dtype of `x`, and the `Moments` of the whole batch, without a gradient.
+        The gradients of gamma and beta are of this replica's part, as `backward` has them.
+
+    Raises:
+        ValueError, TypeError: as `forward`.
+
+    Numerics:
+        As `forward` on the whole batch; no difference of squares, and no mean is rounded before
+        others are taken from it.
+
+    Example:
+        >>> class Alone:
+        ...     index = 0
+        ...     def gather(self, value):
+        ...         return value[None]
+        >>> y, moments = normalize_together([[1.0], [3.0]], axes=[0], exchange=Alone())
+        >>> y.numpy().round(4).tolist(), moments.count.numpy().tolist()
+        ([[-0.9994999766349792], [0.9994999766349792]], [2.0])
+    """
+    x = as_input(x, caller="normalize_together")
+    axes = normalize_axes(axes, x.shape.rank, caller="normalize_together")
+    epsilon = check_epsilon(epsilon, caller="normalize_together")
+    weights = None if mask is None else as_weights(mask, x, caller="normalize_together")
+    parameters = {"gamma": gamma, "beta": beta}
+    gamma, beta = _per_channel(parameters, x, axes, "normalize_together")
+    return _analytic(x, gamma, beta, axes, epsilon, weights, exchange)
+
+
 def normalize_with(
     x: TensorLike,
     mean: TensorLike,
@@ -306,17 +360,20 @@ def _analytic(
     axes: tuple[int, ...],
     epsilon: float,
     weights: tf.Tensor | None,
+    exchange: Exchange | None = None,
 ) -> tuple[tf.Tensor, Moments]:
     """Normalize by `forward`, with the closed form of its gradient in autodiff's place."""
 
     @tf.custom_gradient
     def run(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Any, Any]:
-        y, cache = forward(x, gamma, beta, axes=axes, epsilon=epsilon, mask=weights)
+        y, cache = forward(
+            x, gamma, beta, axes=axes, epsilon=epsilon, mask=weights, exchange=exchange
+        )
 
         def gradient(
             dy: tf.Tensor, *_of_moments: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            d_x, d_gamma, d_beta = backward(dy, cache)
+            d_x, d_gamma, d_beta = backward(dy, cache, exchange)
             if weights is not None:
                 # `forward` took 0 in place of what was no number, which has no gradient then.
                 d_x = tf.where(weights | tf.math.is_finite(x), d_x, tf.zeros_like(d_x))

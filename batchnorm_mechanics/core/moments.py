@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics.core.axes import (
@@ -53,15 +54,22 @@ class Centered(NamedTuple):
 
     Attributes:
         deviation: x - mean, in the shape of x and the statistics' dtype.
-        mean: with size 1 where an axis was reduced.
+        shift: the mean, rounded, with size 1 where an axis was reduced.
+        rest: what is left of the mean, likewise.
         count: m', likewise.
         weights: True where a sample counts, or None if all do.
     """
 
     deviation: tf.Tensor
-    mean: tf.Tensor
+    shift: tf.Tensor
+    rest: tf.Tensor
     count: tf.Tensor
     weights: tf.Tensor | None
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """The mean in one number, rounded as one, with size 1 where an axis was reduced."""
+        return self.shift + self.rest
 
 
 def statistics_dtype(x: tf.Tensor) -> tf.DType:
@@ -98,7 +106,6 @@ def center(x: tf.Tensor, axes: tuple[int, ...], mask: TensorLike, *, caller: str
     deviation. Its rounded value `shift` is subtracted first, which is exact for samples near the
     mean, and what is left of the mean, a small number, is then known to full relative precision.
     """
-    check_samples(x, axes, caller=caller)
     x = tf.cast(x, statistics_dtype(x))
     if mask is None:
         weights, count = None, _count(x, axes)
@@ -110,7 +117,7 @@ def center(x: tf.Tensor, axes: tuple[int, ...], mask: TensorLike, *, caller: str
     shift = tf.stop_gradient(average(x, count, weights, axes))
     shifted = x - shift
     rest = average(shifted, count, weights, axes)
-    return Centered(shifted - rest, shift + rest, count, weights)
+    return Centered(shifted - rest, shift, rest, count, weights)
 
 
 def without_what_is_masked_out(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -119,6 +126,20 @@ def without_what_is_masked_out(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     It would come back by the statistics or the gradient: 0 * NaN is NaN.
     """
     return tf.where(weights | tf.math.is_finite(x), x, tf.zeros_like(x))
+
+
+def where_counted(
+    count: tf.Tensor, new: tf.Tensor, old: tf.Tensor, *, more_than: int = 0
+) -> tf.Tensor:
+    """Return `new` where more samples than so many stand behind it, else `old`.
+
+    Where the sizes of the batch are known when the graph is built, nothing is left to choose at
+    each step: for a small layer, each operation is some percent of its time.
+    """
+    known = tf.get_static_value(count)
+    if known is not None and np.all(known > more_than):
+        return new
+    return tf.where(count > more_than, new, old)
 
 
 def check_samples(x: tf.Tensor, axes: tuple[int, ...], *, caller: str) -> None:
@@ -173,6 +194,7 @@ def moments(x: TensorLike, axes: Axes, *, mask: TensorLike = None) -> Moments:
     """
     x = as_input(x, caller="moments")
     axes = normalize_axes(axes, x.shape.rank, caller="moments")
+    check_samples(x, axes, caller="moments")
     centered = center(x, axes, mask, caller="moments")
     return _squeeze(centered, biased_variance(centered, axes), axes)
 
@@ -247,6 +269,68 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     )
 
 
+class Joined(NamedTuple):
+    """The moments of several groups of samples taken together.
+
+    Attributes:
+        mean: of all samples.
+        variance: biased, of all samples.
+        count: of all samples.
+        apart: how far the mean of each group lies from that of all, with an axis for the groups in
+            front.
+    """
+
+    mean: tf.Tensor
+    variance: tf.Tensor
+    count: tf.Tensor
+    apart: tf.Tensor
+
+
+def join(groups: Moments, rest: tf.Tensor | None = None) -> Joined:
+    """Take the moments of several groups together; see `merge_groups`.
+
+    Args:
+        groups: with an axis for the groups in front.
+        rest: what rounding left of each group's mean, likewise.
+    """
+    count = tf.reduce_sum(groups.count, 0)
+    share = tf.math.divide_no_nan(groups.count, count)
+    # Differences of means that are large and close are exact, where a mean of them all is rounded.
+    common = tf.reduce_sum(share * groups.mean, 0)
+    apart = groups.mean - common
+    if rest is not None:
+        apart += rest
+    left = tf.reduce_sum(share * apart, 0)
+    apart -= left
+    variance = tf.reduce_sum(share * (groups.variance + tf.square(apart)), 0)
+    return Joined(common + left, variance, count, apart)
+
+
+def merge_groups(groups: Moments) -> Moments:
+    """Return the moments of several groups of samples taken together, all at once.
+
+    Implements: Chan, Golub and LeVeque (1983), for more than two; the law of total variance.
+
+    Args:
+        groups: moments of each group, floating, with an axis for the groups in front.
+
+    Returns:
+        Moments of all samples, without that axis; the variance is biased.
+
+    Numerics:
+        As `merge_moments`: no difference of squares, and a group without samples changes nothing,
+        as long as its mean and variance are finite.
+
+    Example:
+        >>> groups = Moments(*map(tf.constant, ([1.5, 6.0], [0.25, 0.0], [2.0, 1.0])))
+        >>> mean, variance, count = merge_groups(groups)
+        >>> mean.numpy().item(), round(variance.numpy().item(), 4), count.numpy().item()
+        (3.0, 4.6667, 3.0)
+    """
+    joined = join(groups)
+    return Moments(joined.mean, joined.variance, joined.count)
+
+
 def moments_one_axis_at_a_time(x: TensorLike, axes: Axes) -> list[AxisMoments]:
     """Reduce one axis after another, showing how means of means and variances build up.
 
@@ -277,6 +361,7 @@ def moments_one_axis_at_a_time(x: TensorLike, axes: Axes) -> list[AxisMoments]:
     for done, axis in enumerate(axes):
         # Axes already gone shift the number of those behind them.
         position = axis - sum(gone < axis for gone in axes[:done])
+        check_samples(mean, (position,), caller="moments_one_axis_at_a_time")
         between = center(mean, (position,), None, caller="moments_one_axis_at_a_time")
         variance_of_means = tf.squeeze(biased_variance(between, (position,)), position)
         mean_of_variances = tf.reduce_mean(variance, position)

@@ -16,7 +16,13 @@ from batchnorm_mechanics.core.axes import (
     as_parameter,
     normalize_axes,
 )
-from batchnorm_mechanics.core.moments import biased_variance, center, statistics_dtype
+from batchnorm_mechanics.core.moments import (
+    biased_variance,
+    center,
+    check_samples,
+    statistics_dtype,
+)
+from batchnorm_mechanics.core.replicas import Exchange, Whole, take_together
 
 
 class Cache(NamedTuple):
@@ -172,6 +178,7 @@ def forward(
     axes: Axes,
     epsilon: float = 1e-3,
     mask: TensorLike = None,
+    exchange: Exchange | None = None,
 ) -> tuple[tf.Tensor, Cache]:
     """Normalize a batch by its own statistics, as in training.
 
@@ -185,6 +192,8 @@ def forward(
         epsilon: added to the biased variance inside the square root.
         mask: boolean tensor over the leading axes of `x`. A sample that is masked out does not
             count in the statistics; it is normalized with them all the same.
+        exchange: with the replicas that have the other parts of the batch, which is then normalized
+            by the statistics of all parts; a part may be empty. None where `x` is all of it.
 
     Returns:
         y in the shape and dtype of `x`, and the `Cache` for `backward`, which also holds the
@@ -211,14 +220,20 @@ def forward(
     epsilon = check_epsilon(epsilon, caller="forward")
     gamma = _parameter(gamma, x, axes, "gamma", "forward")
     beta = _parameter(beta, x, axes, "beta", "forward")
+    if exchange is None:
+        check_samples(x, axes, caller="forward")
     centered = center(x, axes, mask, caller="forward")
     variance = biased_variance(centered, axes)
+    if exchange is None:
+        batch = Whole(centered.deviation, centered.mean, variance, centered.count)
+    else:
+        batch = take_together(centered, variance, exchange)
     cache = Cache(
-        mean=tf.squeeze(centered.mean, axes),
-        variance=tf.squeeze(variance, axes),
-        count=tf.squeeze(centered.count, axes),
-        deviation=centered.deviation,
-        inverse_std=tf.math.rsqrt(variance + epsilon),
+        mean=tf.squeeze(batch.mean, axes),
+        variance=tf.squeeze(batch.variance, axes),
+        count=tf.squeeze(batch.count, axes),
+        deviation=batch.deviation,
+        inverse_std=tf.math.rsqrt(batch.variance + epsilon),
         gamma=gamma,
         weights=centered.weights,
         axes=axes,

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from batchnorm_mechanics import core
 from batchnorm_mechanics._keras import layers_in
-from batchnorm_mechanics._tensorflow import one_dnn_is_left_off
+from batchnorm_mechanics._tensorflow import is_recomputing, one_dnn_is_left_off
+from batchnorm_mechanics.core.moments import where_counted
+from batchnorm_mechanics.distribute.replicas import normalize_batch
 from batchnorm_mechanics.layers.batch_normalization import as_floating_inputs
 from batchnorm_mechanics.layers.compiled import renew_compiled_functions
 from batchnorm_mechanics.layers.intercept import own_call, put_call
-from batchnorm_mechanics.statistics.policy import where_counted
 
 # The figures are those of the networks in benchmarks/worlds.md.
 _ADVICE = (
@@ -68,7 +69,7 @@ def accelerate(model: keras.Layer) -> Accelerated:
 
     Returns:
         `Accelerated`: how many layers run on our kernels now, and which do not and why. Left are
-        layers with `renorm` or `synchronized`, those whose class or object has its own `call` (or
+        layers with `renorm`, those whose class or object has its own `call` (or
         other method that decides the result), and those whose `epsilon` is not above 0. Our own
         `BatchNormalization` is fast already and is not counted.
 
@@ -79,7 +80,10 @@ def accelerate(model: keras.Layer) -> Accelerated:
         Outputs, gradients and moving statistics, whose variance is the biased one, agree with
         Keras's to rounding; where the mean of the input is large, ours err less. They differ on
         purpose where a mask lets no sample of a batch count: Keras then moves the statistics
-        towards 0, ours keep them.
+        towards 0, ours keep them. Under a strategy, the moving statistics become those of the whole
+        batch, the same on all replicas, where Keras keeps each replica's own; and a synchronized
+        layer stays so with a mask. In the backward pass of `tf.recompute_grad` they do not move
+        again.
 
     Example:
         >>> layer = keras.layers.BatchNormalization(name="kept", renorm=True)
@@ -89,12 +93,12 @@ def accelerate(model: keras.Layer) -> Accelerated:
         >>> restore(model)
         1
     """
-    layers = _layers_in(model, caller="accelerate")
+    layers = checked_layers_in(model, caller="accelerate")
     count, changed, left = 0, 0, {}
     for layer in layers:
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue
-        if not _is_accelerated(layer):
+        if not is_accelerated(layer):
             reason = _reason_to_leave(layer)
             if reason is not None:
                 left[_unused(layer.name, left)] = reason
@@ -125,8 +129,8 @@ def restore(model: keras.Layer) -> int:
         >>> accelerate(layer).count, restore(layer), restore(layer)
         (1, 1, 0)
     """
-    layers = _layers_in(model, caller="restore")
-    accelerated = [layer for layer in layers if _is_accelerated(layer)]
+    layers = checked_layers_in(model, caller="restore")
+    accelerated = [layer for layer in layers if is_accelerated(layer)]
     for layer in accelerated:
         put_call(layer, None)
     if accelerated:
@@ -134,8 +138,8 @@ def restore(model: keras.Layer) -> int:
     return len(accelerated)
 
 
-def _layers_in(model: Any, *, caller: str) -> list[Any]:
-    """Return `model` and every layer in it, each once."""
+def checked_layers_in(model: Any, *, caller: str) -> list[Any]:
+    """Return `model` and every layer in it, each once, or say that it is none."""
     if not isinstance(model, keras.Layer):
         raise TypeError(
             f"{caller}: `model` must be a Keras model or layer. Received: model={model!r}. "
@@ -144,14 +148,13 @@ def _layers_in(model: Any, *, caller: str) -> list[Any]:
     return layers_in(model)
 
 
-def _is_accelerated(layer: Any) -> bool:
+def is_accelerated(layer: Any) -> bool:
+    """Return whether a layer of Keras runs on our kernels."""
     return getattr(own_call(layer), "__func__", None) is _call
 
 
 def _reason_to_leave(layer: Any) -> str | None:
     """Return why a layer of Keras or a subclass must keep its `call`, or None."""
-    if layer.synchronized:
-        return "it is synchronized"
     if layer.renorm:
         return "it uses renorm"
     for method in _DECIDING:
@@ -180,11 +183,20 @@ def _call(
     rank = inputs.shape.rank
     axes = [axis for axis in range(rank) if axis != self.axis % rank]
     if training and self.trainable:
-        outputs, batch = core.normalize_batch(
-            inputs, self.gamma, self.beta, axes=axes, epsilon=self.epsilon, mask=mask
+        again = is_recomputing()
+        outputs, batch = normalize_batch(
+            inputs,
+            self.gamma,
+            self.beta,
+            axes=axes,
+            epsilon=self.epsilon,
+            mask=mask,
+            synchronized=self.synchronized,
+            moments_are_wanted=not again,
         )
-        _move(self.moving_mean, batch.mean, batch.count, self.momentum)
-        _move(self.moving_variance, batch.variance, batch.count, self.momentum)
+        if not again:
+            _move(self.moving_mean, batch.mean, batch.count, self.momentum)
+            _move(self.moving_variance, batch.variance, batch.count, self.momentum)
     else:
         outputs = core.normalize_with(
             inputs,

@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from batchnorm_mechanics import core
 from batchnorm_mechanics._keras import own_variables
+from batchnorm_mechanics._tensorflow import is_recomputing
 from batchnorm_mechanics.core.axes import normalize_axes
 from batchnorm_mechanics.core.transform import check_epsilon
+from batchnorm_mechanics.distribute.replicas import normalize_batch
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
 
 PACKAGE = "batchnorm_mechanics"
@@ -33,7 +35,7 @@ _SERIALIZED = {
 }
 
 # Settings of Keras's layer that ours does not have.
-_ONLY_KERAS = {"renorm", "renorm_clipping", "renorm_momentum", "synchronized"}
+_ONLY_KERAS = {"renorm", "renorm_clipping", "renorm_momentum"}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -46,7 +48,11 @@ class BatchNormalization(keras.layers.Layer):
     what they mean there, with the same defaults, and the weights (gamma, beta, moving mean, moving
     variance) come in the same order, so that `set_weights` and saved weights go from one to the
     other. What it adds is `statistics`, the policy by which batches become running statistics;
-    what it leaves out is `renorm` and `synchronized`.
+    what it leaves out is `renorm`.
+
+    Under a strategy of tf.distribute the running statistics are those of the whole batch, however
+    it was divided, and the same on all replicas; Keras's layer keeps each replica's own and saves
+    the first's. `synchronized` decides by which of the two a batch is normalized.
 
     Args:
         axis: integer, the axis that is *kept*, usually the features.
@@ -63,8 +69,10 @@ class BatchNormalization(keras.layers.Layer):
         statistics: a `Policy`; by default the moving average above, whose variance is the biased
             one, as in Keras. A policy whose state is more than mean and variance keeps the rest in
             further weights after the four.
+        synchronized: whether a strategy's replicas normalize by the statistics of the whole batch,
+            as one that had it all would; by default each by those of its part.
         **kwargs: those of every Keras layer, such as `name`, `dtype` and `trainable`; and
-            `renorm` and `synchronized`, which must be False.
+            `renorm`, which must be False.
 
     Call arguments:
         inputs: tensor of rank 2 or more; integers are taken as float32.
@@ -76,7 +84,7 @@ class BatchNormalization(keras.layers.Layer):
 
     Raises:
         ValueError: an argument is out of range, the axis is not one of the input's, or a training
-            batch is empty.
+            batch is empty; or a synchronized layer runs in a loop or a condition within a replica.
 
     Numerics:
         Statistics are float32 at least, also under `float16` and mixed precision. The output's
@@ -107,15 +115,15 @@ class BatchNormalization(keras.layers.Layer):
         beta_constraint: Any = None,
         gamma_constraint: Any = None,
         statistics: Policy | None = None,
+        synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
         """Check and keep the settings; see the class."""
-        for mode in ("renorm", "synchronized"):
-            if kwargs.get(mode):
-                raise ValueError(
-                    f"BatchNormalization: `{mode}` must be False. Received: {mode}="
-                    f"{kwargs[mode]!r}. Our layer has no such mode; keep Keras's layer."
-                )
+        if kwargs.get("renorm"):
+            raise ValueError(
+                "BatchNormalization: `renorm` must be False. Received: renorm="
+                f"{kwargs['renorm']!r}. Our layer has no such mode; keep Keras's layer."
+            )
         super().__init__(
             **{name: value for name, value in kwargs.items() if name not in _ONLY_KERAS}
         )
@@ -154,6 +162,7 @@ class BatchNormalization(keras.layers.Layer):
         self.beta_constraint = keras.constraints.get(beta_constraint)
         self.gamma_constraint = keras.constraints.get(gamma_constraint)
         self.statistics = statistics
+        self.synchronized = bool(synchronized)
         self.supports_masking = True
         self.gamma = self.beta = self.moving_mean = self.moving_variance = None
 
@@ -250,7 +259,8 @@ class BatchNormalization(keras.layers.Layer):
                 epsilon=self.epsilon,
             )
         else:
-            outputs, batch = core.normalize_batch(
+            again = is_recomputing()
+            outputs, batch = normalize_batch(
                 inputs,
                 self.gamma,
                 self.beta,
@@ -258,9 +268,28 @@ class BatchNormalization(keras.layers.Layer):
                 epsilon=self.epsilon,
                 mask=mask,
                 kernel=self._kernel,
+                synchronized=self.synchronized,
+                moments_are_wanted=not again,
             )
-            self._update_statistics(batch)
+            if not again:
+                self._update_statistics(batch)
         return tf.cast(outputs, self.compute_dtype)
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what `keras.RematScope` makes of the layer's `call`.
+
+        Keras hands `training` on as a keyword, which TensorFlow's `recompute_grad` refuses in a
+        graph, so that a compiled model with it fails to train: it is bound here before.
+        """
+        del args, kwargs
+
+        def call(inputs: Any, *rest: Any, **options: Any) -> Any:
+            def bound(inputs: Any) -> Any:
+                return layer_call(inputs, *rest, **options)
+
+            return super(BatchNormalization, self).rematerialized_call(bound, inputs)(inputs)
+
+        return call
 
     def _update_statistics(self, batch: core.Moments) -> None:
         state = self._state_type(*(tf.convert_to_tensor(weight) for weight in self._state_weights))
@@ -316,6 +345,7 @@ class BatchNormalization(keras.layers.Layer):
             "center": self.center,
             "scale": self.scale,
             "statistics": keras.saving.serialize_keras_object(self.statistics),
+            "synchronized": self.synchronized,
         }
         for kind, module in _SERIALIZED.items():
             config[kind] = module.serialize(getattr(self, kind))
@@ -329,7 +359,7 @@ class BatchNormalization(keras.layers.Layer):
             config: from `get_config` of either layer.
 
         Raises:
-            ValueError: the settings ask for `renorm` or `synchronized`, which are not in ours.
+            ValueError: the settings ask for `renorm`, which is not in ours.
         """
         if isinstance(config.get("statistics"), dict):
             statistics = keras.saving.deserialize_keras_object(config["statistics"])

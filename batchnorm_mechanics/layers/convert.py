@@ -22,7 +22,7 @@ def from_keras(
 
     Raises:
         TypeError: `layer` is another kind of layer, or a subclass, whose code we do not know.
-        ValueError: `layer` uses `renorm` or `synchronized`, which are not in ours.
+        ValueError: `layer` uses `renorm`, which is not in ours.
 
     Example:
         >>> ours = from_keras(keras.layers.BatchNormalization(axis=1, momentum=0.9))

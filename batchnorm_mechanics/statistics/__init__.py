@@ -6,6 +6,7 @@ from batchnorm_mechanics.statistics.moving_average import (
 )
 from batchnorm_mechanics.statistics.policy import Policy, Statistics
 from batchnorm_mechanics.statistics.population import AverageOfBatches, PooledPopulation
+from batchnorm_mechanics.statistics.virtual_batches import VirtualBatches
 
 __all__ = [
     "AverageOfBatches",
@@ -14,4 +15,5 @@ __all__ = [
     "Policy",
     "PooledPopulation",
     "Statistics",
+    "VirtualBatches",
 ]

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from batchnorm_mechanics.core.axes import as_dtype
-from batchnorm_mechanics.core.moments import unbiased_variance
+from batchnorm_mechanics.core.moments import unbiased_variance, where_counted
 from batchnorm_mechanics.statistics.policy import (
     Policy,
     Statistics,
     initial_statistics,
     spread_count,
-    where_counted,
 )
 
 

@@ -38,6 +38,9 @@ class Policy(ABC):
     A statistic with no sample behind it (`count` 0, as under an empty mask) leaves its part of the
     state as it was.
 
+    `merge` is for batches that were seen apart, as on several machines. Where the order of batches
+    counts, as it does in a moving average, there is no such thing, and `can_merge` says so.
+
     `init` and `update` are all that a new policy must have. What else a caller asks has an answer
     here that is right for many, and that a policy changes where it knows better.
 
@@ -95,6 +98,33 @@ class Policy(ABC):
         """
         return Statistics(state.mean, state.variance)
 
+    @property
+    def can_merge(self) -> bool:
+        """Whether states of batches that were seen apart can be taken together by `merge`."""
+        return type(self).merge is not Policy.merge
+
+    def merge(self, state: Any, other: Any) -> Any:
+        """Return the state after the batches of two states, as if one had seen them all.
+
+        It does not matter in which order or by which pairs many are merged, up to rounding, and
+        what `init` returns changes nothing.
+
+        Args:
+            state: after some batches.
+            other: after others, in the same shape.
+
+        Returns:
+            The state after all of them, in the dtypes of `state`.
+
+        Raises:
+            TypeError: the policy cannot, for its statistics depend on the order of the batches.
+        """
+        raise TypeError(
+            f"{type(self).__name__}.merge: `state` must be of a policy for which the order of "
+            f"batches does not count. Received: policy={self!r}. Merge the batches' moments, and "
+            "update one state by them; or use AverageOfBatches or PooledPopulation."
+        )
+
     def weight_of_start(self, updates: int) -> float:
         """Return how much of the reading is still what the state began with.
 
@@ -142,17 +172,3 @@ def spread_count(count: Any, like: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Return a count, scalar or not, as one number for each statistic of `like`."""
     count = as_dtype(count, dtype)
     return count if count.shape == like.shape else tf.broadcast_to(count, tf.shape(like))
-
-
-def where_counted(
-    count: tf.Tensor, new: tf.Tensor, old: tf.Tensor, *, more_than: int = 0
-) -> tf.Tensor:
-    """Return `new` where more samples than so many stand behind it, else `old`.
-
-    Where the sizes of the batch are known when the graph is built, nothing is left to choose at
-    each step: for a small layer, each operation is some percent of its time.
-    """
-    known = tf.get_static_value(count)
-    if known is not None and np.all(known > more_than):
-        return new
-    return tf.where(count > more_than, new, old)

@@ -63,6 +63,7 @@ class AverageOfBatches(Policy):
 
     The variance *between* the batch means is not in it. With shuffled batches its expectation is
     the population variance all the same; with sorted ones it is too small: see `PooledPopulation`.
+    A batch is what one step of training sees: the parts of several replicas are one.
 
     Example:
         >>> policy = AverageOfBatches()
@@ -90,18 +91,53 @@ class AverageOfBatches(Policy):
 
     def update(self, state: BatchesState, mean: Any, variance: Any, count: Any) -> BatchesState:
         """Return the averages after one more batch; see `Policy.update`."""
-        dtype = state.mean.dtype
         count = spread_count(count, state.mean, _EXACT)
-        degrees_of_freedom = tf.maximum(count - 1, 0)
+        freedom = tf.maximum(count - 1, 0)
+        mean, variance = as_dtype(mean, _EXACT), as_dtype(variance, _EXACT)
+        return self._with(state, count * mean, count, count * variance, freedom)
+
+    def merge(self, state: BatchesState, other: BatchesState) -> BatchesState:
+        """Return the averages over the batches of two states; see `Policy.merge`.
+
+        Args:
+            state: after some batches.
+            other: after others, in the same shape.
+
+        Returns:
+            The state after all of them, in the dtypes of `state`.
+
+        Example:
+            >>> policy = AverageOfBatches()
+            >>> a = policy.update(policy.init([1]), [1.0], [2.0], count=3)
+            >>> b = policy.update(policy.init([1]), [4.0], [0.0], count=3)
+            >>> [value.numpy().tolist() for value in policy.read(policy.merge(a, b))]
+            [[2.5], [1.5]]
+        """
+        return self._with(
+            state,
+            other.count * tf.cast(other.mean, _EXACT),
+            other.count,
+            other.degrees_of_freedom * tf.cast(other.variance, _EXACT),
+            other.degrees_of_freedom,
+        )
+
+    @staticmethod
+    def _with(
+        state: BatchesState,
+        total: tf.Tensor,
+        count: tf.Tensor,
+        squares: tf.Tensor,
+        degrees_of_freedom: tf.Tensor,
+    ) -> BatchesState:
+        """Add samples of this sum, and of this sum of squared deviations within their batches."""
+        dtype = state.mean.dtype
         new_count = state.count + count
         new_freedom = state.degrees_of_freedom + degrees_of_freedom
         new_mean = tf.math.divide_no_nan(
-            state.count * tf.cast(state.mean, _EXACT) + count * as_dtype(mean, _EXACT), new_count
+            state.count * tf.cast(state.mean, _EXACT) + total, new_count
         )
         new_variance = tf.math.divide_no_nan(
-            state.degrees_of_freedom * tf.cast(state.variance, _EXACT)
-            + count * as_dtype(variance, _EXACT),
-            new_freedom,
+            state.degrees_of_freedom * tf.cast(state.variance, _EXACT) + squares, new_freedom
         )
         return BatchesState(
             tf.where(count > 0, tf.cast(new_mean, dtype), state.mean),

@@ -85,7 +85,9 @@ def test_an_unknown_part_is_refused_before_a_file_is_replaced(tmp_path):
     output.write_text("of another time")
     done = bench(FOLDER, "layers", "-o", output)
     assert done.returncode == 2
-    expected = "there is no part 'layers', only commands, doctor, layer, memory, training\n"
+    expected = (
+        "there is no part 'layers', only commands, doctor, explorer, layer, memory, training\n"
+    )
     assert done.stderr.endswith(expected)
     assert output.read_text() == "of another time"
 

@@ -3,11 +3,11 @@
 import importlib.util
 import json
 
+import jupyter_lab
 import numpy as np
 import pytest
 from browser import LOCAL
 
-import notebooks
 from batchnorm_mechanics import reference
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
@@ -25,7 +25,7 @@ def notebook(chromium, tmp_path_factory):
             pytest.skip(f"{package} is not installed")
     folder = tmp_path_factory.mktemp("lab")
     asked, errors = [], []
-    with notebooks.server(folder) as address:
+    with jupyter_lab.server(folder) as address:
         page = chromium.new_page(viewport={"width": 1200, "height": 900})
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
@@ -33,7 +33,7 @@ def notebook(chromium, tmp_path_factory):
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
         page.set_default_timeout(60_000)
         try:
-            book = notebooks.Notebook(page, address, folder, FIRST)
+            book = jupyter_lab.Notebook(page, address, folder, FIRST)
             book.run(0)
             page.locator(".bnm-explorer [role=gridcell]").first.wait_for()
             yield book

@@ -522,7 +522,7 @@ def test_a_layer_without_weights_cannot_be_reset():
 def test_the_arguments_are_kerass_in_kerass_order_with_kerass_defaults():
     theirs = inspect.signature(keras.layers.BatchNormalization).parameters
     ours = inspect.signature(bnm.BatchNormalization).parameters
-    left_out = {"renorm", "renorm_clipping", "renorm_momentum", "synchronized"}
+    left_out = {"renorm", "renorm_clipping", "renorm_momentum"}
     expected = [(n, p.default, p.kind) for n, p in theirs.items() if n not in left_out]
     actual = [(n, p.default, p.kind) for n, p in ours.items() if n != "statistics"]
     assert actual == expected

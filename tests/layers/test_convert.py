@@ -149,14 +149,20 @@ def test_from_keras_refuses_other_layers(make):
         bnm.from_keras(layer)
 
 
-@pytest.mark.parametrize("flag", ["renorm", "synchronized"])
-def test_from_keras_refuses_modes_that_ours_has_not(flag):
+def test_from_keras_refuses_the_mode_that_ours_has_not():
     message = (
-        f"BatchNormalization: `{flag}` must be False. Received: {flag}=True. "
+        "BatchNormalization: `renorm` must be False. Received: renorm=True. "
         "Our layer has no such mode; keep Keras's layer."
     )
     with pytest.raises(ValueError, match=whole(message)):
-        bnm.from_keras(keras.layers.BatchNormalization(**{flag: True}))
+        bnm.from_keras(keras.layers.BatchNormalization(renorm=True))
+
+
+def test_a_synchronized_layer_is_synchronized_on_the_other_side():
+    ours = bnm.from_keras(keras.layers.BatchNormalization(synchronized=True))
+    assert ours.synchronized
+    assert bnm.to_keras(ours).synchronized
+    assert not bnm.to_keras(bnm.BatchNormalization()).synchronized
 
 
 def test_to_keras_refuses_other_layers():

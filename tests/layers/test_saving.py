@@ -90,6 +90,7 @@ ALL_SETTINGS = {
     "gamma_regularizer": keras.regularizers.L2(0.2),
     "beta_constraint": keras.constraints.NonNeg(),
     "gamma_constraint": keras.constraints.MaxNorm(3.0),
+    "synchronized": True,
     "trainable": False,
     "name": "named",
     "dtype": "mixed_bfloat16",

@@ -186,7 +186,7 @@ def test_a_run_that_raises_ends_the_job_and_keeps_the_others(tmp_path, monkeypat
     first, _ = found.tasks
     run = Run(first.seed, 90.0, 89.0, 88.0, 1.0, {})
 
-    def events(tasks, source):
+    def events(tasks, source, executor):
         first.folder.mkdir(parents=True)
         yield RunEnded(first, run)
         raise FailureError("no")
