@@ -7,7 +7,8 @@ from oracle_cases import assert_within, data, oracle_slip, rounding
 from two_replicas import exchanges, halves, on_replicas, strategy
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics import core, distribute, reference
+from batchnorm_mechanics import core, reference
+from batchnorm_mechanics.distribute import replicas as distribute
 
 
 def step(x, dy, gamma, beta, mask=None, *, axes, synchronized):
