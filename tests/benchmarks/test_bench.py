@@ -63,7 +63,7 @@ def test_what_is_refused_is_left_out_and_the_rest_is_timed(tmp_path, monkeypatch
     assert found.get_metadata()["keras"].startswith("3.")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_parts_run_in_turn_into_one_file(tmp_path):
     output = tmp_path / "new" / "found.json"
     output.parent.mkdir()

@@ -70,7 +70,7 @@ def alone():
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_statistics_are_those_of_this_process_however_many_workers(workers, alone):
     model = network()
     change = bnm.recalibrate(model, rows(), executor=RayExecutor(workers=workers))
@@ -159,6 +159,7 @@ def test_results_come_in_the_order_of_their_tasks_where_that_is_asked(in_order):
     assert (numbers == sorted(numbers)) == in_order
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cluster")
 def test_studies_give_run_for_run_what_they_give_here(tmp_path):
     asked = ("reproduce", "keras-100", "--quick", "--seeds", 2, "--json")

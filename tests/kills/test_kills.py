@@ -1,8 +1,8 @@
 """Commands that are killed at any moment: what they have written is whole, and they go on.
 
-SIGKILL leaves a process no time to tidy up. `make test` kills ten times and the slow tests eight
-times; `KILLS=3 make kills` kills three times as often. Each test prints the seed of its moments,
-and `KILLS_SEED` gives another one. A table at the end of the run says what was hit.
+SIGKILL leaves a process no time to tidy up. `make test` kills ten times and the thorough tests
+eight times; `KILLS=3 make kills` kills three times as often. Each test prints the seed of its
+moments, and `KILLS_SEED` gives another one. A table at the end of the run says what was hit.
 """
 
 import collections
@@ -249,7 +249,7 @@ def test_a_command_that_is_killed_between_a_file_and_its_name_leaves_the_old_one
     record_property("kills", [name, 1, {"between file and name": 1}, "the old one, then the new"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "times"), [("doctor", 4), ("reproduce", 4)])
 def test_a_longer_command_that_is_killed_goes_on_and_ends_with_the_same(

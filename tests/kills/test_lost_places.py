@@ -127,7 +127,7 @@ REPRODUCE = ["reproduce", "average-100", "algorithm2-100", "--quick", "--out", "
 
 
 # The other two are met in the same way, and were by the commands above.
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["full", "gone"])
 def test_studies_that_lose_their_folder_keep_what_is_finished_and_go_on(place, fault):
     fails, mends, reason = FAULTS[fault]

@@ -57,7 +57,7 @@ def test_the_guide_names_three_files_at_most_the_registry_first():
     assert all((ROOT / file).is_file() for file in FILES)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_study_that_is_added_to_the_registry_is_listed_run_and_compared(copy):
     assert "made-up               a lower learning rate\n" in bnm("reproduce", "--list", cwd=copy)
     rng = np.random.default_rng(0)
