@@ -40,14 +40,6 @@ class Workers(Protocol):
         ...
 
 
-class Executor(Protocol):
-    """A place where work is done."""
-
-    def hosting(self, make_host: Callable[[], Any]) -> contextlib.AbstractContextManager[Workers]:
-        """Give workers, each with a host of its own, until the block ends."""
-        ...
-
-
 @dataclass(frozen=True)
 class RayExecutor:
     """Work done by actors of Ray, on this machine or on a cluster.
@@ -162,8 +154,9 @@ def executor_of(where: Any, *, caller: str) -> RayExecutor | None:
     if isinstance(where, RayExecutor):
         return where
     raise InputError(
-        f"{caller}: `executor` must be 'local', 'ray', an address as 'ray://host:10001', or a "
-        f"bnm.RayExecutor. Received: executor={where!r}. Leave it out for this process."
+        f"{caller}: `executor` (of commands, --on) must be 'local', 'ray', an address as "
+        f"'ray://host:10001', or a bnm.RayExecutor. Received: executor={where!r}. Leave it out for "
+        "this process."
     )
 
 

@@ -189,8 +189,9 @@ def test_an_executor_must_be_known(where):
     with pytest.raises(InputError) as error:
         executor_of(where, caller="recalibrate")
     assert str(error.value) == (
-        "recalibrate: `executor` must be 'local', 'ray', an address as 'ray://host:10001', or a "
-        f"bnm.RayExecutor. Received: executor={where!r}. Leave it out for this process."
+        "recalibrate: `executor` (of commands, --on) must be 'local', 'ray', an address as "
+        f"'ray://host:10001', or a bnm.RayExecutor. Received: executor={where!r}. Leave it out for "
+        "this process."
     )
 
 
