@@ -28,14 +28,14 @@ TEST_LOCK ?= requirements-dev.lock
 # What the processor's kernels can change, and what another Python can. Of layers and doctor what
 # compares computed figures with bounds most: the workflow runs all in both worlds.
 KERNEL_TESTS := tests/core tests/statistics tests/layers/test_drop_in.py tests/test_machine.py \
-	tests/test_cli_trace.py tests/doctor/test_fold.py tests/doctor/test_gaps.py
+	tests/test_cli_trace.py tests/folding/test_fold.py tests/doctor/test_gaps.py
 PYTHON_TESTS := tests/core/test_rows.py tests/core/test_gradient.py tests/statistics \
 	tests/layers/test_saving.py tests/layers/test_training.py tests/doctor/rules/test_weights.py \
-	tests/doctor/test_fold.py tests/tracing tests/test_machine.py tests/test_cli_trace.py
+	tests/folding/test_fold.py tests/tracing tests/test_machine.py tests/test_cli_trace.py
 # What touches Keras, TensorFlow and every other dependency at least once.
 LOWEST_TESTS := tests/test_keras.py tests/core/test_rows.py tests/statistics tests/layers/test_drop_in.py \
 	tests/layers/test_intercept.py tests/layers/test_saving.py tests/tracing/test_layers.py \
-	tests/doctor/test_demo.py tests/doctor/test_fold_plan.py tests/studies/test_runs.py \
+	tests/doctor/test_demo.py tests/folding/test_plan.py tests/studies/test_runs.py \
 	tests/studies/test_report.py tests/test_cli_trace.py
 # Not in a lock: one version of torch has a CPU build and a CUDA build of several gigabytes, and a
 # lock that names no index could only pin the second.

@@ -14,13 +14,12 @@ from .core import (
     unbiased_variance,
 )
 from .distribute.executors import RayExecutor
-from .doctor.data import Shards
 from .doctor.diagnose import diagnose
-from .doctor.fold import fold
 from .doctor.recalibrate import recalibrate
 from .doctor.repair import repair
 from .doctor.watch import Recalibrate, Watch
 from .explorer.notebook import Explorer
+from .folding.fold import fold
 from .layers import (
     BatchNormalization,
     ResetStatistics,
@@ -31,6 +30,7 @@ from .layers import (
     to_keras,
     unsynchronize,
 )
+from .models.data import Shards
 from .statistics import (
     AverageOfBatches,
     DebiasedMovingAverage,

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-from batchnorm_mechanics.doctor.fold import rewritten
-from batchnorm_mechanics.doctor.fold_plan import plan_of
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.folding.fold import rewritten
+from batchnorm_mechanics.folding.plan import plan_of
+from batchnorm_mechanics.models.norms import norms_in
 
 # In float64 only a wrong formula differs by more than this.
 EXACT = 1e-12

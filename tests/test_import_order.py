@@ -15,7 +15,8 @@ ORDER = (
     ("statistics",),
     ("distribute",),
     ("layers",),
-    ("tracing", "conformance", "studies", "doctor"),
+    ("models",),
+    ("tracing", "conformance", "studies", "doctor", "folding"),
     ("explorer",),
     ("cli",),
 )

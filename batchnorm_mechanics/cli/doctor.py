@@ -148,9 +148,9 @@ def _next_steps(
     diagnosis: "Diagnosis", model: Any, data: Any, *, command: list[str]
 ) -> tuple[str, ...]:
     """Return what a reader may do next; `command` repairs, but for the name of the new file."""
-    from batchnorm_mechanics.doctor.data_fit import range_hint
     from batchnorm_mechanics.doctor.rules import RULES
     from batchnorm_mechanics.doctor.wording import grouped
+    from batchnorm_mechanics.models.data_fit import range_hint
 
     steps = []
     hint = None

@@ -9,7 +9,7 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.cli import model_options as options
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.data_fit import Checked
+    from batchnorm_mechanics.models.data_fit import Checked
 
 
 @options.takes_options

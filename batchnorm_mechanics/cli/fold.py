@@ -34,11 +34,11 @@ def fold(
     interrupted.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics._io.model_output import check_out
-    from batchnorm_mechanics.doctor.model_files import save_model
+    from batchnorm_mechanics.models.files import save_model
 
     check_out(out, model, caller="fold")
     loaded = reading.load(model, caller="fold")
-    from batchnorm_mechanics.doctor.fold import fold as carry_out
+    from batchnorm_mechanics.folding.fold import fold as carry_out
 
     read = given.load(loaded, caller="fold", most=reading.max_size)
     with options.working(f"Folding {model}", caller="fold", data=given.data):
@@ -64,7 +64,7 @@ def fold(
         options.print_json({**found, **options.read_as_json(read)})
         return
     from batchnorm_mechanics._io.terminal import Terminal
-    from batchnorm_mechanics.doctor.showing import print_fold
+    from batchnorm_mechanics.folding.showing import print_fold
 
     print_fold(folded, Terminal(highlight=False), file=str(model), out=written)
     options.print_read(read)

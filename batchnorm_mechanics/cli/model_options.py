@@ -17,13 +17,13 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.cli.ending import insisting
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.data_fit import Checked
+    from batchnorm_mechanics.models.data_fit import Checked
 
 # Of what these commands print as JSON. Raise it when that changes;
 # tests/formats keeps one of each version.
 _FORMAT = 1
 
-# That of `doctor.data`, which takes TensorFlow to import.
+# That of `models.data`, which takes TensorFlow to import.
 DEFAULT_BATCH_SIZE = 32
 
 Notes = Annotated[
@@ -69,7 +69,7 @@ class ModelOptions:
     def load(self, path: Path, *, caller: str, loss: str | None = None) -> Any:
         """Load a model; code from its file, or that it names, runs only if it is trusted."""
         from batchnorm_mechanics._io.terminal import harmless
-        from batchnorm_mechanics.doctor.model_files import load_model
+        from batchnorm_mechanics.models.files import load_model
 
         with insisting(), warnings.catch_warnings(record=True) as told:
             # Each time, not once for each line of code that warns.
@@ -119,8 +119,8 @@ class DataOptions:
         self, model: Any, *, caller: str, labels: str | None = None, most: int | None = None
     ) -> "Checked | None":
         """Open data and see that they fit the model; None where there are none."""
-        from batchnorm_mechanics.doctor.data import load_data
-        from batchnorm_mechanics.doctor.data_fit import check_data_fits
+        from batchnorm_mechanics.models.data import load_data
+        from batchnorm_mechanics.models.data_fit import check_data_fits
 
         if self.data is None:
             if labels is not None:

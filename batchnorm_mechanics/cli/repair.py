@@ -72,7 +72,7 @@ def repair(  # noqa: PLR0913 - each is an option
             "Give --out FIXED.keras, or --dry-run to write nothing."
         )
     from batchnorm_mechanics._io.model_output import check_out
-    from batchnorm_mechanics.doctor.model_files import save_model
+    from batchnorm_mechanics.models.files import save_model
 
     if out is not None:
         check_out(out, model, caller="repair")

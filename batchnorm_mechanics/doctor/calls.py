@@ -13,8 +13,6 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import layers_in, takes_training
 from batchnorm_mechanics._tensorflow import missing_kernel
-from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.heard import (
     Heard,
     Said,
@@ -24,8 +22,10 @@ from batchnorm_mechanics.doctor.heard import (
     moments_of,
     on_host,
 )
-from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.layers.intercept import intercepted
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.fitting import Fitting
+from batchnorm_mechanics.models.norms import Norm
 
 _COMPILED = "it runs inside a function of its own that is compiled or vectorized"
 _NOT_CALLED = "the model does not call it"
@@ -83,7 +83,7 @@ def listening(
 
     Example:
         >>> import keras
-        >>> from batchnorm_mechanics.doctor.norms import norms_in
+        >>> from batchnorm_mechanics.models.norms import norms_in
         >>> norm = keras.layers.BatchNormalization(name="bn")
         >>> model = keras.Sequential([keras.layers.Input((2,)), norm])
         >>> with listening(norms_in(model), lambda norm, heard: print(norm.name, heard.training)):
@@ -143,7 +143,7 @@ class Runner:
 
     Example:
         >>> import keras
-        >>> from batchnorm_mechanics.doctor.norms import norms_in
+        >>> from batchnorm_mechanics.models.norms import norms_in
         >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.BatchNormalization()])
         >>> run = Runner(model, norms_in(model))
         >>> ((_, said),) = run(np.array([[1.0], [3.0]], "float32")).calls.items()

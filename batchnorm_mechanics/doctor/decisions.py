@@ -46,7 +46,7 @@ def decide(findings: Sequence[Finding], circumstances: Circumstances) -> Decided
 
     Example:
         >>> import keras
-        >>> from batchnorm_mechanics.doctor.norms import norms_in
+        >>> from batchnorm_mechanics.models.norms import norms_in
         >>> layer = keras.layers.BatchNormalization(name="bn")
         >>> norms = norms_in(keras.Sequential([keras.layers.Input((3,)), layer]))
         >>> found = RULES["BN102"].finding("bn", channels=[1], cause="...", remedy="...")

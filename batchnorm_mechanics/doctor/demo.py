@@ -13,8 +13,8 @@ import numpy as np
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.files import written_whole
 from batchnorm_mechanics.doctor.findings import Diagnosis
-from batchnorm_mechanics.doctor.model_files import save_model
 from batchnorm_mechanics.doctor.repair import Repair, repair
+from batchnorm_mechanics.models.files import save_model
 
 NAME = "demo"
 _SICK, _REPAIRED, _DATA = "sick.keras", "repaired.keras", "data.npz"

@@ -12,14 +12,14 @@ import numpy as np
 from batchnorm_mechanics.distribute.executors import executor_of
 from batchnorm_mechanics.doctor.calls import build
 from batchnorm_mechanics.doctor.causes import ordered
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.doctor.findings import Diagnosis, Finding, milder
 from batchnorm_mechanics.doctor.gaps import Gap
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import held, norms_in
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES, chosen
 from batchnorm_mechanics.doctor.shards import hosted
+from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, as_data
+from batchnorm_mechanics.models.norms import held, norms_in
 
 
 def diagnose(  # noqa: PLR0913 - what, by what, in search of what, and where

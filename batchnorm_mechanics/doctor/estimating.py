@@ -10,11 +10,11 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.distribute.executors import Workers
 from batchnorm_mechanics.doctor.calls import Runner
 from batchnorm_mechanics.doctor.changes import weights_of
-from batchnorm_mechanics.doctor.data import Data, without_a_last_single
-from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.norms import Norm, Vector
 from batchnorm_mechanics.doctor.pools import Pools, pools_of
 from batchnorm_mechanics.doctor.shards import ModelHost, shards_of
+from batchnorm_mechanics.models.data import Data, without_a_last_single
+from batchnorm_mechanics.models.fitting import Fitting
+from batchnorm_mechanics.models.norms import Norm, Vector
 
 Method = Literal["pooled", "average"]
 METHODS: tuple[Method, ...] = ("pooled", "average")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._io.terminal import Shown
+from batchnorm_mechanics._io.words import counted
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -62,16 +63,6 @@ def worse(one: Severity, other: Severity) -> Severity:
 def by_size(size: float) -> Severity:
     """Return how bad something is, by its size over that which is worth a warning."""
     return "error" if size >= 2 else "warning" if size >= 1 else "note"
-
-
-def counted(many: int, what: str) -> str:
-    """Return so many of something in words.
-
-    Example:
-        >>> counted(1, "layer"), counted(2000, "layer")
-        ('1 layer', '2,000 layers')
-    """
-    return f"{many:,} {what}{'' if many == 1 else 's'}"
 
 
 class View(Protocol):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 # Rules, which know the gaps, are told without TensorFlow.
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
-    from batchnorm_mechanics.doctor.norms import Norm
     from batchnorm_mechanics.doctor.pools import Pool
+    from batchnorm_mechanics.models.norms import Norm
 
 Vector = NDArray[np.float64]
 # Mean and variance.

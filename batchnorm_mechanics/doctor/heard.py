@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics import core
 from batchnorm_mechanics.core.moments import moments as batch_moments
-from batchnorm_mechanics.doctor.norms import Norm
+from batchnorm_mechanics.models.norms import Norm
 
 # core divides by sqrt(variance + epsilon) and refuses an epsilon of 0, which Keras takes.
 _LEAST_EPSILON = 1e-30

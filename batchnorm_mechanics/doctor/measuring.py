@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from batchnorm_mechanics.distribute.executors import Workers
 from batchnorm_mechanics.doctor.calls import Runner
-from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import Fitting
-from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.doctor.outputs import Effects, effects_on
 from batchnorm_mechanics.doctor.pools import Pool, pools_of
 from batchnorm_mechanics.doctor.sample import Again, Batch, Sample, kept
 from batchnorm_mechanics.doctor.scores import Scores, severity_by_labels
 from batchnorm_mechanics.doctor.shards import ModelHost, shards_of
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.fitting import Fitting
+from batchnorm_mechanics.models.norms import Norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def measure(
         Moments of a batch are float32 or wider, by two passes; they are merged in float64.
 
     Example:
-        >>> from batchnorm_mechanics.doctor.norms import norms_in
+        >>> from batchnorm_mechanics.models.norms import norms_in
         >>> model = keras.Sequential(
         ...     [keras.layers.Input((1,)), keras.layers.BatchNormalization(name="bn")]
         ... )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from batchnorm_mechanics._keras import layers_by_path, layers_in, takes_training
 from batchnorm_mechanics.doctor.calls import Call, Heard, listening
 from batchnorm_mechanics.doctor.findings import Severity, by_size, worse
-from batchnorm_mechanics.doctor.norms import Norm
 from batchnorm_mechanics.doctor.sample import Again, Heads, Rows
 from batchnorm_mechanics.layers.intercept import intercepted
+from batchnorm_mechanics.models.norms import Norm
 
 Run = Callable[[Rows], Heads]
 

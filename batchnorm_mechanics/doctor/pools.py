@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from batchnorm_mechanics.doctor.calls import Said
-from batchnorm_mechanics.doctor.norms import Norm, Vector
+from batchnorm_mechanics.models.norms import Norm, Vector
 
 
 @dataclass

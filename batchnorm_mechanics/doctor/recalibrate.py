@@ -14,12 +14,12 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.distribute.executors import Workers, executor_of
 from batchnorm_mechanics.doctor.calls import build
 from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, undo_all, weights_of
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.estimating import How, Method, estimate
-from batchnorm_mechanics.doctor.norms import KINDS, Norm, Vector, norms_in
-from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
 from batchnorm_mechanics.doctor.pools import Pools
 from batchnorm_mechanics.doctor.shards import hosted
+from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.models.mark import estimated_in, mark_estimated
+from batchnorm_mechanics.models.norms import KINDS, Norm, Vector, norms_in
 from batchnorm_mechanics.statistics import Statistics
 
 # What decides which statistics a layer needs; a subclass with its own may need others.

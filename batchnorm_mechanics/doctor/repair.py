@@ -7,19 +7,19 @@ from types import MappingProxyType
 from typing import Any
 
 from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, joined, undo_all
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.decisions import Decided, apart, decide, no_better, worsening
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.estimating import How, Method
 from batchnorm_mechanics.doctor.findings import Diagnosis, Result
-from batchnorm_mechanics.doctor.model_copies import Edits, rebuilt, why_no_copy
-from batchnorm_mechanics.doctor.norms import Norm, norms_in
-from batchnorm_mechanics.doctor.past import Mark, mark_of, put_mark
 from batchnorm_mechanics.doctor.recalibrate import check_model, estimate_anew
 from batchnorm_mechanics.doctor.rule import RE_ESTIMATE, Action, Circumstances, Stage, Step
 from batchnorm_mechanics.doctor.rules import RULES, matching
-from batchnorm_mechanics.doctor.wiring import graph_of
 from batchnorm_mechanics.layers.compiled import renew_compiled_functions
+from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.models.mark import Mark, mark_of, put_mark
+from batchnorm_mechanics.models.model_copies import Edits, rebuilt, why_no_copy
+from batchnorm_mechanics.models.norms import Norm, norms_in
+from batchnorm_mechanics.models.wiring import graph_of
 
 # Repairing a cause may bare what it hid; each round repairs what the last one did not know.
 _MOST_ROUNDS = 10

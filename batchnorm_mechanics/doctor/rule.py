@@ -17,10 +17,10 @@ from batchnorm_mechanics.doctor.gaps import Gap, gaps_of
 # Rules are listed and told without TensorFlow, which takes seconds to import.
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import Measured, NormMeasured
-    from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Call, Norm
     from batchnorm_mechanics.doctor.past import Past
     from batchnorm_mechanics.doctor.sample import Noisy
+    from batchnorm_mechanics.models.model_copies import Edits
+    from batchnorm_mechanics.models.norms import Call, Norm
 
 Channels = tuple[int, ...]
 Findings = Iterator[Finding]
@@ -63,8 +63,8 @@ class Case:
 
     @cached_property
     def _of_containers(self) -> "list[list[Call]]":
-        from batchnorm_mechanics.doctor.norms import calls_in
-        from batchnorm_mechanics.doctor.wiring import held_by
+        from batchnorm_mechanics.models.norms import calls_in
+        from batchnorm_mechanics.models.wiring import held_by
 
         by_layer = calls_in(self.model).values()
         # What two graphs have in common is called once.
@@ -73,7 +73,7 @@ class Case:
 
     def around(self, norm: "Norm") -> "list[list[Call]]":
         """Return the calls of each layer that holds a batch norm layer."""
-        from batchnorm_mechanics.doctor.wiring import holds
+        from batchnorm_mechanics.models.wiring import holds
 
         of_all = self._of_containers
         return [calls for calls in of_all if holds(calls[0].node.operation, norm.layer)]

@@ -13,8 +13,8 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import layers_in
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.distribute.executors import RayExecutor, Workers
-from batchnorm_mechanics.doctor.data import Data, Shards
-from batchnorm_mechanics.doctor.norms import Norm, norms_in
+from batchnorm_mechanics.models.data import Data, Shards
+from batchnorm_mechanics.models.norms import Norm, norms_in
 
 # Batches of arrays in a shard. It decides how sums are rounded, and so depends on nothing else.
 _BATCHES = 16

@@ -1,7 +1,5 @@
 """What the doctor shows: in a terminal, in 80 columns, and as a page that needs a browser alone."""
 
-import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from batchnorm_mechanics._io import terminal
+from batchnorm_mechanics._io.lines import LEFT, WIDTH, Lines
+from batchnorm_mechanics._io.words import named, together
 from batchnorm_mechanics.doctor import wording
 from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis
 from batchnorm_mechanics.doctor.rules import RULES, Rule, rule_of
@@ -20,28 +20,22 @@ from batchnorm_mechanics.doctor.wording import Group, grouped
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.demo import Demo
-    from batchnorm_mechanics.doctor.fold import Folded
     from batchnorm_mechanics.doctor.repair import Repair
 
-_WIDTH = 80
 _COMMAND = ": bnm "
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "cyan"}
-# Of the left column: a severity and a space.
-_LEFT = 9
 _TEMPLATES = Path(__file__).parent / "templates"
-# In a narrower terminal each label has a line of its own.
-_NARROW, _INDENT = 60, 2
 
 
 def plain_text(result: Any, *, notes: bool) -> str:
     """Return a result as its command prints it, but for what is about files.
 
     Args:
-        result: a `Diagnosis`, `Repair` or `Folded`.
+        result: a `Diagnosis` or `Repair`.
         notes: whether to tell of each note.
     """
     # By name: each of them takes seconds to import.
-    show = {"Diagnosis": print_diagnosis, "Repair": print_repair, "Folded": print_fold}
+    show = {"Diagnosis": print_diagnosis, "Repair": print_repair}
     of_one = show[type(result).__name__]
     return terminal.plain_text(lambda console: of_one(result, console, notes=notes))
 
@@ -86,36 +80,8 @@ def _asked(file: str | None) -> str:
     return "`text(notes=True)`" if file is None else "--notes"
 
 
-class _Lines:
-    """Lines in a console, in 80 columns at most, each without a space at its end."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._width = console, min(console.width, _WIDTH)
-
-    def line(self, text: str | Text = "", style: str = "") -> None:
-        """Print a line as it is, or several that are wrapped already."""
-        text = Text(text, style) if isinstance(text, str) else text
-        self._console.print(text, soft_wrap=True)
-
-    def words(self, words: str, style: str = "") -> None:
-        """Print words, wrapped."""
-        self.line("\n".join(_wrapped(words, self._width)), style)
-
-    def title(self, title: str) -> None:
-        """Print what was examined; a measure and its number stay together."""
-        whole = re.sub(r"(?<=[a-z]) (?=[\d-]|nan|inf)|(?<=\d) (?=sample)", "\xa0", title)
-        self.line("\n".join(_wrapped(whole, self._width)).replace("\xa0", " "), "dim")
-
-    def row(self, label: str, words: str, style: str = "") -> None:
-        """Print words beside their label, or below it in a narrow terminal."""
-        beside = self._width >= _NARROW
-        indent = _LEFT if beside else _INDENT
-        line = Text(f"{label:<{indent}}" if beside or not label else f"{label}\n", "dim")
-        wrapped = f"\n{'':{indent}}".join(_wrapped(words, self._width - indent))
-        line.append(wrapped if beside or not label else f"{'':{indent}}{wrapped}", "not dim")
-        if style:
-            line.stylize(style)
-        self.line(line)
+class _Lines(Lines):
+    """Lines of findings."""
 
     def groups(self, groups: Iterable[Group], *, notes: bool, how: str) -> None:
         """Print groups of findings, those that are mere notes in one line unless asked for.
@@ -137,7 +103,7 @@ class _Lines:
 
     def _group(self, group: Group) -> None:
         first = group.first
-        head = Text(f"\n{group.severity:<{_LEFT}}", _STYLES[group.severity])
+        head = Text(f"\n{group.severity:<{LEFT}}", _STYLES[group.severity])
         self.line(head.append(f"{group.code} {first.name}", "bold"))
         self.row("Where", wording.layers(group.findings))
         self.row("Why", first.cause)
@@ -151,20 +117,6 @@ class _Lines:
             self.row("From", first.root)
         for number, line in enumerate(wording.explained(group.explained)):
             self.row("" if number else "So", line)
-
-
-def _wrapped(words: str, width: int) -> list[str]:
-    """Return lines; a layer's path that is longer than one is cut behind a slash or a low line."""
-    width = max(width, _LEFT)
-    lines: list[str] = []
-    for line in textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False):
-        rest = line
-        while len(rest) > width:
-            cut = 1 + max(rest.rfind(mark, 0, width) for mark in "/_") or width
-            lines.append(rest[:cut])
-            rest = rest[cut:]
-        lines.append(rest)
-    return lines
 
 
 def print_repair(
@@ -190,11 +142,11 @@ def print_repair(
     lines.row("Before", wording.verdict(repair.before, grouped(repair.before)))
     if not repair.steps:
         lines.row(done, "nothing")
-    for words, steps in wording.together((step.how.words, step) for step in repair.steps):
+    for words, steps in together((step.how.words, step) for step in repair.steps):
         codes = {key.partition(" ")[0] for step in steps for key in step.findings}
-        where = wording.named([step.layer for step in steps])
+        where = named([step.layer for step in steps])
         lines.row(done, f"{words} ({', '.join(sorted(codes))}): {where}")
-    for why, keys in wording.together((why, key) for key, why in repair.refused.items()):
+    for why, keys in together((why, key) for key, why in repair.refused.items()):
         lines.row("Left", f"{wording.findings(keys)}: {why}")
     for note in repair.notes:
         lines.row("Note", note)
@@ -211,57 +163,6 @@ def print_repair(
         planned = repair.after is None and repair.steps
         reason = "" if planned else ": there was nothing that could be repaired"
         lines.line(f"No file was written{reason}." if out is None else f"Written: {out}")
-
-
-def print_fold(
-    folded: "Folded",
-    console: Console,
-    *,
-    file: str | None = None,
-    out: Path | None = None,
-    notes: bool = False,
-) -> None:
-    """Print how many layers were merged, how much faster it is, and why others stay.
-
-    Args:
-        folded: what to print.
-        console: where to.
-        file: name of what was folded; None for a model without a file.
-        out: where the folded model was written, if it was.
-        notes: as of the other results.
-    """
-    lines = _Lines(console)
-    many = folded.count + len(folded.left)
-    merged = f"{folded.count} of {many} batch norm layers merged"
-    name = folded.model.name if file is None else file
-    lines.words(f"{name}: {merged if many else 'no batch norm layer'}", "bold")
-    if folded.speed is not None:
-        faster = f"{folded.speed:.2f} times as fast, {folded.batch_size} samples at a time"
-        lines.row("Speed", faster)
-    if folded.count and folded.difference is None:
-        lines.row("Outputs", f"not compared: {folded.unverified}", "bold yellow")
-    elif folded.count:
-        given = f" and {folded.samples:,} samples of the data" if folded.samples else ""
-        of_itself = (
-            ""
-            if folded.rounding is None
-            else f": the original's move by {folded.rounding:.2g} with a unit in the last place of "
-            "its weights"
-        )
-        lines.row(
-            "Outputs",
-            f"{'within' if folded.agrees else 'off by'} {folded.difference:.2g} of the original's, "
-            f"relative to the largest, on {folded.batch_size} random samples{given}; rounding "
-            f"explains {folded.tolerance:.2g}{of_itself}",
-        )
-    for why, names in wording.together((why, name) for name, why in folded.left.items()):
-        lines.row("Left", f"{wording.named(names)}, because {why}")
-    for note in folded.notes:
-        lines.row("Note", note)
-    if out is not None:
-        lines.line(f"Written: {out}")
-    elif file is not None:
-        lines.words("No file was written: nothing could be merged.")
 
 
 def print_demo(
@@ -286,7 +187,7 @@ def print_demo(
         ("sick", demo.sick),
         ("repaired", demo.repaired),
     ):
-        lines.line(f"  {when:<{_LEFT}}{accuracy:6.1%}")
+        lines.line(f"  {when:<{LEFT}}{accuracy:6.1%}")
     lines.line(f"\nIt took {demo.seconds:.0f} s.")
     if out is not None:
         lines.line(f"Kept in {out}: {', '.join(demo.KEPT)}")
@@ -299,7 +200,7 @@ def print_rules(console: Console) -> None:
     width = max(len(rule.name) for rule in RULES.values()) + 2
     for rule in RULES.values():
         line = Text(f"{rule.code}  {rule.name:<{width}}")
-        line.append(f"{rule.severity:<{_LEFT}}", _STYLES[rule.severity])
+        line.append(f"{rule.severity:<{LEFT}}", _STYLES[rule.severity])
         line.append("data" if rule.needs_data else "weights and graph")
         _Lines(console).line(line)
 
@@ -309,7 +210,7 @@ def print_story(rule: Rule, console: Console) -> None:
     if not console.is_terminal:
         console.print(rule.story, markup=False, highlight=False, soft_wrap=True)
         return
-    console.print(Padding(Markdown(rule.story), (1, 0)), width=min(console.width, _WIDTH))
+    console.print(Padding(Markdown(rule.story), (1, 0)), width=min(console.width, WIDTH))
 
 
 def page(diagnosis: Diagnosis, *, file: str, next_steps: tuple[str, ...] = ()) -> str:

@@ -20,15 +20,15 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.doctor.changes import Change
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.doctor.diagnose import findings_of
 from batchnorm_mechanics.doctor.estimating import How
-from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import Norm, Vector, norm_layers_in, norms_in
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES
+from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, Data, as_data
+from batchnorm_mechanics.models.fitting import Fitting
+from batchnorm_mechanics.models.norms import Norm, Vector, norm_layers_in, norms_in
 
 When = Literal["train_end", "epoch_end"]
 

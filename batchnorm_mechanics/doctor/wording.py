@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding, Severity, counted
+from batchnorm_mechanics._io.words import NAMED, counted, named, together
+from batchnorm_mechanics.doctor.findings import SEVERITIES, Diagnosis, Finding, Severity
 
 T = TypeVar("T")
 
 # Of layers or channels that are named; the JSON output holds all.
-_NAMED = 4
 _WHOLE = "the model"
 # Measures whose names say too little.
 _MEASURES = {
@@ -182,18 +182,6 @@ def notes(groups: Iterable[Group]) -> str:
     )
 
 
-def named(names: Sequence[str]) -> str:
-    """Return names, the first ones in full.
-
-    Example:
-        >>> named(["a", "b"]), named(["bn"] * 6)
-        ('a, b', 'bn, bn, bn, bn and 2 more layers')
-    """
-    more = len(names) - _NAMED
-    shown = ", ".join(names[:_NAMED])
-    return f"{shown} and {counted(more, 'more layer')}" if more > 0 else shown
-
-
 def findings(keys: Sequence[str]) -> str:
     """Return the keys of findings, those of one code together.
 
@@ -205,19 +193,6 @@ def findings(keys: Sequence[str]) -> str:
         (code, layer or "the model") for code, _, layer in (key.partition(" ") for key in keys)
     )
     return "; ".join(f"{code} {named(of)}" for code, of in together(pairs))
-
-
-def together(pairs: Iterable[tuple[str, T]]) -> Iterable[tuple[str, list[T]]]:
-    """Return, for each first part in the order of their coming, the second parts.
-
-    Example:
-        >>> list(together([("a", 1), ("b", 2), ("a", 3)]))
-        [('a', [1, 3]), ('b', [2])]
-    """
-    found: dict[str, list[T]] = {}
-    for first, second in pairs:
-        found.setdefault(first, []).append(second)
-    return found.items()
 
 
 def layers(findings: Sequence[Finding]) -> str:
@@ -243,7 +218,7 @@ def channels(numbers: Sequence[int]) -> str:
     """
     if not numbers:
         return ""
-    if len(numbers) > 2 * _NAMED:
+    if len(numbers) > 2 * NAMED:
         return f"{len(numbers)} channels"
     return f"channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from batchnorm_mechanics._version import __version__
 from batchnorm_mechanics.doctor.calls import Runner, build
-from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.heard import Said
 from batchnorm_mechanics.doctor.measuring import kept
-from batchnorm_mechanics.doctor.norms import Norm, norms_in
 from batchnorm_mechanics.doctor.pools import Pools
 from batchnorm_mechanics.explorer import looks
 from batchnorm_mechanics.explorer.told import told
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.norms import Norm, norms_in
 from batchnorm_mechanics.tracing.record import Trace
 from batchnorm_mechanics.tracing.tracer import trace
 

@@ -21,11 +21,11 @@ import tensorflow as tf  # noqa: E402
 from batchnorm_mechanics._io.files import write_atomically  # noqa: E402
 from batchnorm_mechanics.doctor.calls import Runner  # noqa: E402
 from batchnorm_mechanics.doctor.diagnose import diagnose  # noqa: E402
-from batchnorm_mechanics.doctor.norms import norms_in  # noqa: E402
 from batchnorm_mechanics.doctor.repair import repair  # noqa: E402
 from batchnorm_mechanics.explorer import looks  # noqa: E402
 from batchnorm_mechanics.explorer.network import PATH  # noqa: E402
 from batchnorm_mechanics.explorer.told import told  # noqa: E402
+from batchnorm_mechanics.models.norms import norms_in  # noqa: E402
 from batchnorm_mechanics.studies import dataset  # noqa: E402
 from batchnorm_mechanics.studies.registry import Settings  # noqa: E402
 from batchnorm_mechanics.studies.train import build  # noqa: E402

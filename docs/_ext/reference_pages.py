@@ -15,9 +15,12 @@ _TITLES = {
     "core": "Functions of tensors",
     "statistics": "Statistics policies",
     "layers": "The layer",
+    "distribute": "Replicas and workers",
+    "models": "Models and data",
     "tracing": "Tracing",
     "conformance": "Judging an implementation",
     "doctor": "Diagnosis and repair",
+    "folding": "Folding",
     "explorer": "The explorer",
 }
 _HEAD = """\

@@ -18,7 +18,7 @@ from keras import layers
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics.distribute.executors import RayExecutor, executor_of
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.models.norms import norms_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROWS = 4_000

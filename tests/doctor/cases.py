@@ -1,12 +1,12 @@
 """What some rules find in a model, with the roots that these findings give one another."""
 
 from batchnorm_mechanics.doctor.causes import ordered
-from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.diagnose import by_effect
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES, chosen
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.norms import norms_in
 
 
 def case_of(model, x=None, *, batch_size=32):

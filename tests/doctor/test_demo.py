@@ -5,7 +5,7 @@ import pytest
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor import demo
-from batchnorm_mechanics.doctor.model_files import load_model
+from batchnorm_mechanics.models.files import load_model
 
 
 @pytest.fixture(scope="module")

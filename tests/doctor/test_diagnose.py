@@ -13,9 +13,9 @@ import tensorflow as tf
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.diagnose import diagnose
 from batchnorm_mechanics.doctor.findings import Diagnosis
-from batchnorm_mechanics.doctor.past import estimated_in
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.rules import RULES
+from batchnorm_mechanics.models.mark import estimated_in
 
 layers = keras.layers
 

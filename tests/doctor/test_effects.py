@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.outputs import Effects
 from batchnorm_mechanics.doctor.sample import kept
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.gaps import gaps_of
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.norms import norms_in
 
 CHANNELS = 24
 

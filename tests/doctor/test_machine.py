@@ -130,7 +130,7 @@ def test_a_fold_of_a_model_that_fails_on_all_data_is_unverified():
 
 
 def test_data_that_the_model_fails_on_are_refused_where_it_runs_on_others(monkeypatch):
-    from batchnorm_mechanics.doctor import fold as module
+    from batchnorm_mechanics.folding import fold as module
 
     def random(model, rows, *, like):
         return np.full((rows, 3), 1e-7, "float32")

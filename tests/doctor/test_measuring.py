@@ -11,11 +11,11 @@ import tensorflow as tf
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.calls import listening
-from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.pools import Pool
 from batchnorm_mechanics.doctor.sample import MOST_ROWS, Sample
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 

@@ -8,10 +8,10 @@ import pytest
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.model_files import load_model, save_model
-from batchnorm_mechanics.doctor.norms import norms_in
-from batchnorm_mechanics.doctor.past import estimated_in, mark_estimated
 from batchnorm_mechanics.doctor.repair import repair
+from batchnorm_mechanics.models.files import load_model, save_model
+from batchnorm_mechanics.models.mark import estimated_in, mark_estimated
+from batchnorm_mechanics.models.norms import norms_in
 
 X = np.random.default_rng(0).normal(2, 3, (512, 4)).astype("float32")
 

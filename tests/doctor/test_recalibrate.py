@@ -13,8 +13,8 @@ import batchnorm_mechanics as bnm
 from batchnorm_mechanics import reference
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.changes import Change, joined
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
+from batchnorm_mechanics.models.norms import norms_in
 
 BN = layers.BatchNormalization
 ROWS = 83  # batches of 16 and a last one of 3

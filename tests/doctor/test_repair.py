@@ -13,12 +13,12 @@ import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.decisions import decide
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.norms import norms_in
-from batchnorm_mechanics.doctor.past import estimated_in, mark_of, put_mark
 from batchnorm_mechanics.doctor.recalibrate import recalibrate
 from batchnorm_mechanics.doctor.repair import repair
 from batchnorm_mechanics.doctor.rule import Circumstances
 from batchnorm_mechanics.doctor.rules import RULES
+from batchnorm_mechanics.models.mark import estimated_in, mark_of, put_mark
+from batchnorm_mechanics.models.norms import norms_in
 
 BN = layers.BatchNormalization
 NAN = np.nan

@@ -11,15 +11,15 @@ from keras import layers
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.distribute.executors import Done
-from batchnorm_mechanics.doctor.data import Data, as_data
 from batchnorm_mechanics.doctor.estimating import How, estimate
 from batchnorm_mechanics.doctor.heard import Said
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.pools import Pool, Pools
 from batchnorm_mechanics.doctor.recalibrate import estimate_anew
 from batchnorm_mechanics.doctor.sample import Sample
 from batchnorm_mechanics.doctor.shards import packed, shards_of
+from batchnorm_mechanics.models.data import Data, as_data
+from batchnorm_mechanics.models.norms import norms_in
 
 
 class Here:

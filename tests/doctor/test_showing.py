@@ -15,7 +15,6 @@ from batchnorm_mechanics.doctor.rules.bn105_suspicious_momentum import CORRECT
 from batchnorm_mechanics.doctor.showing import (
     print_demo,
     print_diagnosis,
-    print_fold,
     print_repair,
     print_rules,
     print_story,
@@ -319,61 +318,6 @@ def test_refusals_for_one_reason_are_one_line():
     assert (
         "Left     BN201 bn_0, bn_1, bn_2, bn_3 and 3 more layers; BN205 the model: it is\n" in shown
     )
-
-
-# --- A fold -------------------------------------------------------------------------------------
-
-
-def folded(**changes):
-    parts = {
-        "count": 2,
-        "left": {"bn_3": "it is shared", "bn_4": "it is shared"},
-        "difference": 2.5e-7,
-        "tolerance": 1e-4,
-        "samples": 100,
-        "speed": 1.5,
-        "batch_size": 32,
-        "notes": ("a and b [1] have weights of their own now.",),
-        "rounding": None,
-        "unverified": None,
-        "agrees": True,
-    }
-    return types.SimpleNamespace(**parts | changes)
-
-
-def test_a_fold_tells_how_much_faster_and_how_near_and_what_stays():
-    shown = printed(print_fold, folded(), file="m.keras", out=Path("f.keras"))
-    assert shown.splitlines() == [
-        "m.keras: 2 of 4 batch norm layers merged",
-        "Speed    1.50 times as fast, 32 samples at a time",
-        "Outputs  within 2.5e-07 of the original's, relative to the largest, on 32 random",
-        "         samples and 100 samples of the data; rounding explains 0.0001",
-        "Left     bn_3, bn_4, because it is shared",
-        "Note     a and b [1] have weights of their own now.",
-        "Written: f.keras",
-    ]
-
-
-def test_a_fold_that_nobody_could_compare_says_so_and_why():
-    changes = {"difference": None, "speed": None, "unverified": "it cannot run here."}
-    shown = printed(print_fold, folded(**changes), file="m.keras", out=Path("f.keras"))
-    assert shown.splitlines()[:2] == [
-        "m.keras: 2 of 4 batch norm layers merged",
-        "Outputs  not compared: it cannot run here.",
-    ]
-
-
-def test_a_fold_of_nothing_says_so_and_compares_nothing():
-    shown = printed(
-        print_fold,
-        folded(count=0, left={}, speed=None, samples=0, notes=()),
-        file="m.keras",
-        out=None,
-    )
-    assert shown.splitlines() == [
-        "m.keras: no batch norm layer",
-        "No file was written: nothing could be merged.",
-    ]
 
 
 def test_the_demonstration_shows_the_accuracy_going_and_coming_back(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 import sick_models
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.explorer.own import own_model
+from batchnorm_mechanics.models.data import Data
 
 
 @pytest.fixture(scope="module")

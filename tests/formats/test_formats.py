@@ -15,8 +15,8 @@ import pytest
 
 from batchnorm_mechanics import doctor, studies, tracing
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.model_files import load_model
-from batchnorm_mechanics.doctor.past import estimated_in
+from batchnorm_mechanics.models.files import load_model
+from batchnorm_mechanics.models.mark import estimated_in
 from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES, Settings
 

@@ -19,7 +19,7 @@ from commands import bnm_here
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
 from batchnorm_mechanics.conformance.report import Report, document
-from batchnorm_mechanics.doctor.model_files import save_model
+from batchnorm_mechanics.models.files import save_model
 from batchnorm_mechanics.studies.folder import OutputFolder
 from batchnorm_mechanics.studies.registry import STUDIES
 

@@ -29,7 +29,7 @@ from batchnorm_mechanics._io.arrays import Piece, piece_of, pieces_in
 from batchnorm_mechanics._io.model_config import Refused, check_config
 from batchnorm_mechanics.cli import main
 from batchnorm_mechanics.conformance import workers
-from batchnorm_mechanics.doctor.model_files import load_model
+from batchnorm_mechanics.models.files import load_model
 from batchnorm_mechanics.studies import reproduce
 from batchnorm_mechanics.tracing.command import Options, trace_with
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import piece_of, pieces_in
 from batchnorm_mechanics._io.model_config import Refused, check_config
-from batchnorm_mechanics.doctor.model_files import load_model
+from batchnorm_mechanics.models.files import load_model
 from batchnorm_mechanics.tracing.command import Options, trace_with
 
 EXAMPLES = settings(

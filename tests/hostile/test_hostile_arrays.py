@@ -12,7 +12,7 @@ from hostile import hostile_files as hostile
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import pieces_in
-from batchnorm_mechanics.doctor.data import load_data
+from batchnorm_mechanics.models.data import load_data
 from batchnorm_mechanics.studies import dataset
 from batchnorm_mechanics.tracing.command import Options, trace_with
 

@@ -21,7 +21,7 @@ from batchnorm_mechanics._io.model_archives import (
     parsed,
     read_hdf5,
 )
-from batchnorm_mechanics.doctor.model_files import load_model
+from batchnorm_mechanics.models.files import load_model
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ import json, os, pathlib, signal, sys
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 import_tensorflow_quietly()
 import keras
-from batchnorm_mechanics.doctor import fold, recalibrate, repair
+from batchnorm_mechanics.doctor import recalibrate, repair
+from batchnorm_mechanics.folding import fold
 from batchnorm_mechanics.cli import main
 
 def kill(*_):

@@ -17,7 +17,7 @@ import pytest
 from commands import BNM, bnm, bnm_here
 
 from batchnorm_mechanics import Watch
-from batchnorm_mechanics.doctor.model_files import load_model
+from batchnorm_mechanics.models.files import load_model
 
 # What happens while the command is at work: as the model is loaded, and as it is saved.
 FAULTY = """

@@ -20,7 +20,7 @@ from batchnorm_mechanics.doctor.rule import (
 )
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.models.norms import Norm
 
 
 def _finite_affine(norm: "Norm") -> Iterator[NewValues]:

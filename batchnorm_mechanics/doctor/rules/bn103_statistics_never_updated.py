@@ -8,8 +8,8 @@ from batchnorm_mechanics.doctor.findings import Severity
 from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm
     from batchnorm_mechanics.doctor.past import Past
+    from batchnorm_mechanics.models.norms import Norm
 
 
 class StatisticsNeverUpdated(Rule):

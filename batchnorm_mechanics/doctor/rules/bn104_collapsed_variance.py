@@ -8,7 +8,7 @@ import numpy as np
 from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.models.norms import Norm
 
 # Of epsilon; a variance below it leaves the output less than a tenth of the deviation that
 # normalizing promises, sqrt(v / (v + epsilon)).

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, Rule, Stage
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.models.norms import Norm
 
 # PyTorch's default is 0.1; from 0.5 down the last batch outweighs all others together.
 _LARGEST_REVERSED = 0.5

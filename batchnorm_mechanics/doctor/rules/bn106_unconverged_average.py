@@ -8,8 +8,8 @@ import numpy as np
 from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm, Vector
     from batchnorm_mechanics.doctor.past import Past
+    from batchnorm_mechanics.models.norms import Norm, Vector
 
 # Below it the start moves no statistic by more than that share of itself.
 _SMALLEST_WEIGHT = 0.01

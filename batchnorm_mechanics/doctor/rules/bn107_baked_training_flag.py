@@ -17,8 +17,8 @@ from batchnorm_mechanics.doctor.rule import (
 )
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Call, Norm
+    from batchnorm_mechanics.models.model_copies import Edits
+    from batchnorm_mechanics.models.norms import Call, Norm
 
 
 def _flag(node: Any) -> Any:
@@ -26,8 +26,8 @@ def _flag(node: Any) -> Any:
 
 
 def _without_flag(model: Any, norm: "Norm") -> "Edits | str":
-    from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.wiring import calls_around
+    from batchnorm_mechanics.models.model_copies import Edits
+    from batchnorm_mechanics.models.wiring import calls_around
 
     flagged = [id(node) for node in calls_around(model, norm.layer) if _flag(node) is not None]
     if not flagged:
@@ -38,8 +38,8 @@ def _without_flag(model: Any, norm: "Norm") -> "Edits | str":
 def _pinned(model: Any, norm: "Norm") -> "Edits | str":
     import keras
 
-    from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.wiring import calls_around
+    from batchnorm_mechanics.models.model_copies import Edits
+    from batchnorm_mechanics.models.wiring import calls_around
 
     nodes = calls_around(model, norm.layer)
     # In a sequence no call has a flag of its own; what holds the sequence has one.
@@ -156,7 +156,7 @@ def _flags_in(model: Any) -> _Flags:
     import keras
 
     from batchnorm_mechanics._keras import functional_of, takes_training
-    from batchnorm_mechanics.doctor.norms import KINDS, norm_layers_in
+    from batchnorm_mechanics.models.norms import KINDS, norm_layers_in
 
     found = _Flags({}, set())
 
@@ -184,7 +184,7 @@ def _flags_in(model: Any) -> _Flags:
 
 
 def _is_told_to_infer(call: "Call", norm: "Norm") -> bool:
-    from batchnorm_mechanics.doctor.norms import graphs_in
+    from batchnorm_mechanics.models.norms import graphs_in
 
     layer = call.node.operation
     # Keras writes the default of a subclassed layer's `training=False` into the graph, too.
@@ -193,7 +193,7 @@ def _is_told_to_infer(call: "Call", norm: "Norm") -> bool:
 
 def _inheriting(call: "Call") -> int:
     """Count the batch norm layers after a call to which `model(x)` passes the call's own flag."""
-    from batchnorm_mechanics.doctor.norms import norm_layers_in
+    from batchnorm_mechanics.models.norms import norm_layers_in
 
     order = nodes_in(call.graph)
     # Up to the next flag, which Keras wrote there too were it only the default of a Dropout.

@@ -8,7 +8,7 @@ from batchnorm_mechanics.doctor.findings import Finding
 from batchnorm_mechanics.doctor.rule import Case, Findings, Rule
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Call, Norm
+    from batchnorm_mechanics.models.norms import Call, Norm
 
 # What keeps the layout of its input, and says nothing of it: layers, and the operations of the same
 # names that Keras makes of functions, in lower case since the two differ in theirs.

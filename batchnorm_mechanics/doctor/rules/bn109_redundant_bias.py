@@ -8,7 +8,7 @@ import numpy as np
 from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, Rule, Stage
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Call, Norm
+    from batchnorm_mechanics.models.norms import Call, Norm
 
 
 def _moved_into_mean(norm: "Norm") -> Iterator[NewValues]:
@@ -22,7 +22,7 @@ def _moved_into_mean(norm: "Norm") -> Iterator[NewValues]:
 
 
 def _obstacle(model: Any, norm: "Norm") -> str | None:
-    from batchnorm_mechanics.doctor.norms import calls_in
+    from batchnorm_mechanics.models.norms import calls_in
 
     if len(norm.calls) == 1 and len(calls_in(model)[id(norm.calls[0].before)]) == 1:
         return None
@@ -71,8 +71,8 @@ def _has_no_use(norm: "Norm", call: "Call") -> bool:
     """Whether the layer before a call has a bias that the layer, and no other, takes away again."""
     import keras
 
-    from batchnorm_mechanics.doctor.fold_kinds import channel_axis
-    from batchnorm_mechanics.doctor.wiring import Wiring
+    from batchnorm_mechanics.models.linear import channel_axis
+    from batchnorm_mechanics.models.wiring import Wiring
 
     layer, rank = call.linear_before, len(call.shape)
     if layer is None or getattr(layer, "bias", None) is None:

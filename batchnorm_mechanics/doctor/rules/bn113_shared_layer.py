@@ -10,14 +10,14 @@ from batchnorm_mechanics.doctor.rule import Action, Case, Findings, Rule, Stage
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import NormMeasured
-    from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.norms import Call, Norm
     from batchnorm_mechanics.doctor.outputs import Effects
+    from batchnorm_mechanics.models.model_copies import Edits
+    from batchnorm_mechanics.models.norms import Call, Norm
 
 
 def _a_layer_each(model: Any, norm: "Norm") -> "Edits | str":
-    from batchnorm_mechanics.doctor.model_copies import Edits
-    from batchnorm_mechanics.doctor.wiring import why_not_apart
+    from batchnorm_mechanics.models.model_copies import Edits
+    from batchnorm_mechanics.models.wiring import why_not_apart
 
     if (reason := why_not_apart(model, norm.layer)) is not None:
         return reason

@@ -10,7 +10,7 @@ from batchnorm_mechanics.doctor.rule import Action, Case, Findings, NewValues, R
 
 if TYPE_CHECKING:
     from batchnorm_mechanics.doctor.measuring import NormMeasured
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.models.norms import Norm
 
 # With fewer channels, means that are all positive are no rarity: 2**-8 by chance.
 _FEWEST_CHANNELS = 8

@@ -21,7 +21,7 @@ from batchnorm_mechanics.doctor.rule import (
 )
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.models.norms import Norm
 
 # Keras's, PyTorch's, and what others took.
 USUAL = (1e-3, 1e-5, 1e-6, 1e-4, 1e-8, 1e-12)

@@ -10,7 +10,7 @@ from batchnorm_mechanics.doctor.gaps import FLOOR, Gap, misfit
 from batchnorm_mechanics.doctor.rule import Answer, Case, Circumstances, Findings, Rule
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.models.norms import Norm
 
 # How a layer came to a gap, and what to do about it.
 _FROZEN = (

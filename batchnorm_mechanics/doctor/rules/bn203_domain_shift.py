@@ -9,7 +9,7 @@ from batchnorm_mechanics.doctor.gaps import FLOOR, Gap
 from batchnorm_mechanics.doctor.rule import Answer, Case, Circumstances, Findings, Rule, Step
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.doctor.norms import Norm
+    from batchnorm_mechanics.models.norms import Norm
 
 # Of all layers; and a first gap that a moving average that lags does not reach.
 _NEARLY_ALL, _CLEAR = 0.8, 2 * FLOOR

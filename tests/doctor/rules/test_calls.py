@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.outputs import Effects
 from batchnorm_mechanics.doctor.past import past_of
 from batchnorm_mechanics.doctor.rules import RULES
 from batchnorm_mechanics.doctor.rules.bn106_unconverged_average import weight_of_start
 from batchnorm_mechanics.layers.intercept import intercepted
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 

@@ -8,10 +8,10 @@ from doctor.cases import case_of, found_by
 from doctor.healthy_models import with_statistics_of
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics.doctor.data import Data
 from batchnorm_mechanics.doctor.gaps import change, gaps_of, weighted
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 NAMES = ("first", "second", "third")

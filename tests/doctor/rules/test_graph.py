@@ -6,7 +6,7 @@ import pytest
 from doctor.cases import case_of, found_by
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 KINDS = [layers.BatchNormalization, bnm.BatchNormalization]

@@ -17,11 +17,11 @@ from batchnorm_mechanics import doctor
 from batchnorm_mechanics.doctor import rules
 from batchnorm_mechanics.doctor.decisions import decide
 from batchnorm_mechanics.doctor.diagnose import diagnose
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.repair import repair
 from batchnorm_mechanics.doctor.rule import Circumstances
 from batchnorm_mechanics.doctor.rules import RULES
 from batchnorm_mechanics.doctor.showing import print_diagnosis, print_rules, print_story
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 FOLDER = Path(rules.__path__[0])

@@ -7,9 +7,9 @@ import tensorflow as tf
 from doctor.cases import case_of, found_by
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.past import past_of
 from batchnorm_mechanics.doctor.rules.bn106_unconverged_average import weight_of_start
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 FEATURES = 6

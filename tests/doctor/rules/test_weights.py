@@ -7,8 +7,8 @@ import tensorflow as tf
 from doctor.cases import case_of, found_by
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics.doctor.norms import norms_in
 from batchnorm_mechanics.doctor.rules.bn104_collapsed_variance import steps_of_decay
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 # Of all that the weights tell.

@@ -8,8 +8,8 @@ from oracle_cases import whole
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import nodes_in
-from batchnorm_mechanics.doctor.model_copies import Edits, copied
 from batchnorm_mechanics.layers import accelerate
+from batchnorm_mechanics.models.model_copies import Edits, copied
 
 L = keras.layers
 REFUSED = (

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import Fitting
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.fitting import Fitting
+from batchnorm_mechanics.models.norms import norms_in
 
 layers = keras.layers
 A, B = np.ones((6, 2), "float32"), np.ones((6, 3), "float32")

@@ -11,7 +11,7 @@ def load_model(path: Path, **options: Any) -> Any:
 
     def with_mark(model: Any, path: Path) -> None:
         # Here: it takes TensorFlow.
-        from batchnorm_mechanics.doctor.past import read_mark
+        from batchnorm_mechanics.models.mark import read_mark
 
         read_mark(model, path)
 
@@ -20,6 +20,6 @@ def load_model(path: Path, **options: Any) -> Any:
 
 def save_model(model: Any, path: Path, *, caller: str = "repair") -> None:
     """Save a model as `_io.model_output.save_model` does, with its mark."""
-    from batchnorm_mechanics.doctor.past import write_mark
+    from batchnorm_mechanics.models.mark import write_mark
 
     model_output.save_model(model, path, caller=caller, beside=write_mark)

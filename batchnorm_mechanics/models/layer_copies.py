@@ -13,9 +13,9 @@ import keras
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import layers_in, output_shape_of
-from batchnorm_mechanics.doctor.wiring import method_of_its_own
 from batchnorm_mechanics.layers import accelerate
 from batchnorm_mechanics.layers.intercept import own_call
+from batchnorm_mechanics.models.wiring import method_of_its_own
 
 # Of Keras's reason, which may hold a whole configuration.
 _LONGEST = 200

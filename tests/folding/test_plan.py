@@ -16,7 +16,7 @@ from fold_models import (
     stack,
 )
 
-from batchnorm_mechanics.doctor.fold_plan import plan_of
+from batchnorm_mechanics.folding.plan import plan_of
 from batchnorm_mechanics.layers import accelerate
 
 L = keras.layers

@@ -17,16 +17,16 @@ from batchnorm_mechanics._keras import (
     nodes_in,
     origin_of,
 )
-from batchnorm_mechanics.doctor import fold_kinds
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.layers.intercept import own_call
+from batchnorm_mechanics.models import linear
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
 
 Vector = NDArray[np.float64]
 
 KINDS = (keras.layers.BatchNormalization, BatchNormalization)
 # Layers that are linear in their input, and begin with a bias of zero unless told otherwise.
-LINEAR = tuple(fold_kinds.KINDS)
+LINEAR = tuple(linear.KINDS)
 # Layers that call what they hold for each step of their input's second axis.
 _LOOPS = (keras.layers.TimeDistributed, keras.layers.RNN)
 _WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)

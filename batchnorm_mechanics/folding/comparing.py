@@ -19,8 +19,8 @@ from batchnorm_mechanics._keras import (
     layers_in,
     own_variables,
 )
-from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.model_copies import copied
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.model_copies import copied
 
 # For a size that the model leaves open. Image networks halve theirs five times.
 _OPEN_SIZE = 64

@@ -9,12 +9,10 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError, first_line
 from batchnorm_mechanics._io.json import plain
+from batchnorm_mechanics._io.terminal import Shown, plain_text
 from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics._tensorflow import missing_kernel
-from batchnorm_mechanics.doctor.data import DEFAULT_BATCH_SIZE, as_data, check_batch_size
-from batchnorm_mechanics.doctor.findings import Result
-from batchnorm_mechanics.doctor.fitting import check_names
-from batchnorm_mechanics.doctor.fold_compare import (
+from batchnorm_mechanics.folding.comparing import (
     explained_by,
     first_batches,
     largest_difference,
@@ -22,10 +20,12 @@ from batchnorm_mechanics.doctor.fold_compare import (
     rounding_of,
     times_as_fast,
 )
-from batchnorm_mechanics.doctor.fold_kinds import Weights, store
-from batchnorm_mechanics.doctor.fold_plan import FoldPlan, plan_of, tolerance_of
-from batchnorm_mechanics.doctor.model_copies import Copied, Edits, copied
-from batchnorm_mechanics.doctor.wiring import graph_of
+from batchnorm_mechanics.folding.plan import FoldPlan, plan_of, tolerance_of
+from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, as_data, check_batch_size
+from batchnorm_mechanics.models.fitting import check_names
+from batchnorm_mechanics.models.linear import Weights, store
+from batchnorm_mechanics.models.model_copies import Copied, Edits, copied
+from batchnorm_mechanics.models.wiring import graph_of
 
 # Batches of given data on which outputs are compared.
 _BATCHES = 32
@@ -34,7 +34,7 @@ _FAILURES = (ValueError, tf.errors.OpError)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Folded(Result):
+class Folded(Shown):
     """A model without the batch norms that could be merged, and what came of it.
 
     Attributes:
@@ -93,6 +93,12 @@ class Folded(Result):
             "batch_size": self.batch_size,
             "notes": list(self.notes),
         }
+
+    def __str__(self) -> str:
+        # Here: only what is printed needs it.
+        from batchnorm_mechanics.folding.showing import print_fold
+
+        return plain_text(lambda console: print_fold(self, console))
 
     @property
     def summary(self) -> str:

@@ -21,8 +21,8 @@ from batchnorm_mechanics._keras import (
     own_variables,
     takes_training,
 )
-from batchnorm_mechanics.doctor.layer_copies import at_hand, copy_of, fill, naming
-from batchnorm_mechanics.doctor.wiring import graph_of, held_by, method_of_its_own
+from batchnorm_mechanics.models.layer_copies import at_hand, copy_of, fill, naming
+from batchnorm_mechanics.models.wiring import graph_of, held_by, method_of_its_own
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from batchnorm_mechanics._keras import layers_in, nodes_in, own_variables
-from batchnorm_mechanics.doctor.fold_kinds import (
+from batchnorm_mechanics.layers.intercept import own_call
+from batchnorm_mechanics.models.linear import (
     Affine,
     Array,
     Weights,
@@ -22,15 +23,14 @@ from batchnorm_mechanics.doctor.fold_kinds import (
     read,
     takes_a_norm,
 )
-from batchnorm_mechanics.doctor.norms import Norm, calls_in, norms_in
-from batchnorm_mechanics.doctor.wiring import (
+from batchnorm_mechanics.models.norms import Norm, calls_in, norms_in
+from batchnorm_mechanics.models.wiring import (
     Wiring,
     baked_training,
     graph_of,
     graphs_reached,
     method_of_its_own,
 )
-from batchnorm_mechanics.layers.intercept import own_call
 
 L = keras.layers
 

@@ -10,8 +10,8 @@ from commands import bnm_here
 from fold_models import bn, distance, folded, settled, stack
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.fold import Folded, fold
-from batchnorm_mechanics.doctor.norms import norms_in
+from batchnorm_mechanics.folding.fold import Folded, fold
+from batchnorm_mechanics.models.norms import norms_in
 
 L = keras.layers
 
@@ -80,7 +80,7 @@ def small(*more):
 
 
 def test_the_difference_is_the_larger_of_those_on_random_and_on_given_data(monkeypatch):
-    from batchnorm_mechanics.doctor import fold as module
+    from batchnorm_mechanics.folding import fold as module
 
     answers = iter([0.25, 0.5, 0.125])
     monkeypatch.setattr(module, "largest_difference", lambda *_: next(answers))
@@ -90,7 +90,7 @@ def test_the_difference_is_the_larger_of_those_on_random_and_on_given_data(monke
 
 
 def test_outputs_are_compared_on_random_and_on_all_given_data(monkeypatch):
-    from batchnorm_mechanics.doctor import fold as module
+    from batchnorm_mechanics.folding import fold as module
 
     seen = []
 
@@ -108,7 +108,7 @@ def test_outputs_are_compared_on_random_and_on_all_given_data(monkeypatch):
 
 
 def test_the_new_model_is_held_against_the_old_one(monkeypatch):
-    from batchnorm_mechanics.doctor import fold as module
+    from batchnorm_mechanics.folding import fold as module
 
     right = module.rewritten
 
@@ -148,7 +148,7 @@ def test_a_difference_that_the_model_s_own_rounding_explains_is_accepted():
 
 @pytest.mark.parametrize("wrong", ["bias", "kernel"])
 def test_a_wrong_fold_of_a_model_that_rounds_coarsely_is_not_accepted(monkeypatch, wrong):
-    from batchnorm_mechanics.doctor import fold as module
+    from batchnorm_mechanics.folding import fold as module
 
     right = module.rewritten
 
@@ -176,7 +176,7 @@ def test_rounding_is_not_measured_where_nothing_needs_it():
 
 
 def test_rounding_is_measured_where_outputs_differ_most(monkeypatch):
-    from batchnorm_mechanics.doctor import fold as module
+    from batchnorm_mechanics.folding import fold as module
 
     answers, asked = iter([0.25, 0.125, 0.5]), []
     monkeypatch.setattr(module, "largest_difference", lambda *_: next(answers))

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fold_compare import (
+from batchnorm_mechanics.folding.comparing import (
     first_batches,
     largest_difference,
     random_inputs,
     rounding_of,
     times_as_fast,
 )
+from batchnorm_mechanics.models.data import Data
 
 L = keras.layers
 

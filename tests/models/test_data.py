@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.doctor.data import as_data
+from batchnorm_mechanics.models.data import as_data
 
 X = np.arange(20.0).reshape(10, 2).astype("float32")
 Y = np.arange(10)

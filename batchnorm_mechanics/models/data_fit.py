@@ -12,8 +12,8 @@ from batchnorm_mechanics._exceptions import InputError, first_line
 from batchnorm_mechanics._io.seen import Seen, shape_text
 from batchnorm_mechanics._keras import functional_of, layers_in
 from batchnorm_mechanics._tensorflow import missing_kernel
-from batchnorm_mechanics.doctor.data import Data
-from batchnorm_mechanics.doctor.fitting import sizes_match
+from batchnorm_mechanics.models.data import Data
+from batchnorm_mechanics.models.fitting import sizes_match
 
 _SCALING = ("Rescaling", "Normalization")
 

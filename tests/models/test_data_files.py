@@ -11,8 +11,8 @@ import pytest
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.arrays import Stored, piece_of, pieces_in
-from batchnorm_mechanics.doctor.data import Data, load_data
-from batchnorm_mechanics.doctor.data_fit import check_data_fits, range_hint
+from batchnorm_mechanics.models.data import Data, load_data
+from batchnorm_mechanics.models.data_fit import check_data_fits, range_hint
 
 X = np.arange(40, dtype=np.float32).reshape(10, 4)
 Y = np.arange(10) % 3

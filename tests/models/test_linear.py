@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from fold_models import EXACT, bn, distance, folded, norms_left, settled, stack
 
-from batchnorm_mechanics.doctor.fold_kinds import KINDS, affine_of
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.models.linear import KINDS, affine_of
 
 L = keras.layers
 LINE, IMAGE, VOLUME = (9, 4), (9, 8, 4), (5, 6, 5, 4)

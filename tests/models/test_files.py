@@ -12,7 +12,7 @@ import pytest
 from batchnorm_mechanics._exceptions import InputError, first_line
 from batchnorm_mechanics._io.model_output import check_out
 from batchnorm_mechanics._user_code import find
-from batchnorm_mechanics.doctor.model_files import load_model, save_model
+from batchnorm_mechanics.models.files import load_model, save_model
 
 CUSTOM = """
 import keras

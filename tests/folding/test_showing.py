@@ -1,0 +1,66 @@
+"""What came of folding, in a terminal."""
+
+import io
+import types
+from pathlib import Path
+
+from rich.console import Console
+
+from batchnorm_mechanics.folding.showing import print_fold
+
+
+def printed(result, **options):
+    out = io.StringIO()
+    print_fold(result, Console(file=out, width=80, highlight=False), **options)
+    return out.getvalue()
+
+
+def folded(**changes):
+    parts = {
+        "count": 2,
+        "left": {"bn_3": "it is shared", "bn_4": "it is shared"},
+        "difference": 2.5e-7,
+        "tolerance": 1e-4,
+        "samples": 100,
+        "speed": 1.5,
+        "batch_size": 32,
+        "notes": ("a and b [1] have weights of their own now.",),
+        "rounding": None,
+        "unverified": None,
+        "agrees": True,
+    }
+    return types.SimpleNamespace(**parts | changes)
+
+
+def test_a_fold_tells_how_much_faster_and_how_near_and_what_stays():
+    shown = printed(folded(), file="m.keras", out=Path("f.keras"))
+    assert shown.splitlines() == [
+        "m.keras: 2 of 4 batch norm layers merged",
+        "Speed    1.50 times as fast, 32 samples at a time",
+        "Outputs  within 2.5e-07 of the original's, relative to the largest, on 32 random",
+        "         samples and 100 samples of the data; rounding explains 0.0001",
+        "Left     bn_3, bn_4, because it is shared",
+        "Note     a and b [1] have weights of their own now.",
+        "Written: f.keras",
+    ]
+
+
+def test_a_fold_that_nobody_could_compare_says_so_and_why():
+    changes = {"difference": None, "speed": None, "unverified": "it cannot run here."}
+    shown = printed(folded(**changes), file="m.keras", out=Path("f.keras"))
+    assert shown.splitlines()[:2] == [
+        "m.keras: 2 of 4 batch norm layers merged",
+        "Outputs  not compared: it cannot run here.",
+    ]
+
+
+def test_a_fold_of_nothing_says_so_and_compares_nothing():
+    shown = printed(
+        folded(count=0, left={}, speed=None, samples=0, notes=()),
+        file="m.keras",
+        out=None,
+    )
+    assert shown.splitlines() == [
+        "m.keras: no batch norm layer",
+        "No file was written: nothing could be merged.",
+    ]
