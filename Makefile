@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+# Which tests `make test` takes, and how they are dealt out: whole files, or what is left of them.
+MARKED ?= not slow and not thorough
+DIST ?= loadfile
 ARGS ?=
 
 # Another folder lets one checkout hold several Pythons.
@@ -104,7 +107,7 @@ notebooks: $(DEV) ## run the notebooks into build/notebooks (ARGS="01_simple_inp
 
 test: $(DEV) $(TOOLS) ## run the tests but for the slow ones
 	@sh tests/ensure_chromium.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not thorough" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist $(DIST) -m "$(MARKED)" $(ARGS)
 
 test-slow: $(DEV) $(TOOLS) ## run the slow tests
 	@sh tests/ensure_chromium.sh
@@ -156,11 +159,14 @@ types: $(DEV) $(TOOLS) ## check types
 
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
-check: peers $(TOOLS) ## lint, types, tests, the site and the wheel: what CI runs
+check: peers $(TOOLS) ## lint, types, tests, slow ones too, the site and the wheel: what CI runs
 	@# What one processor does at a time goes side by side; the tests take all there are.
 	@$(MAKE) --no-print-directory -j2 lint types wheel
-	@# The site before the slow tests, which look at it and at the notebooks.
-	@set -eu; for target in test docs test-slow test-other test-pythons; do $(MAKE) --no-print-directory $$target; done
+	@# The site before the tests, since some look at it and at the notebooks; slow tests together with
+	@# the others, since each process takes half a minute until its first one.
+	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory test MARKED="not thorough" DIST=worksteal
+	@set -eu; for target in test-other test-pythons; do $(MAKE) --no-print-directory $$target; done
 
 wheel: $(DEV) ## build the wheel and try it in an empty environment
 	rm -rf dist

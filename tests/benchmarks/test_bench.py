@@ -44,7 +44,7 @@ runner.finish()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_is_refused_is_left_out_and_the_rest_is_timed(tmp_path, monkeypatch):
     monkeypatch.setenv(ONE_DNN, "0")
     script = tmp_path / "bench_made_up.py"

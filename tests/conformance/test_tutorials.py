@@ -93,8 +93,13 @@ def test_what_they_write_in_pytorch_is_taken_too(name):
     check(report("tutorials_torch", name, CHOSEN), IN_TORCH[name])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", IN_JAX)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough if number else pytest.mark.slow)
+        for number, name in enumerate(IN_JAX)
+    ],
+)
 def test_what_they_write_in_jax_is_taken_too(name):
     pytest.importorskip("flax")
     check(report("tutorials_jax", name, FEW), IN_JAX[name])

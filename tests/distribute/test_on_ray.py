@@ -70,7 +70,9 @@ def alone():
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("workers", [1, 2, pytest.param(4, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "workers", [2, *(pytest.param(one, marks=pytest.mark.thorough) for one in (1, 4))]
+)
 def test_statistics_are_those_of_this_process_however_many_workers(workers, alone):
     model = network()
     change = bnm.recalibrate(model, rows(), executor=RayExecutor(workers=workers))
@@ -124,6 +126,7 @@ def killed(host, task):
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.thorough
 def test_a_worker_that_dies_each_time_is_given_up():
     with (
         RayExecutor(workers=1).hosting(nothing) as workers,

@@ -86,7 +86,10 @@ def test_no_page_is_wider_than_a_telephone(open_page, site):
     assert wide == {}
 
 
-@pytest.mark.parametrize(("scheme", "kinds"), [("light", KINDS), ("dark", KINDS[::3])])
+@pytest.mark.parametrize(
+    ("scheme", "kinds"),
+    [("light", KINDS), pytest.param("dark", KINDS[::3], marks=pytest.mark.thorough)],
+)
 def test_axe_finds_nothing_on_any_kind_of_page(open_page, served, scheme, kinds):
     page = open_page(color_scheme=scheme, viewport={"width": 1400, "height": 900}).page
     found = {}

@@ -26,9 +26,10 @@ def findings_without_data(model):
 MARKS = {
     "channels_first": pytest.mark.channels_first,
     # Each takes five seconds and more.
-    **dict.fromkeys(("residual", "frozen_fine_tuned", "long_trained"), pytest.mark.slow),
-    "mobilenet_v2": pytest.mark.thorough,
-    "resnet_50": pytest.mark.thorough,
+    **dict.fromkeys(
+        ("residual", "frozen_fine_tuned", "long_trained", "mobilenet_v2", "resnet_50"),
+        pytest.mark.thorough,
+    ),
 }
 
 

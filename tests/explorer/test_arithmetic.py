@@ -197,7 +197,7 @@ def test_forward_inference_and_the_six_gradients_are_those_of_core(page):
     check_against_core(page, seed=1, count=300)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)  # three minutes in all, most of them TensorFlow's
 @pytest.mark.parametrize("seed", range(2, 6))
 def test_they_are_in_10000_cases(page, seed):
@@ -259,7 +259,7 @@ def test_a_policy_follows_ours_bit_for_bit(page, which):
     check_policy(page, which, seed=3, sequences=4, batches=20)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", POLICIES)
 def test_a_policy_does_in_10000_batches(page, which):
     check_policy(page, which, seed=4, sequences=200, batches=50)

@@ -10,7 +10,7 @@ from browser import LOCAL
 
 from batchnorm_mechanics import reference
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.browser, pytest.mark.thorough, pytest.mark.timeout(90)]
 FIRST = """import batchnorm_mechanics as bnm
 explorer = bnm.Explorer([[1.0, 2.0], [3.0, 6.0], [5.0, 4.0]])
 explorer"""

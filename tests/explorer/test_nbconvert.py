@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 CELL = """import batchnorm_mechanics as bnm
 bnm.Explorer([[1.0, -2.0], [3.0, 6.0]])"""
 NUMBERS = {

@@ -29,7 +29,7 @@ def network(name, size=32):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_resnet_50_is_folded_wholly_and_gives_the_same_output():
     result = fold(network("ResNet50", size=64), batch_size=2)
     assert (result.count, dict(result.left)) == (53, {})

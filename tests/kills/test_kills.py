@@ -1,6 +1,6 @@
 """Commands that are killed at any moment: what they have written is whole, and they go on.
 
-SIGKILL leaves a process no time to tidy up. `make test` kills ten times and the thorough tests
+SIGKILL leaves a process no time to tidy up. `make test` kills six times and the thorough tests
 eight times; `KILLS=3 make kills` kills three times as often. Each test prints the seed of its
 moments, and `KILLS_SEED` gives another one. A table at the end of the run says what was hit.
 """
@@ -226,7 +226,7 @@ def kill_at_random(bnm, name, folder, undisturbed, times, record_property):
     assert hit["it had ended"] <= times / 2
 
 
-@pytest.mark.parametrize(("name", "times"), [("repair", 4), ("fold", 3), ("trace", 3)])
+@pytest.mark.parametrize(("name", "times"), [("repair", 2), ("fold", 2), ("trace", 2)])
 def test_a_command_that_is_killed_goes_on_and_ends_with_the_same(
     bnm, name, times, folder, undisturbed, record_property
 ):

@@ -714,7 +714,7 @@ def printed(script, **variables):
     return done.stdout.splitlines()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_last_line_says_what_onednn_would_give_where_it_is_off_because_nobody_chose():
     script = (
         "import keras, batchnorm_mechanics as bnm\n"
