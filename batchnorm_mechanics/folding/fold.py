@@ -21,9 +21,9 @@ from batchnorm_mechanics.folding.comparing import (
     times_as_fast,
 )
 from batchnorm_mechanics.folding.plan import FoldPlan, plan_of, tolerance_of
+from batchnorm_mechanics.folding.taking import Taken, settings_of, store
 from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, as_data, check_batch_size
 from batchnorm_mechanics.models.fitting import check_names
-from batchnorm_mechanics.models.linear import Weights, store
 from batchnorm_mechanics.models.model_copies import Copied, Edits, copied
 from batchnorm_mechanics.models.wiring import graph_of
 
@@ -237,17 +237,17 @@ def rewritten(model: Any, plan: FoldPlan) -> Copied:
         for layer in layers_in(model)
         if id(layer) in plan.weights
     }
-    new = copied(model, Edits(left_out=plan.folded, settings=settings), caller="fold")
+    new = copied(model, Edits(left_out=plan.left_out, settings=settings), caller="fold")
     for key, weights in plan.weights.items():
         (layer,) = new.of[key]
         store(layer, weights)
     return new
 
 
-def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
+def _settings(config: dict[str, Any], weights: Taken) -> dict[str, Any]:
     """Return what changes in the configuration of a layer that takes a batch norm in."""
     unset = {name: None for name in config if name.endswith(("_regularizer", "_constraint"))}
-    return {**unset, "use_bias": weights.has_bias}
+    return {**unset, **settings_of(weights)}
 
 
 def _check(model: Any) -> None:
