@@ -521,6 +521,27 @@ def test_what_is_left_comes_in_the_order_of_the_model():
     assert list(folded(model)[1]) == names
 
 
+def test_blocks_that_are_built_alike_have_one_reason_but_for_names():
+    layers = [
+        layer
+        for block in range(3)
+        for layer in (
+            dense(activation="gelu", name=f"d{block}"),
+            bn(name=f"bn{block}"),
+            f64(L.Softmax, name=f"s{block}"),
+        )
+    ]
+    plan = plan_of(stack((4,), *layers))
+    assert plan.left["bn1"] == (
+        "before it: d1 has the activation gelu; after it: s1 (Softmax) is no layer that takes it in"
+    )
+    assert set(plan.kinds) == set(plan.left) == {"bn0", "bn1", "bn2"}
+    assert set(plan.kinds.values()) == {
+        "before it: a Dense has the activation gelu; "
+        "after it: a Softmax is no layer that takes it in"
+    }
+
+
 def test_a_model_without_batch_norm_is_copied():
     model = stack((4,), dense(), dense())
     new, left = folded(model)
