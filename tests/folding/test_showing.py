@@ -59,18 +59,20 @@ def test_layers_that_stay_for_one_reason_are_told_of_together_whatever_is_beside
     left = {f"bn_{at}": f"before it: conv_{at} has the activation gelu" for at in range(16)}
     left["last"] = "it is shared"
     kinds = dict.fromkeys(left, "before it: a Conv1D has the activation gelu")
-    shown = printed(folded(left=left, kinds=kinds | {"last": "it is shared"}, notes=()))
+    kinds["last"] = left["last"]
+    shown = printed(folded(left=left, kinds=kinds, notes=()), file="m.keras", out=Path("f.keras"))
     assert shown[shown.index("Left") :].splitlines() == [
         "Left     bn_0, bn_1, bn_2, bn_3 and 12 more layers, because before it: a Conv1D",
         "         has the activation gelu",
         "Left     last, because it is shared",
+        "Written: f.keras",
     ]
 
 
 def test_a_reason_that_names_the_same_layer_for_all_names_it():
     left = dict.fromkeys(("bn_1", "bn_2"), "before it: conv has an output that is used elsewhere")
     kinds = dict.fromkeys(left, "before it: a Conv2D has an output that is used elsewhere")
-    shown = " ".join(printed(folded(left=left, kinds=kinds)).split())
+    shown = " ".join(printed(folded(left=left, kinds=kinds), file="m.keras").split())
     assert "Left bn_1, bn_2, because before it: conv has an output" in shown
 
 
