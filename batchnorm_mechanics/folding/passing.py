@@ -151,8 +151,8 @@ def moved(node: Any, what: Placed, *, back: bool) -> Placed | Reason:
     """
     if not _keeps_dtype(node):
         return not_taken(node.operation)
-    shapes = [tuple(tensor.shape[1:]) for tensor in (*node.input_tensors, *node.output_tensors)]
-    found = _moved(node.operation, what, *shapes, back)
+    (given,), (made,) = node.input_tensors, node.output_tensors
+    found = _moved(node.operation, what, tuple(given.shape[1:]), tuple(made.shape[1:]), back)
     return (
         about(node.operation, found)
         if isinstance(found, str)

@@ -175,7 +175,7 @@ def _digits_lost(norm: Norm, calls: Iterable[Call], layer: Any) -> tuple[str, st
         The reason with its figure and without.
     """
     if any("float" not in call.node.input_tensors[0].dtype for call in calls):
-        return ("would get integers",) * 2
+        return "would get integers", "would get integers"
     times = float(np.max(np.abs(norm.mean) / np.sqrt(norm.variance + norm.layer.epsilon)))
     dtype = layer.compute_dtype
     if times * float(ml_dtypes.finfo(dtype).eps) <= tolerance_of(dtype) / 4:

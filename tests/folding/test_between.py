@@ -109,6 +109,11 @@ def test_an_image_that_becomes_the_numbers_of_a_dense_layer(axis):
     folds_wholly(stack((3, 4, 5), *layers))
 
 
+def test_numbers_of_a_dense_layer_whose_axes_go_round():
+    layers = [dense(4), f64(L.Permute, (3, 1, 2)), bn(axis=1)]
+    folds_wholly(stack((2, 3, 5), *layers))
+
+
 def test_a_norm_behind_flattening_stays_where_each_place_has_its_own():
     layers = [conv(name="c"), f64(L.Flatten), bn(name="bn")]
     assert reason_of(stack((4, 4, 2), *layers)).startswith(
