@@ -130,7 +130,8 @@ def check(seed):
     keras.backend.clear_session()
     model = drawn(seed)
     new, left = folded(model)
-    assert norms_left(new) == list(left)
+    # In which order a graph lists layers side by side depends on what is behind them.
+    assert sorted(norms_left(new)) == sorted(left)
     data = np.random.default_rng(1).normal(1, 2, (3, *model.input_shape[1:]))
     outputs = [keras.tree.flatten(one(data, training=False)) for one in (model, new)]
     for ours, theirs in zip(*outputs, strict=True):
