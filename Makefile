@@ -115,6 +115,7 @@ test-slow: $(DEV) $(TOOLS) ## run the slow tests
 
 thorough: $(DEV) ## run the tests that take long where quicker ones guard nearly the same
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m thorough $(ARGS)
+	REPLICAS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/layers
 
 test-other: $(DEV) ## run the tests that kernels matter to with oneDNN off where it is on, and the reverse
 	@set -eu; \

@@ -48,6 +48,10 @@ def graph(inputs, outputs, **settings):
     return settled(keras.Model(inputs, outputs, **settings))
 
 
+def f64(kind, *arguments, **settings):
+    return kind(*arguments, **{"dtype": "float64"} | settings)
+
+
 def bn(**settings):
     """Return a float64 batch norm layer."""
     return keras.layers.BatchNormalization(**{"dtype": "float64"} | settings)
@@ -83,3 +87,20 @@ def distance(model, other, inputs=None):
 
 def norms_left(model):
     return [norm.name for norm in norms_in(model)]
+
+
+def folds_wholly(model, inputs=None):
+    """Return the folded model, after seeing that all norms are gone and it computes the same."""
+    new, left = folded(model)
+    assert (norms_left(new), left) == ([], {})
+    assert distance(model, new, inputs) < EXACT
+    return new
+
+
+def reason_of(model):
+    """Return why the only norm is left, after seeing that the model still computes the same."""
+    new, left = folded(model)
+    (name,) = left
+    assert norms_left(new) == [name]
+    assert distance(model, new) < EXACT
+    return left[name]

@@ -68,6 +68,7 @@ def ended(folder, accuracy):
         "folded json": ["fold", "fixed.keras", "--out", "folded2.keras", "--json"],
         "fold of a sick one": ["fold", "sick.keras", "--out", "s.keras"],
         "nothing to fold": ["fold", "plain.keras", "--out", "plain2.keras"],
+        "nothing to fold json": ["fold", "plain.keras", "--out", "plain2.keras", "--json"],
     }
     commands = {**good, **{what: arguments for what, (arguments, _) in BAD.items()}}
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -155,8 +156,14 @@ def test_a_folded_model_predicts_the_same(ended, folder):
     np.testing.assert_allclose(folded, fixed, atol=1e-4 * np.abs(fixed).max())
     document = strict_json(ended["folded json"].out)
     assert (document["count"], document["out"]) == (2, "folded2.keras")
-    assert ended["nothing to fold"].code == 0
+
+
+def test_a_fold_of_nothing_writes_nothing_and_ends_with_code_1(ended):
+    assert ended["nothing to fold"].code == 1
     assert "No file was written: nothing could be merged." in ended["nothing to fold"].out
+    done = ended["nothing to fold json"]
+    document = strict_json(done.out)
+    assert (done.code, document["count"], document["out"]) == (1, 0, None)
 
 
 def test_a_model_whose_output_is_nan_is_not_folded_and_says_why(ended):

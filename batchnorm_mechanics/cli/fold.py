@@ -8,6 +8,7 @@ import typer
 
 from batchnorm_mechanics._exceptions import FailureError
 from batchnorm_mechanics.cli import model_options as options
+from batchnorm_mechanics.cli.ending import FAILED
 
 
 @options.takes_options
@@ -30,8 +31,8 @@ def fold(
     bnm fold model.keras --out folded.keras
     bnm fold model.keras --out folded.keras --data test.npz
 
-    Exit code: 0, or 1 if the outputs differ by more than rounding, 2 on bad input or if
-    interrupted.
+    Exit code: 0 if a folded model was written, 1 if nothing could be merged or the outputs differ
+    by more than rounding, and so nothing was written, 2 on bad input or if interrupted.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics._io.model_output import check_out
     from batchnorm_mechanics.models.files import save_model
@@ -62,9 +63,12 @@ def fold(
     if as_json:
         found = {"file": str(model), "out": written and str(written), **folded.as_json()}
         options.print_json({**found, **options.read_as_json(read)})
-        return
-    from batchnorm_mechanics._io.terminal import Terminal
-    from batchnorm_mechanics.folding.showing import print_fold
+    else:
+        from batchnorm_mechanics._io.terminal import Terminal
+        from batchnorm_mechanics.folding.showing import print_fold
 
-    print_fold(folded, Terminal(highlight=False), file=str(model), out=written)
-    options.print_read(read)
+        print_fold(folded, Terminal(highlight=False), file=str(model), out=written)
+        options.print_read(read)
+    if written is None:
+        # A pipeline goes on with a file that is not there, or with one of yesterday, otherwise.
+        raise typer.Exit(FAILED)

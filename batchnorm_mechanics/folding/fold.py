@@ -1,7 +1,8 @@
 """`fold` merges batch norm into the layers around it, for a model that predicts faster."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -21,9 +22,9 @@ from batchnorm_mechanics.folding.comparing import (
     times_as_fast,
 )
 from batchnorm_mechanics.folding.plan import FoldPlan, plan_of, tolerance_of
+from batchnorm_mechanics.folding.taking import Taken, settings_of, store
 from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, as_data, check_batch_size
 from batchnorm_mechanics.models.fitting import check_names
-from batchnorm_mechanics.models.linear import Weights, store
 from batchnorm_mechanics.models.model_copies import Copied, Edits, copied
 from batchnorm_mechanics.models.wiring import graph_of
 
@@ -58,6 +59,8 @@ class Folded(Shown):
             unit in the last place; None where the difference needs no such explanation.
         unverified: why the two models were not compared, in a sentence; None where they were. What
             is merged is exact all the same, by the arithmetic of the layers.
+        kinds: by path of each layer in `left`, its reason by the kinds of the layers beside it
+            instead of their names: one for all blocks that are built alike.
     """
 
     model: Any
@@ -71,6 +74,7 @@ class Folded(Shown):
     notes: tuple[str, ...] = ()
     rounding: float | None = None
     unverified: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def agrees(self) -> bool | None:
@@ -113,11 +117,14 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
 
     Implements: Alg. 2, l. 11, with the layer before it, which becomes one layer with it.
 
-    A batch norm goes into the Dense, Conv, DepthwiseConv, SeparableConv or ConvTranspose layer
-    before it if nothing else uses that layer's output; failing that, into such a layer after it
-    where that is exact. Layers between that do nothing in inference, such as Dropout, are looked
-    through and stay; a norm also goes past a GlobalAveragePooling, or a Flatten, into the layer
-    behind. Models within models are folded too. What cannot go stays as it is.
+    A batch norm goes into the Dense, EinsumDense, Conv, DepthwiseConv, SeparableConv or
+    ConvTranspose layer before it if nothing else uses that layer's output; failing that, into all
+    such layers after it, if it is exact in each. It may stand on the other side of layers that do
+    nothing in inference, such as Dropout, and of those past which a scale and an offset can be
+    moved: average pooling, global or not, upsampling (nearest or bilinear), cropping, Flatten,
+    Reshape and Permute; a scale alone goes past ZeroPadding. They stay. What `TimeDistributed`
+    calls for each step is folded likewise, and so are a layer and its norm that are shared by
+    several calls, and models within models. What cannot go stays as it is.
 
     Args:
         model: a functional or sequential Keras model with weights. It is left as it is.
@@ -214,6 +221,7 @@ def fold(model: Any, data: Any = None, *, batch_size: int = DEFAULT_BATCH_SIZE) 
         notes=copy.lost,
         rounding=rounding,
         unverified=unverified,
+        kinds=plan.kinds,
     )
 
 
@@ -237,17 +245,17 @@ def rewritten(model: Any, plan: FoldPlan) -> Copied:
         for layer in layers_in(model)
         if id(layer) in plan.weights
     }
-    new = copied(model, Edits(left_out=plan.folded, settings=settings), caller="fold")
+    new = copied(model, Edits(left_out=plan.left_out, settings=settings), caller="fold")
     for key, weights in plan.weights.items():
         (layer,) = new.of[key]
         store(layer, weights)
     return new
 
 
-def _settings(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
+def _settings(config: dict[str, Any], weights: Taken) -> dict[str, Any]:
     """Return what changes in the configuration of a layer that takes a batch norm in."""
     unset = {name: None for name in config if name.endswith(("_regularizer", "_constraint"))}
-    return {**unset, "use_bias": weights.has_bias}
+    return {**unset, **settings_of(weights)}
 
 
 def _check(model: Any) -> None:

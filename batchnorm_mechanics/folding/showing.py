@@ -1,5 +1,6 @@
 """What folding shows in a terminal."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def print_fold(
             f"relative to the largest, on {folded.batch_size} random samples{given}; rounding "
             f"explains {folded.tolerance:.2g}{of_itself}",
         )
-    for why, names in together((why, name) for name, why in folded.left.items()):
+    for why, names in _grouped(folded):
         lines.row("Left", f"{named(names)}, because {why}")
     for note in folded.notes:
         lines.row("Note", note)
@@ -56,3 +57,12 @@ def print_fold(
         lines.line(f"Written: {out}")
     elif file is not None:
         lines.words("No file was written: nothing could be merged.")
+
+
+def _grouped(folded: Any) -> Iterable[tuple[str, list[str]]]:
+    """Yield why layers stay, and which: those of one reason together, whatever is beside each."""
+    kinds = ((folded.kinds.get(name, why), name) for name, why in folded.left.items())
+    for kind, names in together(kinds):
+        own = {folded.left[name] for name in names}
+        # Where it is the same for all to the last name, that name may be said.
+        yield own.pop() if len(own) == 1 else kind, names

@@ -6,7 +6,7 @@ import re
 import tempfile
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -63,14 +63,14 @@ def copy_of(layer: Any, settings: Mapping[str, Any], *, caller: str) -> Any:
     return copy
 
 
-def fill(layer: Any, copy: Any, *, with_weights: bool = True, caller: str) -> None:
+def fill(layer: Any, copy: Any, *, apart: Collection[int] = (), caller: str) -> None:
     """Give a copy the weights, seeds, flags and other state of a layer.
 
     Args:
         layer: no functional or sequential model.
         copy: made by `copy_of`, and built.
-        with_weights: whether its own weights are to be those of the layer, too; those of the layers
-            that it holds always are.
+        apart: ids of layers, itself or some that it holds, whose own weights are not to be copied,
+            since they may not fit.
         caller: the function to name in an error.
 
     Raises:
@@ -86,7 +86,8 @@ def fill(layer: Any, copy: Any, *, with_weights: bool = True, caller: str) -> No
             "Have `get_config` return `keras.saving.serialize_keras_object` of what it holds.",
             caller,
         )
-    if with_weights and _parts(layer) != _parts(copy):
+    refitted = any(id(part) in apart for part in layers)
+    if not refitted and _parts(layer) != _parts(copy):
         raise _refusal(
             layer,
             "whose copy has other layers or weights in it. "
@@ -97,9 +98,11 @@ def fill(layer: Any, copy: Any, *, with_weights: bool = True, caller: str) -> No
         new.trainable = old.trainable
         _copy_what_no_configuration_holds(old, new)
     # An activation can be a layer with weights.
-    filled = [(layer, copy)] if with_weights else zip(layers[1:], copies[1:], strict=True)
+    pairs = zip(layers, copies, strict=True)
+    filled = [pair for pair in pairs if id(pair[0]) not in apart] if refitted else [(layer, copy)]
     for source, target in filled:
-        for old, new in zip(_variables(source), _variables(target), strict=True):
+        both = (_variables(one, own=refitted) for one in (source, target))
+        for old, new in zip(*both, strict=True):
             new.assign(old)
             # The flag of a layer is that of all its weights, but single ones can have their own.
             new.trainable = old.trainable
@@ -192,13 +195,16 @@ def _parts(layer: Any) -> tuple[list[type], list[tuple[int, ...]]]:
     )
 
 
-def _variables(layer: Any) -> list[Any]:
-    """Return a layer's variables in an order that its copy has too.
+def _variables(layer: Any, *, own: bool = False) -> list[Any]:
+    """Return a layer's variables, or those that no layer in it has, in an order of its copy's too.
 
     Quantized before it is built, a layer makes those of its scales before the others.
     """
     is_quantized = any(getattr(part, "quantization_mode", None) for part in layers_in(layer))
-    return sorted(layer.variables, key=lambda one: one.name if is_quantized else "")
+    others = layers_in(layer, itself=False) if own else ()
+    theirs = {id(one) for part in others for one in part.variables}
+    found = [one for one in layer.variables if id(one) not in theirs]
+    return sorted(found, key=lambda one: one.name if is_quantized else "")
 
 
 def _copy_state(layer: Any, copy: Any) -> None:

@@ -31,7 +31,8 @@ class Edits:
 
     Attributes:
         left_out: layers whose calls go: their input, one tensor, stands for their output.
-        settings: layers with other settings; they get no weights, since those may not fit.
+        settings: layers with other settings, in the graph or of a `TimeDistributed` in it; they get
+            no weights, since those may not fit.
         flags: the `training` that calls get in place of their own; None for none at all.
         split: layers with a copy for each of their calls, in models that are called several times
             and for each step of `TimeDistributed` too. Such models become a part of the graph that
@@ -98,7 +99,7 @@ def copied(model: Any, edits: Edits | None = None, *, caller: str) -> Copied:
     copies.fill()
     of = {key: tuple(made) for key, (_, made) in copies.made.items()}
     lost = dict.fromkeys((*copies.lost, *copies.untied()))
-    return Copied(new, MappingProxyType(of), tuple(lost))
+    return Copied(new, MappingProxyType(of | copies.steps), tuple(lost))
 
 
 def rebuilt(model: Any, edits: Edits, *, caller: str) -> Copied:
@@ -153,6 +154,8 @@ class _Copies:
         self._caller = caller
         # By id, beside the original, which must live as long as its id is asked for.
         self.made: dict[int, tuple[Any, list[Any]]] = {}
+        # Of layers that a `TimeDistributed` calls for each step, and that have other settings.
+        self.steps: dict[int, tuple[Any, ...]] = {}
         self.lost: list[str] = []
 
     def of(self, layer: Any) -> Any:
@@ -172,7 +175,15 @@ class _Copies:
 
     def _of_a_layer(self, layer: Any, **settings: Any) -> Any:
         settings |= self._edits.settings.get(id(layer), {})
-        return copy_of(layer, settings, caller=self._caller)
+        step = layer.layer if type(layer) is keras.layers.TimeDistributed else None
+        if id(step) not in self._edits.settings:
+            return copy_of(layer, settings, caller=self._caller)
+        with naming(layer, self._caller):
+            own = keras.saving.serialize_keras_object(step)
+        own["config"] |= self._edits.settings[id(step)]
+        copy = copy_of(layer, {**settings, "layer": own}, caller=self._caller)
+        self.steps[id(step)] = (copy.layer,)
+        return copy
 
     def _of_a_sequence(self, model: Any) -> Any:
         layers = [self.of(layer) for layer in direct_layers(model) if self._stays(layer)]
@@ -307,9 +318,8 @@ class _Copies:
                 for copy in copies:
                     copy.trainable = layer.trainable
         for layer, copies in self._single():
-            with_weights = id(layer) not in self._edits.settings
             for copy in copies:
-                fill(layer, copy, with_weights=with_weights, caller=self._caller)
+                fill(layer, copy, apart=self._edits.settings, caller=self._caller)
 
     def untied(self) -> list[str]:
         """Say which layers had weights in common, which their copies have not."""

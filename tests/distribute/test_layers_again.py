@@ -8,10 +8,8 @@ oracle's on the whole batch.
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tensorflow as tf
-from two_replicas import halves, on_replicas, strategy
+from replicated_layers import on_two_replicas
 
 LAYERS = Path(__file__).parents[1] / "layers"
 
@@ -49,66 +47,8 @@ globals().update({name: getattr(MODELS, name) for name in FITS})
 float64_by_default = MODELS.float64_by_default
 
 
-def axis_to_divide(layer, x):
-    """Return the first axis that the layer reduces: the samples', unless it keeps that."""
-    return next(axis for axis in range(x.ndim) if axis != layer.axis % x.ndim)
-
-
-def divided(layer, x, mask):
-    """Return two parts of an input and of its mask."""
-    axis = axis_to_divide(layer, x)
-    if mask is None:
-        return axis, halves(x, axis), None
-    mask = np.asarray(mask)
-    whole = mask.ndim <= axis or mask.shape[axis] == 1
-    return axis, halves(x, axis), [mask] * 2 if whole else halves(mask, axis)
-
-
-def step_in_two_parts(layer, x, dy, mask=None):
-    """Do what `step` does, each replica on its part."""
-    layer.synchronized = True
-    axis, parts, masks = divided(layer, x, mask)
-
-    def one(x, dy, mask=None):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True, mask=mask)
-            loss = tf.reduce_sum(tf.cast(dy, y.dtype) * y)
-        return y, *tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
-
-    results = on_replicas(one, parts, halves(dy, axis), *([] if masks is None else [masks]))
-    y, d_x, d_gamma, d_beta = zip(*results, strict=True)
-    return {
-        "y": tf.concat(y, axis),
-        "d_x": tf.concat(d_x, axis),
-        "d_gamma": d_gamma[0] + d_gamma[1],
-        "d_beta": d_beta[0] + d_beta[1],
-        "moving_mean": layer.moving_mean.numpy(),
-        "moving_variance": layer.moving_variance.numpy(),
-    }
-
-
 @pytest.fixture(autouse=True)
-def on_two_replicas(monkeypatch):
+def on_replicas(monkeypatch):
     """Create what a test creates under the strategy, and call layers in training on two parts."""
-    called = ONE_LAYER.bnm.BatchNormalization.__call__
-
-    def call_in_two_parts(layer, x, training=None, mask=None):
-        outside = tf.distribute.in_cross_replica_context() and tf.executing_eagerly()
-        if not (training and outside and isinstance(x, np.ndarray)):
-            return called(layer, x, training=training, mask=mask)
-        layer.synchronized = True
-        if not layer.built:
-            layer.build(x.shape)
-        axis, parts, masks = divided(layer, x, mask)
-        both = on_replicas(
-            lambda x, mask=None: called(layer, x, training=True, mask=mask),
-            parts,
-            *([] if masks is None else [masks]),
-        )
-        return tf.concat(both, axis)
-
-    monkeypatch.setattr(ONE_LAYER, "step", step_in_two_parts)
-    monkeypatch.setattr(ONE_LAYER.bnm.BatchNormalization, "__call__", call_in_two_parts)
-    with strategy().scope():
+    with on_two_replicas(ONE_LAYER, monkeypatch):
         yield

@@ -6,13 +6,12 @@ import keras
 import numpy as np
 import pytest
 from fold_models import (
-    EXACT,
     bn,
     dense,
     distance,
     folded,
+    folds_wholly,
     graph,
-    norms_left,
     settled,
     source,
     stack,
@@ -22,13 +21,6 @@ from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.layers import BatchNormalization
 
 L = keras.layers
-
-
-def folds_wholly(model, inputs=None):
-    new, left = folded(model)
-    assert (norms_left(new), left) == ([], {})
-    assert distance(model, new, inputs) < EXACT
-    return new
 
 
 def test_a_sequential_model_stays_sequential():

@@ -28,6 +28,7 @@ def folded(**changes):
         "rounding": None,
         "unverified": None,
         "agrees": True,
+        "kinds": {},
     }
     return types.SimpleNamespace(**parts | changes)
 
@@ -52,6 +53,27 @@ def test_a_fold_that_nobody_could_compare_says_so_and_why():
         "m.keras: 2 of 4 batch norm layers merged",
         "Outputs  not compared: it cannot run here.",
     ]
+
+
+def test_layers_that_stay_for_one_reason_are_told_of_together_whatever_is_beside_each():
+    left = {f"bn_{at}": f"before it: conv_{at} has the activation gelu" for at in range(16)}
+    left["last"] = "it is shared"
+    kinds = dict.fromkeys(left, "before it: a Conv1D has the activation gelu")
+    kinds["last"] = left["last"]
+    shown = printed(folded(left=left, kinds=kinds, notes=()), file="m.keras", out=Path("f.keras"))
+    assert shown[shown.index("Left") :].splitlines() == [
+        "Left     bn_0, bn_1, bn_2, bn_3 and 12 more layers, because before it: a Conv1D",
+        "         has the activation gelu",
+        "Left     last, because it is shared",
+        "Written: f.keras",
+    ]
+
+
+def test_a_reason_that_names_the_same_layer_for_all_names_it():
+    left = dict.fromkeys(("bn_1", "bn_2"), "before it: conv has an output that is used elsewhere")
+    kinds = dict.fromkeys(left, "before it: a Conv2D has an output that is used elsewhere")
+    shown = " ".join(printed(folded(left=left, kinds=kinds), file="m.keras").split())
+    assert "Left bn_1, bn_2, because before it: conv has an output" in shown
 
 
 def test_a_fold_of_nothing_says_so_and_compares_nothing():

@@ -36,12 +36,13 @@ def test_statistics_are_reset_at_the_start_of_each_epoch(rng):
     inner = keras.Sequential([keras.layers.Input((3,)), layers[0], layers[1]])
     model = keras.Sequential([keras.layers.Input((3,)), inner, *layers[2:], keras.layers.Dense(1)])
     watch = Watch(layers)
-    x = (5 + rng.normal(size=(8, 3))).astype("float32")
-    fit(model, x, epochs=3, batch_size=4, callbacks=[bnm.ResetStatistics(), watch])
+    # Of two samples, normalized ones have a mean of exactly 0.
+    x = (5 + rng.normal(size=(16, 3))).astype("float32")
+    fit(model, x, epochs=3, batch_size=8, callbacks=[bnm.ResetStatistics(), watch])
     assert watch.starts == [[[0.0] * 3] * 4] * 3
     assert all(any(mean) for epoch in watch.ends for mean in epoch)
     # The average of batches says how many samples there were: one epoch's.
-    assert layers[1].weights[4].numpy().tolist() == [8, 8, 8]
+    assert layers[1].weights[4].numpy().tolist() == [16, 16, 16]
 
 
 def test_without_the_callback_statistics_go_on(rng):

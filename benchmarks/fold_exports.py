@@ -1,0 +1,225 @@
+"""What folding before an export changes: ONNX and LiteRT, float32 and int8, handwritten digits.
+
+Run as: python benchmarks/fold_exports.py, which writes benchmarks/records/fold_exports.json and the
+table of docs/howto/fold.md; with --page alone, the table from the record.
+
+It needs onnx, onnxruntime, tf2onnx and ai-edge-litert beside TensorFlow. A small network of
+depthwise convolutions is trained for so few steps that its moving statistics lag behind, as they
+do in fine-tuning. It is exported as it is and folded, with these statistics and with re-estimated
+ones, and each export classifies the same test images. All are quantized with the same 256 images.
+"""
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+import figures
+import worlds_page
+from hardware import describe, limit_process
+
+from batchnorm_mechanics._io.files import write_atomically
+
+RECORD = Path(__file__).parent / "records" / "fold_exports.json"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "fold.md"
+MARK = "exports"
+SEED, STEPS, BATCH, TEST, CALIBRATION = 0, 300, 64, 2_000, 256
+FORMATS = (
+    "ONNX float32",
+    "ONNX int8, one scale a kernel",
+    "ONNX int8, one scale a channel",
+    "LiteRT float32",
+    "LiteRT int8",
+)
+KERAS = "Keras, not exported"
+STATISTICS = ("as trained", "re-estimated")
+# What turns numbers into whole ones and back.
+_QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+
+
+def network(keras):
+    """Return a classifier of images: nine batch norms, four of them behind depthwise layers."""
+    layers = keras.layers
+
+    def block(x, units, stride):
+        x = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Conv2D(units, 1, use_bias=False)(x)
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    inputs = keras.Input((28, 28, 1))
+    x = layers.Conv2D(12, 3, 2, padding="same", use_bias=False)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    for units, stride in ((16, 1), (24, 2), (24, 1), (32, 2)):
+        x = block(x, units, stride)
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+def digits():
+    """Return images and labels to train on, and others to judge by."""
+    from batchnorm_mechanics.studies import dataset
+
+    loaded = dataset.load(minimum_rows=STEPS * BATCH)
+    rows = STEPS * BATCH
+    scaled = [part[..., None].astype("float32") / 255 for part in (loaded.x_train, loaded.x_test)]
+    return scaled[0][:rows], loaded.y_train[:rows], scaled[1][:TEST], loaded.y_test[:TEST]
+
+
+def onnx_figures(model, folder, images, labels, x):
+    """Yield the figures of ONNX exports of a model by format."""
+    import onnx
+    import onnxruntime
+    from onnxruntime import quantization
+
+    plain = folder / "model.onnx"
+    model.export(plain, format="onnx", verbose=False)
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self, name):
+            self.batches = iter([{name: x[:CALIBRATION]}])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    def figures_of(file):
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        (entry,) = session.get_inputs()
+        (outputs,) = session.run(None, {entry.name: images})
+        nodes = Counter(node.op_type for node in onnx.load(file).graph.node)
+        return {
+            "accuracy": float((outputs.argmax(1) == labels).mean()),
+            "nodes": sum(many for kind, many in nodes.items() if kind not in _QUANTIZERS),
+            "multiplications and additions": nodes["Mul"] + nodes["Add"],
+            "quantizers": sum(nodes[kind] for kind in _QUANTIZERS),
+        }
+
+    name = onnxruntime.InferenceSession(str(plain)).get_inputs()[0].name
+    yield FORMATS[0], figures_of(plain)
+    for per_channel, label in ((False, FORMATS[1]), (True, FORMATS[2])):
+        file = folder / f"int8-{per_channel}.onnx"
+        quantization.quantize_static(
+            plain,
+            file,
+            Reader(name),
+            per_channel=per_channel,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        yield label, figures_of(file)
+
+
+def litert_figures(model, folder, images, labels, x):
+    """Yield the figures of LiteRT exports of a model by format."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    # By way of a SavedModel: the converter knows no Keras 3.
+    model.export(folder / "saved", format="tf_saved_model", verbose=False)
+    for quantized, label in ((False, FORMATS[3]), (True, FORMATS[4])):
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved"))
+        if quantized:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([row[None]] for row in x[:CALIBRATION])
+        interpreter = Interpreter(model_content=converter.convert())
+        (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(entry["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(entry["index"], images)
+        interpreter.invoke()
+        outputs = interpreter.get_tensor(end["index"])
+        kinds = Counter(one["op_name"] for one in interpreter._get_ops_details())
+        delegates = kinds.pop("DELEGATE", 0)
+        yield (
+            label,
+            {
+                "accuracy": float((outputs.argmax(1) == labels).mean()),
+                "nodes": sum(kinds.values()) - kinds["QUANTIZE"] - kinds["DEQUANTIZE"],
+                "multiplications and additions": kinds["MUL"] + kinds["ADD"],
+                "quantizers": kinds["QUANTIZE"] + kinds["DEQUANTIZE"],
+                "delegates": delegates,
+            },
+        )
+
+
+def measured():
+    """Train, fold, export and judge; return the record."""
+    import keras
+
+    import batchnorm_mechanics as bnm
+
+    keras.utils.set_random_seed(SEED)
+    x, y, images, labels = digits()
+    trained = network(keras)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trained.compile(keras.optimizers.Adam(5e-3), loss)
+    trained.fit(x, y, batch_size=BATCH, verbose=0)
+    rows = []
+    for statistics in STATISTICS:
+        if statistics == STATISTICS[1]:
+            bnm.recalibrate(trained, x)
+        folded = bnm.fold(trained, images[:64])
+        if folded.left or not folded.agrees:
+            raise SystemExit(f"fold_exports: {folded}")
+        for name, model in (("as it is", trained), ("folded", folded.model)):
+            accuracy = float((model.predict(images, verbose=0).argmax(1) == labels).mean())
+            row = {"statistics": statistics, "model": name, "keras": accuracy, "formats": {}}
+            with tempfile.TemporaryDirectory() as folder:
+                given = (model, Path(folder), images, labels, x)
+                row["formats"] = {**dict(onnx_figures(*given)), **dict(litert_figures(*given))}
+            rows.append(row)
+    packages = ("onnx", "onnxruntime", "tf2onnx", "ai-edge-litert")
+    return {
+        "machine": describe(),
+        "packages": {name: version(name) for name in packages},
+        "steps": STEPS,
+        "batch_size": BATCH,
+        "test_images": TEST,
+        "rows": rows,
+    }
+
+
+def table(record):
+    """Return what the page shows of a record, in Markdown."""
+    rows = []
+    for row in record["rows"]:
+        before = [KERAS, row["statistics"], row["model"], f"{row['keras']:.4f}"]
+        rows.append([*before, "", "", ""])
+        for name, found in row["formats"].items():
+            counts = [found["nodes"], found["multiplications and additions"], found["quantizers"]]
+            lead = [name, row["statistics"], row["model"]]
+            rows.append([*lead, f"{found['accuracy']:.4f}", *map(str, counts)])
+    # Both models of one export beside each other, for that is what is to be compared.
+    order = (KERAS, *FORMATS)
+    rows.sort(key=lambda one: (order.index(one[0]), STATISTICS.index(one[1])))
+    header = ["export", "statistics", "model", "accuracy", "nodes", "Mul and Add", "quantizers"]
+    packages = ", ".join(f"{name} {found}" for name, found in record["packages"].items())
+    trained = f"{record['steps']} steps of {record['batch_size']} images of MNIST"
+    judged = f"judged by {record['test_images']:,} others"
+    return "\n".join(
+        [*worlds_page.grid(header, rows), "", f"Trained by {trained}, {judged}; {packages}."]
+    )
+
+
+def page(record, whole):
+    """Return the page with the table of a record between its marks."""
+    first, last = figures.marks(MARK)
+    if whole.count(first) != 1 or whole.count(last) != 1:
+        raise SystemExit(f"fold_exports: {PAGE.name} must have {first} and {last} once each.")
+    before, _, rest = whole.partition(first)
+    return f"{before}{first}\n\n{table(record)}\n\n{last}{rest.partition(last)[2]}"
+
+
+def main(arguments=None):
+    """Measure unless told not to; write the record and the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--page", action="store_true", help="measure nothing; write the table")
+    if not parser.parse_args(arguments).page:
+        limit_process()
+        write_atomically(RECORD, json.dumps(measured(), indent=2) + "\n")
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    write_atomically(PAGE, page(record, PAGE.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
