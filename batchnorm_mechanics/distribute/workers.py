@@ -1,7 +1,9 @@
 """The processes that train one model together, and what the first of them tells the others."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -56,7 +58,7 @@ def first_workers(strategy: tf.distribute.Strategy, values: Sequence[tf.Tensor])
 
 def total(strategy: tf.distribute.Strategy, values: Sequence[float]) -> list[float]:
     """Return the sums of numbers over all workers, which call it at the same time."""
-    sums = _added(strategy, tf.constant(values, tf.float64), False)
+    sums = _added(strategy, tf.constant(values, tf.float64))
     # What a worker gives, each of its devices does.
     return [float(one) / len(strategy.extended.worker_devices) for one in sums]
 
@@ -93,21 +95,33 @@ def _sent(
     strategy: tf.distribute.Strategy, kind: tf.DType, values: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
     whole = tf.concat([tf.reshape(tf.cast(one, kind), [-1]) for one in values], 0)
-    parts = tf.split(_added(strategy, whole, True), [one.shape.num_elements() for one in values])
+    parts = tf.split(
+        _added(strategy, whole, only_the_first=True), [one.shape.num_elements() for one in values]
+    )
     return [
         tf.cast(tf.reshape(part, one.shape), one.dtype)
         for part, one in zip(parts, values, strict=True)
     ]
 
 
-# As a graph: of a collective that is in none TensorFlow complains. One for each strategy.
-@tf.function(autograph=False, reduce_retracing=True)
-def _added(strategy: tf.distribute.Strategy, given: tf.Tensor, only_the_first: bool) -> tf.Tensor:
+def _added(
+    strategy: tf.distribute.Strategy, given: tf.Tensor, only_the_first: bool = False
+) -> tf.Tensor:
     """Return the sum of what all replicas of all workers give, or what the first one does."""
+    return _adder(strategy, given.dtype, only_the_first)(given)
 
+
+# As a graph: of a collective that is in none TensorFlow complains, and of one that is traced anew
+# for each length.
+@functools.lru_cache(maxsize=12)
+def _adder(strategy: tf.distribute.Strategy, kind: tf.DType, only_the_first: bool) -> Any:
     def on_replica(given: tf.Tensor) -> tf.Tensor:
         which = tf.distribute.get_replica_context().replica_id_in_sync_group
         wanted = tf.equal(which, 0) | (not only_the_first)
         return tf.where(wanted, given, tf.zeros_like(given))
 
-    return strategy.reduce("SUM", strategy.run(on_replica, args=(given,)), axis=None)
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], kind)])
+    def add(given: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(on_replica, args=(given,)), axis=None)
+
+    return add
