@@ -1,6 +1,8 @@
 """What workers do in tests, and what one process does that has all of the batch."""
 
+import contextlib
 import functools
+import io
 import os
 import signal
 
@@ -15,12 +17,20 @@ from batchnorm_mechanics.models.joining import _shared_data
 # three have 6, 5 and 5, then 1, nothing and nothing. Five epochs are 105 steps.
 SIZE, BATCH, EPOCHS = 321, 16, 5
 
+# Set where a process is to be several devices.
+DEVICES = "DEVICES_OF_A_TEST"
+
 
 @functools.cache
 def strategy():
-    """Return the strategy of this process, which is a worker or alone."""
+    """Return the strategy of this process: a worker, or several devices, or one alone."""
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
+    if DEVICES in os.environ:
+        devices = [tf.config.LogicalDeviceConfiguration()] * int(os.environ[DEVICES])
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, devices)
+        return tf.distribute.MirroredStrategy([f"CPU:{at}" for at in range(len(devices))])
     return tf.distribute.get_strategy()
 
 
@@ -38,7 +48,7 @@ class Steps(keras.callbacks.Callback):
 
 
 def arrays(variables):
-    return [np.array(strategy().experimental_local_results(one.value)[0]) for one in variables]
+    return [strategy().experimental_local_results(one.value)[0].numpy() for one in variables]
 
 
 def sequences():
@@ -52,7 +62,7 @@ def sequences():
     return x, y, rng.uniform(0.2, 3.0, (SIZE, 4)).astype("float32")
 
 
-def train_on_sequences():
+def train_on_sequences(*, evaluates):
     """Train by `fit` on what a batch can be, and return what came of it."""
     keras.utils.set_random_seed(3)
     with strategy().scope():
@@ -61,10 +71,8 @@ def train_on_sequences():
         # Its output comes to nothing, and its statistics are the batch's all the same.
         apart = bnm.BatchNormalization(name="apart", momentum=0.9)
         nothing = keras.layers.Rescaling(0.0)(apart(masked))
-        together = functools.partial(bnm.BatchNormalization, momentum=0.9, synchronized=True)
-        h = together(name="first")(masked)
+        h = bnm.BatchNormalization(momentum=0.9, synchronized=True)(masked)
         h = keras.layers.Dense(5, activation="tanh")(h)
-        h = together(name="second")(h)
         outputs = keras.layers.Dense(1)(keras.layers.Concatenate()([h, nothing]))
         model = keras.Model(inputs, outputs)
         # The norm of all gradients is that of the whole batch's.
@@ -82,7 +90,7 @@ def train_on_sequences():
         verbose=0,
         sample_weight=weights,
         callbacks=[steps],
-        validation_data=(x[:17], y[:17]),
+        validation_data=(x[:17], y[:17]) if evaluates else None,
     )
     return {
         "joined": joined,
@@ -91,7 +99,7 @@ def train_on_sequences():
         "weights": arrays(model.weights),
         "statistics": arrays(model.get_layer("apart").weights),
         "history": history.history,
-        "outputs": model.predict(x, batch_size=BATCH, verbose=0),
+        "outputs": model.predict(x, batch_size=BATCH, verbose=0) if evaluates else None,
     }
 
 
@@ -139,13 +147,14 @@ def samples_of_two_epochs():
     return [np.concatenate([local(part)[0] for (part,) in divided]) for _ in range(2)]
 
 
-def everything():
-    """Do all of it in one process: starting one takes longer than most of it."""
-    return train_on_sequences(), samples_of_two_epochs()
+def of_two():
+    """Do in one process what two workers are asked."""
+    return train_on_sequences(evaluates=True), train_in_half_precision()
 
 
-def and_in_half_precision():
-    return *everything(), train_in_half_precision()
+def of_three():
+    """Do in one process what three workers are asked."""
+    return train_on_sequences(evaluates=False), samples_of_two_epochs()
 
 
 class Dies(keras.callbacks.Callback):
@@ -179,9 +188,9 @@ def train_with_a_backup(folder, dies):
     rng = np.random.default_rng(7)
     x, y = rng.normal(size=(SIZE, 3)), rng.normal(size=(SIZE, 1))
     callbacks = [
-        keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False),
-        keras.callbacks.ModelCheckpoint(folder / "{epoch}.keras"),
-        keras.callbacks.CSVLogger(folder / "log.csv", append=True),
+        keras.callbacks.BackupAndRestore(str(folder / "backup"), delete_checkpoint=False),
+        keras.callbacks.ModelCheckpoint(str(folder / "{epoch}.keras")),
+        keras.callbacks.CSVLogger(str(folder / "log.csv"), append=True),
     ]
     if not first:
         callbacks.append(Dies(2) if dies else Stops())
@@ -190,3 +199,12 @@ def train_with_a_backup(folder, dies):
     options = {"batch_size": BATCH, "shuffle": False, "verbose": 0, "epochs": 6}
     history = model.fit(x, y, callbacks=callbacks, **options)
     return history.epoch, history.history["loss"], arrays(model.weights)
+
+
+def run_program(code, folder):
+    """Run what a page shows, in a folder, and return what it prints."""
+    os.chdir(folder)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "<shown to users>", "exec"), {"__name__": "__main__"})
+    return out.getvalue()

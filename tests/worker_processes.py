@@ -27,9 +27,6 @@ def free_ports(count):
 def train_together(count, function, *arguments, folder):
     """Run a function in so many processes, each a worker, until one has died or all are done.
 
-    They are forked from a process that has imported TensorFlow and has begun nothing with it: an
-    import takes longer than most of what is tried.
-
     Args:
         count: how many processes.
         function: of a module, called with the arguments by each.
@@ -39,16 +36,29 @@ def train_together(count, function, *arguments, folder):
     Returns:
         What each returned, and what they printed in all; None for one that did not return.
     """
+    workers = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    configs = [
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        for index in range(count)
+    ]
+    environments = [{"TF_CONFIG": json.dumps(config)} for config in configs]
+    return run_in(environments, function, *arguments, folder=folder)
+
+
+def run_in(environments, function, *arguments, folder):
+    """Run a function in a process for each of some environments; as `train_together`.
+
+    They are forked from a process that has imported TensorFlow and has begun nothing with it: an
+    import takes longer than most of what is tried.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tensorflow", "keras"])
-    workers = [f"127.0.0.1:{port}" for port in free_ports(count)]
-    processes, ends, results = [], [], [None] * count
+    processes, ends, results = [], [], [None] * len(environments)
     end = time.monotonic() + SECONDS
     try:
-        for index in range(count):
-            config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        for index, environment in enumerate(environments):
             here, there = context.Pipe()
-            work = (json.dumps(config), there, folder / f"{index}.log", function, arguments)
+            work = (environment, there, folder / f"{index}.log", function, arguments)
             processes.append(context.Process(target=_work, args=work))
             processes[-1].start()
             there.close()
@@ -70,8 +80,8 @@ def train_together(count, function, *arguments, folder):
     return results, _printed(folder)
 
 
-def _work(config, pipe, log, function, arguments):
-    os.environ["TF_CONFIG"] = config
+def _work(environment, pipe, log, function, arguments):
+    os.environ.update(environment)
     with log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -80,7 +90,6 @@ def _work(config, pipe, log, function, arguments):
     except BaseException:
         traceback.print_exc()
         os._exit(1)
-    print(f"{time.process_time():.1f} seconds of the processor", flush=True)
     pipe.send(result)
     # Until it is killed: the first worker coordinates, and the others fail if it ends before them.
     pipe.recv()

@@ -30,7 +30,7 @@ def joined_by(strategy: tf.distribute.Strategy) -> Joined:
     """Return who computes together under a strategy.
 
     Example:
-        >>> joined_by(tf.distribute.get_strategy())
+        >>> joined_by(tf.distribute.MirroredStrategy(["CPU:0"]))
         Joined(workers=1, replicas=1, chief=True)
     """
     replicas = strategy.num_replicas_in_sync
