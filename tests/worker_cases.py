@@ -5,6 +5,7 @@ import functools
 import io
 import os
 import signal
+import warnings
 
 import keras
 import numpy as np
@@ -147,6 +148,25 @@ def samples_of_two_epochs():
     return [np.concatenate([local(part)[0] for (part,) in divided]) for _ in range(2)]
 
 
+def warned_of_another_order():
+    """Return what is said of a dataset of which each worker has its own order, and of others."""
+    rows = tf.data.Dataset.range(SIZE)
+    off = tf.data.Options()
+    off.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    said = {}
+    for name, data in {
+        "own": rows.shuffle(SIZE).batch(BATCH),
+        "seed": rows.shuffle(SIZE, seed=1).batch(BATCH),
+        "off": rows.shuffle(SIZE).batch(BATCH).with_options(off),
+        "text": rows.map(tf.strings.as_string).batch(BATCH),
+    }.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _shared_data(strategy(), {"x": data})
+        said[name] = [str(one.message)[:59] for one in caught if one.category is UserWarning]
+    return said
+
+
 def of_two():
     """Do in one process what two workers are asked."""
     return train_on_sequences(evaluates=True), train_in_half_precision()
@@ -154,7 +174,8 @@ def of_two():
 
 def of_three():
     """Do in one process what three workers are asked."""
-    return train_on_sequences(evaluates=False), samples_of_two_epochs()
+    trained = train_on_sequences(evaluates=False)
+    return trained, samples_of_two_epochs(), warned_of_another_order()
 
 
 class Dies(keras.callbacks.Callback):

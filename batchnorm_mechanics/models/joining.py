@@ -3,6 +3,8 @@
 import inspect
 import math
 import random
+import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -224,7 +226,10 @@ def _as_whole(strategy: tf.distribute.Strategy, batch: Any) -> Any:
 def _shared_data(strategy: tf.distribute.Strategy, given: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `fit` with data that come in one order on all workers."""
     x = given.get("x")
-    if isinstance(x, (tf.data.Dataset, tf.distribute.DistributedDataset)):
+    if isinstance(x, tf.distribute.DistributedDataset):
+        return given
+    if isinstance(x, tf.data.Dataset):
+        _warn_of_another_order(strategy, x)
         return given
     if isinstance(x, keras.utils.PyDataset) or hasattr(x, "__next__") or inspect.isgenerator(x):
         raise ValueError(
@@ -240,6 +245,28 @@ def _shared_data(strategy: tf.distribute.Strategy, given: dict[str, Any]) -> dic
     if shuffle and shuffle != "batch":
         return _shuffled(given, int(seed))
     return {**given, "shuffle": False}
+
+
+def _warn_of_another_order(strategy: tf.distribute.Strategy, data: tf.data.Dataset) -> None:
+    """Warn where the first batch is not the same on all workers, which each take a part of it."""
+    policy = data.options().experimental_distribute.auto_shard_policy
+    if policy == tf.data.experimental.AutoShardPolicy.OFF:
+        return
+    first = next(iter(data), ())
+    tensors = [one.numpy() for one in keras.tree.flatten(first) if isinstance(one, tf.Tensor)]
+    # Text comes as objects, whose bytes are where they lie in memory.
+    found = [b"\0".join(one.flat) if one.dtype == object else one.tobytes() for one in tensors]
+    own = tf.constant(zlib.crc32(b"".join(found)), tf.int64)
+    (of_chief,) = first_workers(strategy, [own])
+    (others,) = total(strategy, [float(own != of_chief)])
+    if others:
+        warnings.warn(
+            "fit: the first batch of `x` is not the same on all workers. Each takes its part of "
+            "each batch: of an order that is a worker's own, some samples come twice in an epoch, "
+            "and others never. Give `shuffle` a seed. If the data are each worker's own already, "
+            "or in files that TensorFlow divides, say so by their options, or ignore this.",
+            stacklevel=2,
+        )
 
 
 def _split(given: dict[str, Any]) -> dict[str, Any]:
