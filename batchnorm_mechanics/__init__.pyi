@@ -31,6 +31,7 @@ from .layers import (
     unsynchronize,
 )
 from .models.data import Shards
+from .models.joining import join_replicas
 from .statistics import (
     AverageOfBatches,
     DebiasedMovingAverage,
@@ -67,6 +68,7 @@ __all__ = [
     "from_keras",
     "gradients",
     "infer",
+    "join_replicas",
     "merge_moments",
     "moments",
     "moments_one_axis_at_a_time",

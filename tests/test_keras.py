@@ -4,6 +4,7 @@ A failure here after an update of Keras names the part of `_keras.py` to mend.
 """
 
 import ast
+import inspect
 from pathlib import Path
 
 import keras
@@ -226,3 +227,69 @@ def test_no_private_name_of_keras_is_used_elsewhere(graph):
             f"{path}:{line}: {name}" for line, name in names_taken(source) if name in forbidden
         ]
     assert used == [], "\n".join(used)
+
+
+def test_losses_are_reduced_by_a_function_of_ours_while_it_is_asked(rng):
+    y = rng.normal(size=(2, 4, 1))
+    loss = keras.losses.MeanSquaredError(reduction="sum")
+
+    def reducer(plain, values, sample_weight, mask, reduction, dtype):
+        assert (tuple(values.shape), reduction, dtype) == ((4,), "sum", "float32")
+        assert sample_weight is None
+        assert mask is None
+        return 10 * plain(values, sample_weight, mask, reduction, dtype)
+
+    before = loss(*y)
+    with _keras.losses_reduced_by(reducer):
+        within = loss(*y)
+    np.testing.assert_allclose([within, loss(*y)], [10 * before, before], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_optimizer_begins_with_summed_gradients(scaled):
+    optimizer = keras.optimizers.SGD(1.0, clipvalue=0.5)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
+    weight = keras.Variable([0.0, 0.0])
+    unused = keras.Variable([0.0])
+    for _ in range(2):
+        _keras.sum_gradients_first(optimizer, lambda gradients: [2 * one for one in gradients])
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([keras.ops.array([0.125, 0.375]), None], [weight, unused])
+    # Summed before they are clipped, and once.
+    np.testing.assert_array_equal(weight, [-0.25, -0.5])
+
+
+def test_a_model_builds_itself_from_what_a_function_makes_of_a_batch():
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3)), np.ones((4, 2))
+    _keras.build_from(model, lambda batch: tuple(keras.ops.array(one[:1]) for one in batch))
+    model.evaluate(x, y, verbose=0)
+    assert model._maybe_symbolic_build is vars(model)["_maybe_symbolic_build"]
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    _keras.build_from(model, lambda batch: tuple(keras.ops.array(one[:1]) for one in batch))
+    model._maybe_symbolic_build(iterator=[(0, 0, iter([(x, y)]))])
+    assert model.built
+    assert model.optimizer.built
+
+
+def test_fit_goes_on_from_the_epoch_that_it_is_told():
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    assert _keras.first_epoch(model) == 0
+    _keras.go_on_from_epoch(model, 2)
+    assert _keras.first_epoch(model) == 2
+    assert model.fit(np.ones((4, 3)), np.ones((4, 1)), epochs=3, verbose=0).epoch == [2]
+
+
+def test_what_a_step_of_several_workers_returns_goes_through_one_function():
+    from keras.src.backend.tensorflow import trainer
+
+    reduce = trainer.reduce_per_replica
+    assert list(inspect.signature(reduce).parameters) == ["values", "strategy", "reduction"]
+    # The step of a strategy calls it by that name, with the reduction that is ours.
+    source = inspect.getsource(trainer.TensorFlowTrainer._make_function)
+    assert 'reduction="auto"' in source
+    assert callable(trainer.TensorFlowTrainer._autoconvert_optionals)

@@ -18,7 +18,7 @@ from batchnorm_mechanics.core.moments import (
     statistics_dtype,
     unbiased_variance,
 )
-from batchnorm_mechanics.core.replicas import Exchange, merge_replicas
+from batchnorm_mechanics.core.replicas import Exchange, merge_parts, merge_replicas
 from batchnorm_mechanics.core.transform import (
     Cache,
     fold_statistics,
@@ -44,6 +44,7 @@ __all__ = [
     "infer",
     "merge_groups",
     "merge_moments",
+    "merge_parts",
     "merge_replicas",
     "moments",
     "moments_one_axis_at_a_time",

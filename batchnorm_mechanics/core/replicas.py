@@ -4,8 +4,10 @@ Each replica has a part of the batch and computes on it at the same time as the 
 exchanged is packed into one tensor: an exchange waits for the slowest, whatever its size.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics.core.moments import (
@@ -81,6 +83,34 @@ def merge_replicas(part: Moments, exchange: Exchange) -> Moments:
     return merge_groups(Moments(mean, variance, count))
 
 
+def merge_parts(parts: Sequence[Moments], *, name: str | None = None) -> Moments:
+    """Return the moments of a batch from those of its parts, where they lie side by side.
+
+    As `merge_replicas`, but computed once, for all replicas; and where sizes are known when the
+    graph is built, so is their sum, and nothing is left to choose at each step.
+
+    Args:
+        parts: of each replica, as `merge_replicas` takes one.
+        name: of what is computed of all parts' values, or None.
+
+    Example:
+        >>> parts = [
+        ...     Moments(tf.constant([mean]), tf.constant([0.25]), tf.constant([2.0]))
+        ...     for mean in (1.5, 3.5)
+        ... ]
+        >>> [one.numpy().item() for one in merge_parts(parts)]
+        [2.5, 1.25, 4.0]
+    """
+    packed = [_packed(part.count, part.mean, part.variance) for part in parts]
+    count, mean, variance = tf.unstack(tf.stack(packed, name=name), axis=1)
+    sizes = [tf.get_static_value(part.count) for part in parts]
+    if all(size is not None for size in sizes):
+        count = tf.constant(np.stack(sizes))
+    merged = merge_groups(Moments(mean, variance, count))
+    known = tf.get_static_value(count)
+    return merged if known is None else merged._replace(count=tf.constant(known.sum(0)))
+
+
 def take_together(part: Centered, variance: tf.Tensor, exchange: Exchange) -> Whole:
     """Take the whole batch's mean from a part in the place of its own, in one collective.
 
@@ -99,6 +129,12 @@ def take_together(part: Centered, variance: tf.Tensor, exchange: Exchange) -> Wh
 
 
 def _gathered(exchange: Exchange, count: tf.Tensor, *values: tf.Tensor) -> list[tf.Tensor]:
-    """Return counts and values of all replicas; of a part without samples, 0 and not NaN."""
-    values = tuple(where_counted(count, value, tf.zeros_like(value)) for value in values)
-    return tf.unstack(exchange.gather(tf.stack([count, *values])), axis=1)
+    """Return counts and values of all replicas."""
+    return tf.unstack(exchange.gather(_packed(count, *values)), axis=1)
+
+
+def _packed(count: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+    """Return a part in one tensor; where it has no samples, 0 and not NaN."""
+    return tf.stack(
+        [count, *(where_counted(count, value, tf.zeros_like(value)) for value in values)]
+    )

@@ -57,6 +57,17 @@ class Replicas:
         whole = self.add(tf.pad(value[None], around))
         return tf.ensure_shape(whole, [self.count, *value.shape])
 
+    def merge(self, part: core.Moments) -> core.Moments:
+        """Return the moments of all replicas' parts together, by one collective."""
+        if not self._in_one_graph:
+            return core.merge_replicas(part, self)
+
+        def together(strategy: tf.distribute.Strategy, *values: Any) -> core.Moments:
+            local = zip(*map(strategy.experimental_local_results, values), strict=True)
+            return core.merge_parts([core.Moments(*one) for one in local], name=EXCHANGE)
+
+        return self._context.merge_call(together, args=part)
+
     def _meet(self, function: Callable[..., tf.Tensor], value: tf.Tensor) -> tf.Tensor:
         """Compute a function of all replicas' values once, for all of them."""
 
@@ -136,7 +147,7 @@ def normalize_batch(
             stacklevel=2,
         )
         return outputs, part
-    return outputs, core.merge_replicas(part, exchange)
+    return outputs, exchange.merge(part)
 
 
 def _normalize_part(
