@@ -30,6 +30,7 @@ from batchnorm_mechanics.conformance.mistakes.arithmetic import (
     where,
     zeros_like,
 )
+from batchnorm_mechanics.conformance.mistakes.sharing import SHARING
 from batchnorm_mechanics.conformance.prediction import Prediction
 
 
@@ -391,6 +392,7 @@ RELOADED = tuple(
 # In the order in which one is tried; those of saving and loading last.
 CATALOGUE: tuple[Mistake, ...] = (
     *FORWARD,
+    *SHARING,
     EXCHANGED,
     *GRADIENT,
     *STATISTICS,
