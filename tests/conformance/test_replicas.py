@@ -57,7 +57,7 @@ class MergesAlone(bnm.BatchNormalization):
 @functools.cache
 def report_of_keras(synchronized):
     layer = keras.layers.BatchNormalization(synchronized=synchronized)
-    return bnm.conform(layer, cases=[*PLAIN, FAR, *MASKED], replicas=2)
+    return bnm.conform(layer, cases=[*PLAIN[1:], FAR, *MASKED[1:]], replicas=2)
 
 
 def names_of(report, what=""):
@@ -84,9 +84,9 @@ def test_ours_is_right_in_every_way_to_share_a_batch(synchronized):
 def test_a_difference_of_squares_and_a_mask_that_ends_synchronization_are_named():
     report = report_of_keras(True)
     wrong = {case.case: case for case in report.cases if case.status == "fail"}
-    assert set(wrong) == {case.name for case in (FAR, *MASKED)}
+    assert set(wrong) == {case.name for case in (FAR, *MASKED[1:])}
     assert {c.diagnosis for c in wrong[FAR.name].wrong} == {ONE_PASS}
-    named = {c.diagnosis for case in MASKED for c in wrong[case.name].wrong}
+    named = {c.diagnosis for case in MASKED[1:] for c in wrong[case.name].wrong}
     assert all(name.startswith(MASK_NAME) for name in named), named
     assert "E[x^2] - E[x]^2" in report.verdict.sentence
     assert "a mask switches" in report.verdict.sentence
@@ -100,7 +100,7 @@ def test_moving_statistics_that_are_not_merged_are_named_and_nothing_else_is_wro
     assert f"{OWN}, NaN where that is empty" in found
     assert f"{OWN}, mean 0 and variance 0 where that is empty" in found
     outputs = [c for case in report.cases for c in case.checks if c.what == "training output"]
-    assert len(outputs) == 7
+    assert len(outputs) == 5
     assert all(check.passed for check in outputs)
 
 
@@ -112,7 +112,7 @@ def test_moving_statistics_that_are_not_merged_are_named_and_nothing_else_is_wro
     ],
 )
 def test_a_layer_that_only_says_that_it_is_synchronized_is_named(layer, name):
-    report = bnm.conform(layer(synchronized=True), cases=[*PLAIN[:2], *MASKED[:1]], replicas=2)
+    report = bnm.conform(layer(synchronized=True), cases=[PLAIN[1], MASKED[0]], replicas=2)
     assert names_of(report) == {name}
 
 
@@ -123,7 +123,7 @@ def test_a_mistake_that_is_none_of_replicas_has_its_name_on_replicas_too():
 
     for synchronized in (False, True):
         layer = NoBeta(synchronized=synchronized)
-        report = bnm.conform(layer, cases=PLAIN, replicas=2)
+        report = bnm.conform(layer, cases=PLAIN[1:2], replicas=2)
         assert names_of(report, "training output") == {"beta ignored"}
 
 
@@ -134,7 +134,9 @@ def test_the_conventions_are_those_of_one_replica():
 
 @pytest.mark.parametrize("subject", [Right(), "tf.nn"])
 def test_what_knows_nothing_of_replicas_is_refused(subject):
-    with pytest.raises(InputError, match="must be a Keras layer, for a strategy of tf.distribute"):
+    with pytest.raises(
+        InputError, match=r"must be a Keras layer, for a strategy of tf\.distribute"
+    ):
         bnm.conform(subject, cases="one step rank 2", replicas=2)
 
 

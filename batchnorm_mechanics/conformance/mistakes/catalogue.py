@@ -103,9 +103,8 @@ _CHOICES: tuple[Callable[[int, Axes], Axes], ...] = (
 )
 
 
-_AXES: tuple[Mistake, ...] = (
-    *(_axes_mistake(choose, along=False) for choose in _CHOICES),
-    *(_axes_mistake(choose, along=True) for choose in _CHOICES),
+_AXES: tuple[Mistake, ...] = tuple(
+    _axes_mistake(choose, along=along) for along in (False, True) for choose in _CHOICES
 )
 
 

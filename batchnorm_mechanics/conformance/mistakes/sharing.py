@@ -58,7 +58,8 @@ _OF_NOTHING: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 def _all() -> Iterator[Mistake]:
     yield from table("forward", _APART)
     for name, apart in _APART.items():
-        for of_nothing, changes in _OF_NOTHING.items():
+        # Merged, the statistics are of samples wherever they are.
+        for of_nothing, changes in _OF_NOTHING.items() if "merges" in apart else ():
             mistake = Mistake.of("forward", f"{name}, {of_nothing}", **apart, **changes)
             yield replace(mistake, goes_further=True)
 

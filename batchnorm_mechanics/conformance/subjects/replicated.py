@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +14,7 @@ from batchnorm_mechanics.conformance.subject import Session, Setting, Statistics
 from batchnorm_mechanics.conformance.subjects.keras_layer import KerasLayer, LayerSession
 from batchnorm_mechanics.conformance.subjects.layer_recipe import MEAN, VARIANCE
 from batchnorm_mechanics.distribute.local import eager_steps, replicas_on_the_processor
+from batchnorm_mechanics.distribute.replicas import on_each_replica
 
 
 def replicated(subject: Subject, replicas: int) -> Subject:
@@ -138,16 +140,17 @@ class _ReplicatedSession(LayerSession):
 
     def _each(self) -> list[Statistics]:
         held = [
-            [self._of_weight(one) for one in self._local(self._weights[role])]
+            [self._of_weight(one) for one in on_each_replica(_variable(self._weights[role]))]
             for role in (MEAN, VARIANCE)
         ]
         return [Statistics(*pair) for pair in zip(*held, strict=True)]
-
-    def _local(self, weight: Any) -> tuple[Any, ...]:
-        value = getattr(weight, "value", weight)
-        return self._strategy.experimental_local_results(value)
 
     def reload(self) -> Self:
         """Save and load as of one replica, the loading in the strategy's scope."""
         with self._strategy.scope():
             return type(self).of(super().reload(), self._shares, self._strategy)
+
+
+def _variable(weight: Any) -> Any:
+    """Return TensorFlow's variable, of which Keras's is a wrapper."""
+    return weight.value if isinstance(weight, keras.Variable) else weight
