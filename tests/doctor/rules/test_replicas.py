@@ -37,6 +37,14 @@ def test_statistics_that_differ_between_replicas_are_found_and_channels_named():
     assert finding.evidence["gap"] == pytest.approx(np.sqrt((4 + 5 * (1 - 5**-0.5) ** 2) / 3), 0.2)
 
 
+def test_statistics_that_are_estimated_anew_are_alike_on_all_replicas():
+    model = mirrored(layers.BatchNormalization, 8)
+    x = np.random.default_rng(1).normal(4, 3, (256, 3)).astype("float32")
+    bnm.recalibrate(model, x)
+    assert found_by(["BN117"], case_of(model)) == []
+    np.testing.assert_allclose(model.get_layer("bn").moving_mean.value, x.mean(0), rtol=1e-5)
+
+
 def test_copies_that_are_no_numbers_are_found_whatever_the_first_holds():
     model = mirrored(layers.BatchNormalization, 0)
     second = strategy().experimental_local_results(model.get_layer("bn").moving_variance.value)[1]
@@ -146,11 +154,12 @@ def test_a_step_does_to_such_a_layer_what_the_rule_says():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="keywords arguments only when eager execution is enabled"):
         model.fit(x, x[:, :1], verbose=0)
-    for accelerate in (False, True):
-        model = made_in("full")
-        if accelerate:
-            bnm.accelerate(model)
+    with keras.RematScope(mode="full"):
+        whole = made_in("full")
+    accelerated = made_in("full")
+    bnm.accelerate(accelerated)
+    for model in (made_in("full"), whole, accelerated):
         model.compile("sgd", "mse", run_eagerly=True)
         model.fit(x, x[:, :1], verbose=0)
         moved.append(float(tf.reduce_mean(model.get_layer("bn").moving_mean.value)))
-    np.testing.assert_allclose(moved, [1 - 0.9**2, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(moved, [1 - 0.9**2, 1 - 0.9**3, 0.1], rtol=1e-5)
