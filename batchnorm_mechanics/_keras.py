@@ -127,6 +127,21 @@ def draws_at_random(layer: Any) -> bool:
     return bool(layer._seed_generators) and takes_training(layer)
 
 
+def recomputes(layer: Any, size: int) -> bool:
+    """Return whether a layer was made in a `RematScope` that has it computed again.
+
+    Args:
+        layer: any layer; the scope is noted when it is made.
+        size: of its largest output, for one sample.
+    """
+    scope = layer._remat_mode
+    if scope is None:
+        return False
+    named = scope.mode == "list_of_layers" and layer.name in scope.layer_names
+    large = scope.mode == "larger_than" and size > scope.output_size_threshold
+    return scope.mode == "full" or named or large
+
+
 def is_autocast(variable: Any) -> bool:
     """Return whether a layer casts a variable to its compute dtype where it uses it."""
     return variable._autocast

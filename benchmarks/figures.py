@@ -5,16 +5,18 @@
 | speed | `docs/how/speed.md` | `onednn-off.json`, `onednn-on.json`: `worlds.py run` writes both |
 | studies | `docs/how/studies.md` | `studies.json`, which is `results.json` of `bnm reproduce` |
 | accuracy | `docs/how/digits.md` | `accuracy.json`, which `accuracy.py` writes |
+| scale | `docs/how/scale.md` | `scale.json`, which `scale.py` writes |
 """
 
 import json
 
+import scale
 import worlds_page
 import worlds_record
 
-STUDIES, ACCURACY = "studies.json", "accuracy.json"
+STUDIES, ACCURACY, SCALE = "studies.json", "accuracy.json", scale.RECORD.name
 # Where each stands, beside the folder of the records' own.
-PAGES = {"speed": "speed.md", "studies": "studies.md", "accuracy": "digits.md"}
+PAGES = {"speed": "speed.md", "studies": "studies.md", "accuracy": "digits.md", "scale": "scale.md"}
 # By what the page calls them: the study of 100 batches an epoch, and the one of all 916.
 _STATISTICS = {
     "Keras's layer": ("keras-100", "keras-916"),
@@ -38,7 +40,8 @@ def texts(folder):
         SystemExit: a record is missing.
     """
     files = [worlds_record.path(folder, world) for world in worlds_record.WORLDS]
-    missing = [file for file in (*files, folder / STUDIES, folder / ACCURACY) if not file.exists()]
+    others = [folder / name for name in (STUDIES, ACCURACY, SCALE)]
+    missing = [file for file in (*files, *others) if not file.exists()]
     if missing:
         raise SystemExit(
             f"worlds: no {' and no '.join(map(str, missing))}. `figures.py` says what writes it."
@@ -48,6 +51,7 @@ def texts(folder):
         "speed": worlds_page.speed(worlds),
         "studies": studies(_json(folder / STUDIES)),
         "accuracy": accuracy(_json(folder / ACCURACY)),
+        "scale": scale.page(_json(folder / SCALE)),
     }
 
 

@@ -47,6 +47,14 @@ def conform(  # noqa: PLR0913 - each is an option
             "bfloat16, float16, training, inference, statistics, gradients, masks, saving.",
         ),
     ] = "",
+    replicas: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Share each batch of training between N replicas of tf.distribute; of Keras "
+            "layers alone.",
+        ),
+    ] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
@@ -80,6 +88,7 @@ def conform(  # noqa: PLR0913 - each is an option
     bnm conform course.py:forward,backward   a function with its backward pass
     bnm conform --wrap mine.py:odd           a function to complete, around something else
     bnm conform keras --cases offset         only large means
+    bnm conform --replicas 2                 Keras's layer and ours, synchronized or not
     bnm conform --json > report.json         for programs
 
     \b
@@ -93,8 +102,9 @@ def conform(  # noqa: PLR0913 - each is an option
     Exit code: 0 if nothing failed, 1 if a subject failed, 2 on bad usage.
     """  # noqa: D301 - a raw string would hold no backspace, the sign to keep lines as they are
     from batchnorm_mechanics.conformance import subjects as known
-    from batchnorm_mechanics.conformance.cases import CASES, judged, select
+    from batchnorm_mechanics.conformance.cases import CASES, judged, select, shared
     from batchnorm_mechanics.conformance.limits import required
+    from batchnorm_mechanics.conformance.shares import checked
 
     if list_subjects:
         _list()
@@ -102,15 +112,16 @@ def conform(  # noqa: PLR0913 - each is an option
     if wrap is not None:
         _wrap(wrap, out)
         return
-    specs = list(dict.fromkeys(subjects or known.default_names()))
+    specs = list(dict.fromkeys(subjects or known.default_names(replicas)))
     for spec in specs:
         _check(spec)
-    chosen = CASES if cases is None else select(cases)
+    table = shared(CASES, checked(replicas))
+    chosen = table if cases is None else select(cases, table)
     chosen = judged(chosen) if strict else chosen
     needed = required(require) if require else ()
     from batchnorm_mechanics.conformance.workers import conform_all
 
-    events = conform_all(specs, cases=chosen, required=needed)
+    events = conform_all(specs, cases=chosen, required=needed, replicas=replicas)
     _conform(specs, events, as_json=as_json, verbose=verbose)
 
 
@@ -136,7 +147,7 @@ def _list() -> None:
     from batchnorm_mechanics.conformance import subjects
     from batchnorm_mechanics.conformance.cases import CASES
 
-    here = subjects.default_names()
+    here = subjects.names_here()
     print("Subjects")
     for name in subjects.all_names():
         print(f"  {name}" if name in here else f"  {name:<24}not installed")
@@ -151,7 +162,7 @@ def _check(spec: str) -> None:
     from batchnorm_mechanics._user_code import is_there
     from batchnorm_mechanics.conformance import subjects
 
-    if spec in subjects.default_names():
+    if spec in subjects.names_here():
         return
     where, _, name = spec.rpartition(":")
     of_form = bool(where) and subjects.names_pair(name)

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.conformance.shares import MANNERS, Shares
 from batchnorm_mechanics.conformance.subject import as_type
 
 Special = Literal["one channel constant", "all channels constant", "nan", "inf"]
@@ -36,6 +37,7 @@ class Case:
         mask: which samples count.
         follow_up: what is asked besides the usual outputs.
         undefined: whether nobody defines what is due; what comes of it is shown, and not judged.
+        shares: how replicas share each batch of training; None if one has all of it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Case:
     mask: Mask | None = None
     follow_up: FollowUp | None = None
     undefined: bool = False
+    shares: Shares | None = None
 
     @property
     def samples(self) -> int:
@@ -186,6 +189,37 @@ def judged(cases: Sequence[Case]) -> tuple[Case, ...]:
         [False, False, False, False]
     """
     return tuple(replace(case, undefined=False) for case in cases)
+
+
+def shared(cases: Sequence[Case], replicas: int) -> tuple[Case, ...]:
+    """Return the cases with their batches shared by replicas, in every way that differs.
+
+    A case that keeps the batch axis is left out, for each of its samples is normalized by itself;
+    one whose batch is shared already stays as it is.
+
+    Args:
+        cases: of one replica.
+        replicas: how many share a batch; with 1 the cases stay as they are.
+
+    Example:
+        >>> [case.name for case in shared(select("batch of 2 rank 2"), 2)]
+        ['batch of 2 rank 2, even', 'batch of 2 rank 2, one empty']
+    """
+    if replicas == 1:
+        return tuple(cases)
+    found = []
+    for case in cases:
+        if case.shares is not None:
+            found.append(case)
+            continue
+        ways: set[tuple[int, ...]] = set()
+        for shares in (Shares(replicas, manner) for manner in MANNERS):
+            sizes = shares.sizes(case.shape[0])
+            if 0 not in case.kept and sizes not in ways:
+                ways.add(sizes)
+                name = f"{case.name}, {shares.manner}"
+                found.append(replace(case, name=name, shares=shares))
+    return tuple(found)
 
 
 def select(wanted: str, cases: Sequence[Case] = CASES) -> tuple[Case, ...]:

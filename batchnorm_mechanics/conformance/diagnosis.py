@@ -189,7 +189,9 @@ def _best(
         if explained and spoiled < len(explained):
             # What only saving can have done is likelier than what would have shown without it.
             anywhere = not getattr(cause, "reloaded", False)
-            ranked.append(((-len(explained), spoiled + apart, anywhere), cause, explained))
+            further = getattr(cause, "goes_further", False)
+            score = -len(explained), spoiled + apart, anywhere, further
+            ranked.append((score, cause, explained))
     if not ranked:
         return (), []
     score, _, explained = min(ranked, key=lambda entry: entry[0])

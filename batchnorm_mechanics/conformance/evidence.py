@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import ml_dtypes
@@ -12,6 +12,7 @@ from batchnorm_mechanics import reference
 from batchnorm_mechanics._difference import difference, elementwise_error
 from batchnorm_mechanics.conformance import record
 from batchnorm_mechanics.conformance.record import Check
+from batchnorm_mechanics.conformance.shares import joined
 from batchnorm_mechanics.conformance.subject import (
     Setting,
     Statistics,
@@ -89,6 +90,43 @@ class Evidence:
             own.append(np.asarray(value if fits else first).astype(np.float64))
         return Statistics(*own)
 
+    @cached_property
+    def parts(self) -> tuple["Evidence", ...]:
+        """What each replica was given, as a case of its own; one part where there is one replica.
+
+        What came back stays: moving statistics are of all parts.
+        """
+        shares = self.setting.shares
+        if shares is None:
+            return (self,)
+        batches = [shares.split(x) for x in self.batches]
+        masks = [
+            [None] * len(x) if m is None else shares.split(m)
+            for x, m in zip(batches, self.masks, strict=True)
+        ]
+        return tuple(
+            replace(
+                self,
+                setting=replace(self.setting, shape=dy.shape, shares=None),
+                batches=tuple(batch[number] for batch in batches),
+                masks=tuple(mask[number] for mask in masks),
+                dy=dy,
+            )
+            for number, dy in enumerate(shares.split(self.dy))
+        )
+
+    def is_apart(self, what: str) -> bool:
+        """Return whether an output is due of each part by itself, and not of the whole batch."""
+        shares = self.setting.shares
+        of_batch = what == record.TRAINING_OUTPUT or what in record.GRADIENTS
+        return shares is not None and not shares.synchronized and of_batch
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no sample of the first batch counts."""
+        mask = self.masks[0]
+        return self.batches[0].size == 0 if mask is None else not np.any(mask)
+
     def narrowed(self, dtype: str) -> "Evidence":
         """Return the same as a subject has it that computes in a narrower dtype than was asked.
 
@@ -131,6 +169,8 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
     Returns:
         float64, in the output's shape.
     """
+    if evidence.is_apart(what):
+        return joined(what, [expected_of_part(part, what) for part in evidence.parts])
     x, mask = evidence.batches[0], evidence.masks[0]
     gamma, beta, *_ = evidence.setting.parameters
     settings = (evidence.axes, evidence.epsilon)
@@ -144,6 +184,14 @@ def expected(evidence: Evidence, what: str) -> np.ndarray:
             used = evidence.own_statistics
             return reference.infer(evidence.probe, *used, gamma, beta, *settings)
         return _gradients(evidence)[_SLOPES[what]]
+
+
+def expected_of_part(part: Evidence, what: str) -> np.ndarray:
+    """Return what is due of one replica; nothing that could be judged where it has no samples."""
+    if part.is_empty:
+        summed = what in (record.DGAMMA, record.DBETA)
+        return np.zeros(part.setting.kept_shape if summed else part.setting.shape)
+    return expected(part, what)
 
 
 # Each of several outputs of a case is asked for in turn, first what it is and then how exactly.

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm_mechanics.conformance.cases import CASES, Case, Data, draw, judged, select
+from batchnorm_mechanics.conformance.cases import (
+    CASES,
+    Case,
+    Data,
+    draw,
+    judged,
+    select,
+    shared,
+)
 from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.diagnosis import diagnose
 from batchnorm_mechanics.conformance.due import compared, samples, with_due
@@ -22,13 +30,14 @@ from batchnorm_mechanics.conformance.questions import (
 )
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions, Status
 from batchnorm_mechanics.conformance.report import Report
+from batchnorm_mechanics.conformance.shares import checked
 from batchnorm_mechanics.conformance.subject import (
     Ability,
     Setting,
     Subject,
     given,
 )
-from batchnorm_mechanics.conformance.subjects import as_subject, resolve
+from batchnorm_mechanics.conformance.subjects import as_subject, resolve, shared_by
 
 _UNDEFINED = "nobody defines what is due without samples"
 
@@ -44,6 +53,7 @@ def conform(
     cases: Sequence[Case] | str = CASES,
     strict: bool = False,
     require: str | Sequence[str] = (),
+    replicas: int = 1,
     progress: Callable[[CaseResult], None] | None = None,
 ) -> Report:
     """Say whether an implementation of batch normalization is right, and what conventions it has.
@@ -61,6 +71,10 @@ def conform(
         strict: whether to judge edge cases too, of which nobody defines what is due.
         require: what it must take to pass, as `"axes, float64"`: axes, ranks, float64, float32,
             bfloat16, float16, training, inference, statistics, gradients, masks, saving.
+        replicas: how many share each batch of training, on as many devices of the processor, under
+            a strategy of tf.distribute; of Keras layers alone. A layer that is `synchronized` is
+            held to what one replica gives for the whole batch; another to normalizing by each
+            part, with moving statistics that are the whole batch's on every replica.
         progress: called with each result as it comes.
 
     Returns:
@@ -69,7 +83,7 @@ def conform(
 
     Raises:
         InputError: there is no such subject, or it is nothing that can be judged; or there are no
-            such cases, or nothing of the kind to require.
+            such cases, or nothing of the kind to require; or it knows nothing of replicas.
 
     Example:
         >>> import keras
@@ -81,8 +95,10 @@ def conform(
     """
     begun = time.perf_counter()
     needed = required(require)
-    chosen = select(cases) if isinstance(cases, str) else cases
-    asked = resolve(subject) if isinstance(subject, str) else as_subject(subject, name)
+    table = shared(CASES, checked(replicas))
+    chosen = select(cases, table) if isinstance(cases, str) else shared(cases, replicas)
+    is_named = isinstance(subject, str)
+    asked = shared_by(replicas, lambda: resolve(subject) if is_named else as_subject(subject, name))
     conventions = find_conventions(asked)
     results: list[Judged] = []
     for case in judged(chosen) if strict else chosen:
@@ -95,7 +111,8 @@ def conform(
         name=asked.name if name is None else name,
         seconds=time.perf_counter() - begun,
         required=needed,
-        spec=subject if isinstance(subject, str) else None,
+        spec=subject if is_named else None,
+        replicas=replicas,
     )
 
 
@@ -217,6 +234,7 @@ def _setting(subject: Subject, case: Case, data: Data) -> tuple[Setting | None, 
         beta=None if "beta" in subject.lacks else data.beta,
         moving_mean=data.moving_mean,
         moving_variance=data.moving_variance,
+        shares=case.shares and replace(case.shares, synchronized=subject.synchronized),
     )
     # Not everything that normalizes has moving statistics, or lets one set them.
     without = replace(full, moving_mean=None, moving_variance=None)

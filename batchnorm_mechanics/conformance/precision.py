@@ -114,7 +114,7 @@ class ImpreciseStatistics(Imprecision):
         line = _line(evidence, rounding, one_pass=self.one_pass)
         if line is None or what == record.INFERENCE_OUTPUT:
             return None
-        if what in record.STATISTICS:
+        if _usual(what) in record.STATISTICS:
             return self._moving(evidence, what, actual, rounding)
         given = _with(line, evidence, what)
         if given is None or self.one_pass or what == record.TRAINING_OUTPUT:
@@ -125,10 +125,11 @@ class ImpreciseStatistics(Imprecision):
 
     def follows(self, evidence: Evidence, what: str, actual: np.ndarray) -> bool:
         """Return whether roundings explain an output: see `Imprecision.follows`."""
-        if what not in record.OUTPUTS or what == record.INFERENCE_OUTPUT:
+        base = _usual(what)
+        if base not in record.OUTPUTS or base == record.INFERENCE_OUTPUT:
             return False
         dtype = None if self.one_pass else "float16"
-        allowed = bound(evidence, what, dtype=dtype, one_pass=self.one_pass).tolerance
+        allowed = bound(evidence, base, dtype=dtype, one_pass=self.one_pass).tolerance
         due = evidence.expected[what]
         allowed = np.where(np.isfinite(due) & ~np.isnan(allowed), allowed, 0.0)
         if not self.one_pass:
@@ -147,17 +148,24 @@ class ImpreciseStatistics(Imprecision):
         self, evidence: Evidence, what: str, actual: np.ndarray, rounding: float
     ) -> np.ndarray | None:
         """Return the moving statistic itself if it is no further off than all batches may be."""
-        if self.one_pass and what == record.MOVING_MEAN:
+        base = _usual(what)
+        if self.one_pass and base == record.MOVING_MEAN:
             return None
         each = [
             _bounds(evidence, number, rounding, one_pass=self.one_pass)[
-                record.STATISTICS.index(what)
+                record.STATISTICS.index(base)
             ]
             for number in range(len(evidence.batches))
         ]
         error = np.abs(actual - evidence.expected[what])
         near = np.all(error <= np.max(each, axis=0)) and _large(error, each)
         return actual if near else None
+
+
+def _usual(what: str) -> str:
+    """Return the output that this is on another replica, or the name itself."""
+    base, when = record.parts(what)
+    return base if when.startswith(record.ON_REPLICA) else what
 
 
 def _overflows(evidence: Evidence) -> bool:

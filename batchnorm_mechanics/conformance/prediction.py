@@ -23,6 +23,7 @@ from batchnorm_mechanics.conformance.mistakes import (
     as_it_is,
 )
 from batchnorm_mechanics.conformance.mistakes.arithmetic import Tensor, broadcast, expand, mean
+from batchnorm_mechanics.conformance.shares import joined
 
 
 class Material:
@@ -34,6 +35,7 @@ class Material:
         xs, masks: the batches; each mask None or boolean in as many dimensions as its batch.
         dy, probe: as in `Evidence`.
         gamma, beta: given to the subject, or 1 and 0.
+        shares: how replicas share the batches; None where one has them all.
         start: moving statistics before the first batch.
         end: the subject's own after the last, which its inference output is made from.
         epsilon: as set.
@@ -53,7 +55,20 @@ class Material:
         self.start, self.end = Pair(*start), Pair(*map(_float64, evidence.own_statistics))
         self.epsilon, self.decay = evidence.epsilon, evidence.decay
         self.unbiased = evidence.unbiased
+        self.shares, self._evidence = setting.shares, evidence
         self.known: dict[Any, Moments] = {}
+
+    @cached_property
+    def parts(self) -> "list[Material]":
+        """What each replica was given, as material of its own."""
+        parts = [Material(part) for part in self._evidence.parts]
+        for part in parts:
+            # A part without samples has none that count: a mean over no axis at all is NaN.
+            part.masks = [
+                np.ones((*x.shape[:1], *[1] * (x.ndim - 1)), bool) if x.size == 0 else mask
+                for x, mask in zip(part.xs, part.masks, strict=True)
+            ]
+        return parts
 
 
 def _float64(value: np.ndarray) -> Tensor:
@@ -102,6 +117,13 @@ class Prediction:
         base, when = record.parts(what)
         if not self.possible or base not in record.OUTPUTS:
             return None
+        if self._is_apart(base):
+            parts = [Prediction(self.steps, part) for part in self.material.parts]
+            if base in record.STATISTICS:
+                number = record.replica_of(when)
+                return parts[number].of(base if number else what)
+            values = [part.of(what) for part in parts]
+            return joined(base, [value for value in values if value is not None])
         if base == record.TRAINING_OUTPUT:
             return self.output
         if base == record.INFERENCE_OUTPUT:
@@ -114,6 +136,16 @@ class Prediction:
         else:
             value = self._moving(when)[record.STATISTICS.index(base)]
         return np.reshape(value, self.material.kept)
+
+    def _is_apart(self, what: str) -> bool:
+        """Whether each replica computes an output of its part alone."""
+        shares = self.material.shares
+        if shares is None or what == record.INFERENCE_OUTPUT:
+            return False
+        masked = self.material.masks[0] is not None
+        if what in record.STATISTICS:
+            return not self.steps.merges(shares.synchronized, masked)
+        return not self.steps.synchronizes(shares.synchronized, masked)
 
     def spread(self, value: Tensor) -> Tensor:
         """Give a parameter size-1 axes where it does not lie along the input's."""
@@ -192,7 +224,7 @@ class Prediction:
 
     def _moving(self, when: str) -> Pair:
         """Return the moving statistics, with size 1 where an axis is reduced."""
-        if when == "":
+        if when == "" or when.startswith(record.ON_REPLICA):
             return self._moved
         end = Pair(*(self.spread(value) for value in self.material.end))
         if when == record.INFERRED:

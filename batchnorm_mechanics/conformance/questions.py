@@ -157,6 +157,16 @@ class Answers:
             like = what if computed else None
             self.claims.append(Claim(what + when, new, old, like=like, times=2))
 
+    def claim_statistics_elsewhere(self, session: Session) -> None:
+        """Claim that each further replica has the statistics that are due of the first."""
+        if not self.can(Ability.STATISTICS):
+            return
+        found = self.ask(record.MOVING_MEAN + record.ON_REPLICA + "2", session.statistics_elsewhere)
+        for number, statistics in enumerate(found or (), 2):
+            for what, value in zip(record.STATISTICS, statistics, strict=True):
+                name = f"{what}{record.ON_REPLICA}{number}"
+                self.claims.append(Claim(name, value, None, like=what))
+
     def infer(self, session: Session) -> None:
         """Keep the inference output."""
         y = self.output(record.INFERENCE_OUTPUT, session.infer, self.data.probe)
@@ -252,6 +262,7 @@ def _usual(answers: Answers, session: Session) -> Statistics | None:
         if answers.train(session):
             now = answers.statistics(session)
             answers.actual |= {} if now is None else dict(zip(record.STATISTICS, now, strict=True))
+            answers.claim_statistics_elsewhere(session)
         if not answers.can(Ability.STATISTICS) and answers.can(Ability.INFER):
             # What moved in training cannot be read: ask one that has only what it was given.
             fresh = answers.open(record.INFERENCE_OUTPUT)

@@ -25,6 +25,8 @@ LOADED = " after loading"
 STEP_LATER = " one step after loading"
 # The longer one first: it ends like the other.
 _WHEN = (ALONE, AGAIN, INFERRED, STEP_LATER, LOADED)
+# And where, if not on the first replica: the number follows.
+ON_REPLICA = " on replica "
 
 
 @cache
@@ -36,7 +38,19 @@ def parts(what: str) -> tuple[str, str]:
         ('moving mean', ' after loading')
     """
     when = next((when for when in _WHEN if what.endswith(when)), "")
+    if ON_REPLICA in what:
+        when = what[what.index(ON_REPLICA) :]
     return what.removesuffix(when), when
+
+
+def replica_of(when: str) -> int:
+    """Return which replica was asked, counted from 0.
+
+    Example:
+        >>> replica_of(" on replica 2"), replica_of(" after loading")
+        (1, 0)
+    """
+    return int(when.removeprefix(ON_REPLICA)) - 1 if when.startswith(ON_REPLICA) else 0
 
 
 @dataclass(frozen=True)

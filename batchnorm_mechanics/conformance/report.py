@@ -12,7 +12,7 @@ from batchnorm_mechanics.conformance.verdict import Verdict, reach
 
 # Of what `document` returns. Raise it when that changes;
 # tests/formats keeps one of each version.
-_FORMAT = 2
+_FORMAT = 3
 
 _OF_FAILURES = ("what", "error", "tolerance", "diagnosis", "reason", "where")
 
@@ -46,6 +46,7 @@ class Report(Shown):
         abilities: what it can be asked; None if that is not known.
         required: what it must take to pass, by words of `limits.WORDS`.
         spec: what the command line calls it; None for an object of Python.
+        replicas: how many shared each batch of training.
         view: how all reports are shown.
     """
 
@@ -60,6 +61,7 @@ class Report(Shown):
     abilities: tuple[str, ...] | None = None
     required: tuple[str, ...] = ()
     spec: str | None = None
+    replicas: int = 1
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -83,7 +85,8 @@ class Report(Shown):
         """Return the report as `bnm conform --json` has it, with nothing in it that JSON lacks.
 
         Returns:
-            `name`, `description`, `taken_as`, `passed`, `seconds`; `verdict`, as in `Verdict`;
+            `name`, `description`, `replicas`, `taken_as`, `passed`, `seconds`;
+            `verdict`, as in `Verdict`;
             `conventions`, as in `Conventions`; `cases`, each as in `CaseResult`, with `checks`, as
             in `Check`; `failures`, one for each failed check, with `case`, `what`, `error`,
             `tolerance`, `diagnosis`, `reason` and `where`. null stands for what there is no number
@@ -96,6 +99,7 @@ class Report(Shown):
         return {
             "name": self.name,
             "description": self.description,
+            "replicas": self.replicas,
             "taken_as": self.taken_as,
             "passed": self.passed,
             "seconds": round(self.seconds, 3),

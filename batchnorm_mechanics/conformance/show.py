@@ -141,10 +141,12 @@ def command(report: Report, case: CaseResult) -> str:
     """Return how to have one case judged alone: at a prompt, or in Python for an object of it."""
     # What comes before the cases has none.
     if report.spec is not None:
-        text = f"bnm conform {shlex.quote(report.spec)}"
+        shared = f" --replicas {report.replicas}" if report.replicas > 1 else ""
+        text = f"bnm conform {shlex.quote(report.spec)}{shared}"
         return f'{text} --cases "{case.case}"' if case.shape else text
     which = f', cases="{case.case}"' if case.shape else ""
-    return f"print(bnm.conform({report.name}{which}))"
+    shared = f", replicas={report.replicas}" if report.replicas > 1 else ""
+    return f"print(bnm.conform({report.name}{which}{shared}))"
 
 
 def _command(report: Report, case: CaseResult) -> Text:

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, Self
 import ml_dtypes
 import numpy as np
 
+from batchnorm_mechanics.conformance.shares import Shares
+
 Array = np.ndarray
 Mask = np.ndarray | None
 
@@ -51,6 +53,7 @@ class Setting:
         epsilon: added to the variance.
         momentum: the number handed to the subject's own argument, whatever it means there.
         gamma, beta, moving_mean, moving_variance: float64 in the shape of the kept axes.
+        shares: how replicas share each batch of training; None if one has all of it.
     """
 
     shape: tuple[int, ...]
@@ -62,6 +65,7 @@ class Setting:
     beta: np.ndarray | None = None
     moving_mean: np.ndarray | None = None
     moving_variance: np.ndarray | None = None
+    shares: Shares | None = None
 
     def keeping(self, axis: int) -> "Setting":
         """Return the setting with this axis kept, unless it names what is.
@@ -163,6 +167,10 @@ class Session:
         """Return the moving statistics as they are now."""
         raise NotImplementedError
 
+    def statistics_elsewhere(self) -> list[Statistics]:
+        """Return the same of each replica but the first; none where there is one."""
+        return []
+
     def reload(self) -> Self:
         """Return a session of the subject after saving and loading, as its users do that."""
         raise NotImplementedError
@@ -202,6 +210,7 @@ class Subject(ABC):
         source: for a user's own, where it came from; None for what is built in.
         taken_as: how it was recognized, in words; None where nothing had to be told.
         keeps: which axes it can keep.
+        synchronized: whether it says that replicas normalize by the batch of all of them.
     """
 
     name: str
@@ -214,6 +223,7 @@ class Subject(ABC):
     source: str | None = None
     taken_as: str | None = None
     keeps: Kept = NOT_ALL
+    synchronized: bool = False
 
     def refusal(self, setting: Setting) -> str | None:
         """Return why the subject is not made for a setting, or None if it should manage it.

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from batchnorm_mechanics.conformance.cases import CASES, Case, judged, select
+from batchnorm_mechanics.conformance.cases import CASES, Case, judged, select, shared
 from batchnorm_mechanics.conformance.conventions import find_conventions
 from batchnorm_mechanics.conformance.judge import Judged, explain, judge, reported, telling
 from batchnorm_mechanics.conformance.limits import required
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
 from batchnorm_mechanics.conformance.report import Report
+from batchnorm_mechanics.conformance.shares import checked
 from batchnorm_mechanics.conformance.subject import Subject
-from batchnorm_mechanics.conformance.subjects import as_subject, resolve
+from batchnorm_mechanics.conformance.subjects import as_subject, resolve, shared_by
 
 
 def conform_cases(
@@ -22,6 +23,7 @@ def conform_cases(
     cases: Sequence[Case] | str = CASES,
     strict: bool = False,
     require: str | Sequence[str] = (),
+    replicas: int = 1,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a pytest test of each case by which an implementation is judged.
 
@@ -35,6 +37,7 @@ def conform_cases(
         cases: what to ask it, or a group of cases or part of a name that selects them.
         strict: whether to judge edge cases too, of which nobody defines what is due.
         require: what it must take, as in `conform`: what is missing fails and is not skipped.
+        replicas: how many share each batch of training, as in `conform`.
 
     Returns:
         What decorates the test function.
@@ -54,8 +57,10 @@ def conform_cases(
     """
     import pytest
 
-    chosen = select(cases) if isinstance(cases, str) else tuple(cases)
-    asked = _Asked(subject, name, judged(chosen) if strict else chosen, required(require))
+    table = shared(CASES, checked(replicas))
+    chosen = select(cases, table) if isinstance(cases, str) else shared(cases, replicas)
+    chosen = judged(chosen) if strict else chosen
+    asked = _Asked(subject, name, chosen, required(require), replicas)
     return pytest.mark.parametrize(
         "case",
         [_CaseTest(asked, case) for case in asked.cases],
@@ -75,13 +80,17 @@ class _Asked:
     name: str | None
     cases: tuple[Case, ...]
     required: tuple[str, ...]
+    replicas: int
     found: dict[str, Judged] = field(default_factory=dict)
 
     @cached_property
     def subject(self) -> Subject:
         """Whom to judge: made when the first test runs, for it imports a user's file."""
         thing = self.thing
-        return resolve(thing) if isinstance(thing, str) else as_subject(thing, self.name)
+        is_named = isinstance(thing, str)
+        return shared_by(
+            self.replicas, lambda: resolve(thing) if is_named else as_subject(thing, self.name)
+        )
 
     @cached_property
     def conventions(self) -> Conventions:
@@ -103,6 +112,7 @@ class _Asked:
             name=self.subject.name if self.name is None else self.name,
             required=self.required,
             spec=self.thing if isinstance(self.thing, str) else None,
+            replicas=self.replicas,
         )
 
 

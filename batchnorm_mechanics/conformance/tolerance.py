@@ -62,7 +62,8 @@ import numpy as np
 
 from batchnorm_mechanics import reference
 from batchnorm_mechanics.conformance import record
-from batchnorm_mechanics.conformance.evidence import Evidence, expected
+from batchnorm_mechanics.conformance.evidence import Evidence, expected, expected_of_part
+from batchnorm_mechanics.conformance.shares import joined
 from batchnorm_mechanics.conformance.subject import wide
 
 _Array = np.ndarray
@@ -123,6 +124,10 @@ def bound(
         >>> float(bound(evidence, "training output").tolerance.max())
         2.65e-06
     """
+    if evidence.is_apart(what):
+        parts = [part for part in evidence.parts if part.dy.size]
+        bounds = [_of_part(part, what, dtype, one_pass=one_pass) for part in parts]
+        return Bound(*(joined(what, each) for each in zip(*bounds, strict=True)))
     with np.errstate(all="ignore"):
         value = expected(evidence, what)
         own, oracle = (
@@ -130,6 +135,14 @@ def bound(
             for kind in (dtype or evidence.setting.dtype, "float64")
         )
     return Bound(own.tolerance + oracle.tolerance, own.unit)
+
+
+def _of_part(part: Evidence, what: str, dtype: str | None, *, one_pass: bool) -> Bound:
+    """Return the bound of what one replica gives; without samples, its gradients are exactly 0."""
+    if part.is_empty:
+        nothing = np.zeros_like(expected_of_part(part, what))
+        return Bound(nothing, nothing)
+    return bound(part, what, dtype=dtype, one_pass=one_pass)
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,7 @@
 """What a mistake would have given in one case, beside what the subject gave."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import cached_property
 
 import ml_dtypes
@@ -12,6 +13,7 @@ from batchnorm_mechanics.conformance.mistakes import Mistake
 from batchnorm_mechanics.conformance.precision import Imprecision
 from batchnorm_mechanics.conformance.prediction import Material, Prediction
 from batchnorm_mechanics.conformance.record import LOADED, STEP_LATER, parts
+from batchnorm_mechanics.conformance.tolerance import bound
 
 # The steps that an output depends on: a mistake in no other can change it.
 _BATCH = {"axes", "place", "mask", "moments", "stored"}
@@ -139,6 +141,9 @@ class Trial:
         """Return what of a mistake bears on an output; mistakes that agree in it give the same."""
         depends = _DEPENDS[parts(what)[0]]
         changes = mistake.changes
+        if self.material.shares is not None:
+            of_parts = parts(what)[0] in record.STATISTICS
+            depends = depends | ({"merges"} if of_parts else {"synchronizes"})
         # Moving statistics bear on outputs only where these are made by them.
         plain = not changes.keys() & {"training", "moves_in_inference"}
         if plain and parts(what)[0] not in record.STATISTICS:
@@ -152,7 +157,8 @@ class Trial:
         )
 
     def _predicted(self, mistake: Mistake, what: str) -> np.ndarray | None:
-        key = self._key(mistake, what)
+        # Outputs that depend on the same steps share one: another's may differ in steps of its own.
+        key = self._key(mistake, what), frozenset(_DEPENDS[parts(what)[0]])
         if key not in self._predictions:
             self._predictions[key] = Prediction(mistake.steps, self.material)
         return self._predictions[key].of(what)
@@ -166,6 +172,9 @@ class Trial:
         if when and usual in self.judged:
             # What only has to stay as it was has no tolerance; a computation has the usual one.
             allowed = np.maximum(allowed, np.max(self._tolerance[usual], initial=0.0))
+        if self.material.shares is not None and what in self._of_parts:
+            # Of a part with few samples, whose variance is small, errors are larger.
+            allowed = np.maximum(allowed, self._of_parts[what])
         for other in _PARAMETERS if what in _PARAMETERS else ():
             # A mistake may make one of them into what the other is, errors included.
             if other in self.judged:
@@ -173,6 +182,15 @@ class Trial:
         allowed = allowed * self._growth(what, predicted)
         allowed = allowed + 4 * self.eps * np.abs(_finite(predicted))
         return bool(np.all(self._telling(what, distance(actual, predicted) <= allowed, 1.0)))
+
+    @cached_property
+    def _of_parts(self) -> dict[str, np.ndarray]:
+        """The tolerances if each replica were by itself."""
+        setting = self.evidence.setting
+        shares = setting.shares and replace(setting.shares, synchronized=False)
+        apart = replace(self.evidence, setting=replace(setting, shares=shares))
+        wide = {what: bound(apart, what).tolerance for what in self.judged if apart.is_apart(what)}
+        return {what: np.nan_to_num(tolerance) for what, tolerance in wide.items()}
 
     def _telling(self, what: str, values: np.ndarray, otherwise: float) -> np.ndarray:
         """Return values with those of channels that tell nothing replaced.

@@ -23,6 +23,7 @@ from batchnorm_mechanics.conformance.questions import raised
 from batchnorm_mechanics.conformance.record import CaseResult, Check, Conventions
 from batchnorm_mechanics.conformance.report import Report
 from batchnorm_mechanics.conformance.subject import Subject
+from batchnorm_mechanics.conformance.subjects import shared_by
 
 LIMIT = 60.0
 # Importing TensorFlow and a peer takes seconds, and on a busy machine a minute.
@@ -74,6 +75,7 @@ def conform_all(
     cases: Sequence[Case] = CASES,
     limit: float = LIMIT,
     required: Sequence[str] = (),
+    replicas: int = 1,
     resolve: str = _REGISTRY,
 ) -> Generator[Event]:
     """Judge subjects in processes of their own, as many at a time as there are processors.
@@ -87,6 +89,7 @@ def conform_all(
         cases: what to ask them.
         limit: seconds for one case, and for finding the conventions.
         required: what they must take to pass, by words of `limits.WORDS`.
+        replicas: how many share each batch of training; `cases` say how.
         resolve: `module:function` that makes a subject of a spec.
 
     Yields:
@@ -100,12 +103,20 @@ def conform_all(
     count = max(1, min(cores(), len(specs)))
     courses = [
         Course(
-            partial(_Examiner, spec, resolve, max(1, cores() // count)),
+            partial(_Examiner, spec, resolve, max(1, cores() // count), replicas),
             _Examination(
                 spec,
                 tuple(cases),
                 limit,
-                Report(spec, "", Conventions(), (), required=tuple(required), spec=spec),
+                Report(
+                    spec,
+                    "",
+                    Conventions(),
+                    (),
+                    required=tuple(required),
+                    spec=spec,
+                    replicas=replicas,
+                ),
             ).steps(),
         )
         for spec in sorted(specs, key=_place)
@@ -247,13 +258,15 @@ class _Examiner:
         spec: whom to judge.
         resolve: `module:function` that makes a subject of a spec.
         threads: how many threads the subject may use.
+        replicas: how many share each batch.
     """
 
     _subject: Subject
 
-    def __init__(self, spec: str, resolve: str, threads: int) -> None:
+    def __init__(self, spec: str, resolve: str, threads: int, replicas: int) -> None:
         self._spec = spec
         self._resolve = resolve
+        self._replicas = replicas
         # Libraries are kept off the GPU and to their share of processors before any is imported,
         # by the environment: a subject needs TensorFlow, or another, or none, and each costs
         # seconds. The arrays are small, and several processes cannot share a GPU's memory.
@@ -269,7 +282,7 @@ class _Examiner:
         module, _, function = self._resolve.partition(":")
         resolve: Callable[[str], Subject] = getattr(importlib.import_module(module), function)
         try:
-            subject = resolve(self._spec)
+            subject = shared_by(self._replicas, lambda: resolve(self._spec))
             # What is found out when it is first asked for may raise as well, and must not later.
             _ = subject.abilities, subject.declared_momentum, subject.takes_epsilon, subject.lacks
         except InputError:

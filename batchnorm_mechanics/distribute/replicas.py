@@ -92,6 +92,19 @@ def replicas_here() -> Replicas | None:
     return Replicas(context)
 
 
+def on_each_replica(value: Any) -> tuple[Any, ...]:
+    """Return the variables that a variable is, one for each replica; itself without a strategy.
+
+    Example:
+        >>> len(on_each_replica(tf.Variable(1.0)))
+        1
+    """
+    if isinstance(value, tf.distribute.DistributedValues):
+        strategy: Any = getattr(value, "distribute_strategy", tf.distribute.get_strategy())
+        return strategy.experimental_local_results(value)
+    return (value,)
+
+
 def normalize_batch(
     x: tf.Tensor,
     gamma: TensorLike,

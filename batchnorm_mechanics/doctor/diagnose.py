@@ -17,7 +17,7 @@ from batchnorm_mechanics.doctor.gaps import Gap
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.rule import Case
 from batchnorm_mechanics.doctor.rules import RULES, chosen
-from batchnorm_mechanics.doctor.shards import hosted
+from batchnorm_mechanics.doctor.shards import cut, hosted
 from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, as_data
 from batchnorm_mechanics.models.norms import held, norms_in
 
@@ -93,6 +93,7 @@ def diagnose(  # noqa: PLR0913 - what, by what, in search of what, and where
     place = executor_of(executor, caller="diagnose")
     measured = None
     if batches is not None:
+        batches = cut(batches, place)
         with hosted(model, place) as workers:
             measured = measure(model, norms, batches, workers)
     case = Case(model, tuple(map(held, norms)), measured)

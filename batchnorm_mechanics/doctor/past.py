@@ -21,12 +21,14 @@ class Past:
         ema_momentum: of the averages of the weights that are in the weights' place; None where
             there are none.
         estimated: paths of layers whose statistics were estimated anew since.
+        batches_a_step: over how many batches the optimizer gathers gradients for one step.
     """
 
     steps: int
     moved: bool
     ema_momentum: float | None
     estimated: frozenset[str] = frozenset()
+    batches_a_step: int = 1
 
     @property
     def is_trained(self) -> bool:
@@ -53,6 +55,9 @@ def past_of(model: Any, norms: tuple[Norm, ...]) -> Past:
         moved=norms_moved or _bias_moved(model),
         ema_momentum=float(averaging[0].ema_momentum) if averaging else None,
         estimated=estimated_in(model),
+        batches_a_step=max(
+            (int(one.gradient_accumulation_steps or 1) for one in optimizers), default=1
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from batchnorm_mechanics.doctor.calls import build
 from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, undo_all, weights_of
 from batchnorm_mechanics.doctor.estimating import How, Method, estimate
 from batchnorm_mechanics.doctor.pools import Pools
-from batchnorm_mechanics.doctor.shards import hosted
+from batchnorm_mechanics.doctor.shards import cut, hosted
 from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.models.mark import estimated_in, mark_estimated
 from batchnorm_mechanics.models.norms import KINDS, Norm, Vector, norms_in
@@ -113,6 +113,7 @@ def recalibrate(  # noqa: PLR0913 - three of them choose layers and data, which 
     build(model, data, caller="recalibrate")
     norms = norms_in(model)
     chosen, left = _choose(norms, only, include_frozen=include_frozen)
+    data = cut(data, place)
     with hosted(model, place) as workers:
         change = estimate_anew(model, data, norms, dict.fromkeys(chosen, ()), how, workers)
     return replace(change, left=MappingProxyType({**left, **change.left}))

@@ -1,5 +1,6 @@
 """Data in shards, and the model that goes through each, in whatever process that is."""
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +16,7 @@ from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
 from batchnorm_mechanics.distribute.executors import RayExecutor, Workers
 from batchnorm_mechanics.models.data import Data, Shards
 from batchnorm_mechanics.models.norms import Norm, norms_in
+from batchnorm_mechanics.models.ray_data import blocks_of, is_ray_dataset
 
 # Batches of arrays in a shard. It decides how sums are rounded, and so depends on nothing else.
 _BATCHES = 16
@@ -60,6 +62,19 @@ def shards_of(data: Data, *, caller: str) -> Iterator[Data]:
         starts.pop()
     for start, stop in zip(starts, [*starts[1:], data.rows], strict=True):
         yield replace(data.between(start, stop), samples=None, before=start // data.batch_size)
+
+
+def cut(data: Data, executor: RayExecutor | None) -> Data:
+    """Return data with what lies in an executor's cluster parted by its blocks.
+
+    Args:
+        data: of any kind.
+        executor: None for this process, in which nothing is cut.
+    """
+    if executor is None or not isinstance(data.source, Shards):
+        return data
+    parts = [blocks_of(part) if is_ray_dataset(part) else [part] for part in data.source.parts]
+    return replace(data, source=Shards(list(itertools.chain(*parts))))
 
 
 @dataclass(frozen=True, eq=False)

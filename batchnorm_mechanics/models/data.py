@@ -1,7 +1,7 @@
 """Data for a model, batch by batch, whatever they come as; never all of them at once."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.data_files import read_data
+from batchnorm_mechanics.models.ray_data import batches_of, is_ray_dataset
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -39,7 +40,8 @@ class Shards:
 
     Args:
         parts: each a path as `bnm doctor --data` takes it; a function without arguments that
-            returns arrays, a tuple (inputs, labels) or a `tf.data.Dataset` of batches; or arrays.
+            returns arrays, a tuple (inputs, labels) or a `tf.data.Dataset` of batches; arrays; or
+            a Ray Dataset.
             A last, smaller batch of a part stays one: parts of whole batches have none.
 
     Raises:
@@ -133,8 +135,10 @@ class Data:
         return replace(self, source=_rows_of(self.source, rows), labels=_rows_of(self.labels, rows))
 
 
-def _opened(part: Any, batch_size: int) -> Data:
-    """Return what a part of `Shards` holds."""
+def _opened(part: Any, batch_size: int) -> Iterable[tuple[Any, Any]]:
+    """Return the batches of a part of `Shards`."""
+    if is_ray_dataset(part):
+        return batches_of(part, batch_size)
     if isinstance(part, str | os.PathLike):
         read = read_data(os.fspath(part), batch_size=batch_size, caller="Shards")
         part = read.inputs if read.labels is None else (read.inputs, read.labels)
@@ -188,7 +192,8 @@ def as_data(
     Args:
         data: `Data`; a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, of inputs,
             (inputs, labels) or (inputs, labels, weights); an array of samples; a tuple of such; a
-            list or dict of arrays for several inputs; or `Shards`. Weights of samples are not used.
+            list or dict of arrays for several inputs; `Shards`; or a Ray Dataset, with columns as
+            an `.npz` file has arrays. Weights of samples are not used.
         labels: an array, a list of numbers, or a list or dict of arrays for several outputs; for
             `data` that are arrays without.
         batch_size: for arrays.
@@ -237,6 +242,8 @@ def _as_data(data: Any, labels: Any, batch_size: int, caller: str) -> Data:
     check_batch_size(batch_size, caller=caller)
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
         return Data(_ending(data, caller))
+    if is_ray_dataset(data):
+        data = Shards((data,))
     if isinstance(data, Shards):
         return Data(data, None, batch_size)
     weights = None

@@ -17,6 +17,7 @@ from batchnorm_mechanics._keras import (
     nodes_in,
     origin_of,
 )
+from batchnorm_mechanics.distribute.replicas import on_each_replica
 from batchnorm_mechanics.layers import BatchNormalization
 from batchnorm_mechanics.layers.intercept import own_call
 from batchnorm_mechanics.models import linear
@@ -27,6 +28,7 @@ Vector = NDArray[np.float64]
 KINDS = (keras.layers.BatchNormalization, BatchNormalization)
 # Layers that are linear in their input, and begin with a bias of zero unless told otherwise.
 LINEAR = tuple(linear.KINDS)
+_MOVING = "moving_mean", "moving_variance"
 # Layers that call what they hold for each step of their input's second axis.
 _LOOPS = (keras.layers.TimeDistributed, keras.layers.RNN)
 _WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)
@@ -97,6 +99,12 @@ class Norm:
     def moving(self) -> tuple[Vector, Vector]:
         """Both."""
         return self.mean, self.variance
+
+    @property
+    def moving_on_replicas(self) -> list[tuple[Vector, Vector]]:
+        """Both on each replica, where the layer was made in a strategy's scope; else just once."""
+        held = (on_each_replica(getattr(self.layer, name).value) for name in _MOVING)
+        return [(_vector(mean), _vector(variance)) for mean, variance in zip(*held, strict=True)]
 
     @property
     def gamma(self) -> Vector | None:

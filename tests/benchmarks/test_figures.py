@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 
 import figures
 import pytest
@@ -85,13 +86,14 @@ def folder(tmp_path):
         worlds_record.write(tmp_path, world, {"world": world, **copy.deepcopy(WORLD)})
     (tmp_path / figures.STUDIES).write_text(json.dumps(results()))
     (tmp_path / figures.ACCURACY).write_text(json.dumps(ACCURACY))
+    shutil.copy(worlds_record.FOLDER / figures.SCALE, tmp_path)
     return tmp_path
 
 
 def test_the_pages_are_changed_between_their_marks_alone(folder, monkeypatch):
     monkeypatch.setattr(worlds, "FIGURES", folder)
     found = figures.texts(folder)
-    assert set(found) == set(figures.PAGES) == {"speed", "studies", "accuracy"}
+    assert set(found) == set(figures.PAGES) == {"speed", "studies", "accuracy", "scale"}
 
     def page(name, text):
         return f"before {name}\n<!-- {name} -->\n{text}<!-- /{name} -->\nafter\n"

@@ -12,6 +12,7 @@ import pytest
 from batchnorm_mechanics.conformance.cases import draw, select
 from batchnorm_mechanics.conformance.diagnosis import CATALOGUE, diagnose
 from batchnorm_mechanics.conformance.evidence import Evidence, expected
+from batchnorm_mechanics.conformance.mistakes.sharing import SHARING
 from batchnorm_mechanics.conformance.prediction import Material, Prediction
 from batchnorm_mechanics.conformance.record import (
     DBETA,
@@ -23,6 +24,7 @@ from batchnorm_mechanics.conformance.record import (
     TRAINING_OUTPUT,
     parts,
 )
+from batchnorm_mechanics.conformance.shares import Shares
 from batchnorm_mechanics.conformance.subject import Setting
 from batchnorm_mechanics.conformance.tolerance import bound
 
@@ -389,12 +391,17 @@ def test_no_two_mistakes_give_the_same_everywhere():
         "saving and loading rank 2 keep 1",
     )
     materials = [Material(evidence_of(case)) for case in cases]
+    of_replicas = [
+        Material(replace(found, setting=replace(found.setting, shares=shares)))
+        for found in map(evidence_of, ("mask over batch and time, some out", "one step rank 2"))
+        for shares in (Shares(2, "one empty", True), Shares(2, "uneven", True))
+    ]
     seen = {}
     for hypothesis in CATALOGUE:
         if hypothesis.reloaded:
             continue
         marks = []
-        for material in materials:
+        for material in [*materials, *(of_replicas if hypothesis in SHARING else ())]:
             prediction = Prediction(hypothesis.steps, material)
             values = [prediction.of(what) for what in OUTPUTS]
             marks += [

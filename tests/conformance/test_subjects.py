@@ -36,12 +36,15 @@ LAYOUTS = {
     "bnm.functions": [*ANY_ONE_AXIS, *FLOAT64, *SETS],
     "bnm.functions-autodiff": [*ANY_ONE_AXIS, *FLOAT64, *SETS],
     "bnm.layer": [*ANY_ONE_AXIS, *FLOAT64],
+    # Beside replicas, in test_replicas.py.
+    "bnm.layer-synchronized": LAST[:1],
     "bnm.layer-fused": LAST,
     "bnm.layer-autodiff": [LAST[0], SECOND[0], *FLOAT64],
     # In float32 beside the eager path, below.
     "bnm.layer-graph": [LAST[1], *FLOAT64],
     "bnm.layer-compiled": [LAST[1], *FLOAT64],
     "keras": [*ANY_ONE_AXIS, *FLOAT64],
+    "keras-synchronized": LAST[:1],
     "tf.nn": [LAST[0], SECOND[0], *FIRST, *FLOAT64, *SETS],
     "tf.fused": ANY_ONE_AXIS,
     "torch": [*SECOND, *BFLOAT16, Layout((6, 5), (1,)), *FLOAT64],

@@ -60,7 +60,10 @@ def refused(spec, message):
 
 
 def test_without_the_peers_all_other_subjects_can_run(without_peers):
-    assert subjects.default_names() == WITHOUT_PEERS
+    assert subjects.names_here() == WITHOUT_PEERS
+    of_replicas = [name for name in WITHOUT_PEERS if name.endswith("-synchronized")]
+    assert subjects.default_names() == [one for one in WITHOUT_PEERS if one not in of_replicas]
+    assert subjects.default_names(2) == ["bnm.layer", of_replicas[0], "keras", of_replicas[1]]
 
 
 def test_all_names_has_the_peers_whether_they_are_installed_or_not(without_peers):
@@ -114,7 +117,8 @@ def test_an_unknown_name_is_refused_with_all_names(without_peers):
     refused(
         "tensorflow",
         "conform: `subject` must be one of bnm.functions, bnm.functions-autodiff, bnm.layer, "
-        "bnm.layer-fused, bnm.layer-autodiff, bnm.layer-graph, bnm.layer-compiled, keras, tf.nn, "
+        "bnm.layer-synchronized, bnm.layer-fused, bnm.layer-autodiff, bnm.layer-graph, "
+        "bnm.layer-compiled, keras, keras-synchronized, tf.nn, "
         "tf.fused, or a layer or function of your own as path/to/file.py:Name or "
         "package.module:Name. Received: subject='tensorflow'. "
         "Choose one of these. Those that need the peers, pip install 'batchnorm-mechanics[peers]': "

@@ -94,6 +94,26 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(tmp_path, alone):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_the_blocks_of_a_ray_dataset_are_shards(alone):
+    of_ray = pytest.importorskip("ray.data", exc_type=ImportError)
+    # Blocks of whole batches, whose columns are read as the arrays of a file are.
+    found = [
+        of_ray.from_numpy([rows(start, start + 800) for start in range(0, ROWS, 800)]),
+        of_ray.from_items([{"x": row, "y": 0} for row in rows()], override_num_blocks=5),
+    ]
+    for dataset in found:
+        model = network()
+        change = bnm.recalibrate(model, dataset, executor=RayExecutor(workers=2))
+        assert change.samples == ROWS
+        for one, expected in zip(statistics(model), alone, strict=True):
+            np.testing.assert_allclose(one, expected, rtol=1e-6)
+    model = network()
+    bnm.recalibrate(model, found[0])
+    for one, expected in zip(statistics(model), alone, strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-6)
+
+
 @dataclass
 class Rows:
     """Some rows; the first process that reads those of the middle dies of it."""

@@ -1,5 +1,8 @@
 """Data in shards give what they give as a whole, whoever goes through them."""
 
+import pickle
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -11,10 +14,10 @@ from keras import layers
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.distribute.executors import Done
-from batchnorm_mechanics.doctor.estimating import How, estimate
+from batchnorm_mechanics.doctor.estimating import How, Passed, estimate
 from batchnorm_mechanics.doctor.heard import Said
 from batchnorm_mechanics.doctor.measuring import measure
-from batchnorm_mechanics.doctor.pools import Pool, Pools
+from batchnorm_mechanics.doctor.pools import Pool, Pools, pools_of
 from batchnorm_mechanics.doctor.recalibrate import estimate_anew
 from batchnorm_mechanics.doctor.sample import Sample
 from batchnorm_mechanics.doctor.shards import packed, shards_of
@@ -162,11 +165,20 @@ def test_statistics_do_not_depend_on_who_goes_through_the_shards(workers, sequen
 
 def test_parts_are_read_by_whoever_goes_through_them(tmp_path):
     x = rows()
-    np.save(tmp_path / "part.npy", x[:320])
+    np.save(tmp_path / "part.npy", x[:160])
+    np.savez(tmp_path / "part.npz", x=x[160:320])
+    (tmp_path / "records").mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / "records" / "0.tfrecord")) as writer:
+        for row in x[320:480]:
+            values = tf.train.Feature(float_list=tf.train.FloatList(value=row))
+            features = tf.train.Features(feature={"x": values})
+            writer.write(tf.train.Example(features=features).SerializeToString())
     shards = bnm.Shards(
         [
             tmp_path / "part.npy",
-            x[320:640],
+            tmp_path / "part.npz",
+            tmp_path / "records",
+            x[480:640],
             lambda: tf.data.Dataset.from_tensor_slices((x[640:], x[640:, 0])).batch(32),
         ]
     )
@@ -175,6 +187,43 @@ def test_parts_are_read_by_whoever_goes_through_them(tmp_path):
     bnm.recalibrate(parted, shards)
     for name, expected in statistics(alone).items():
         np.testing.assert_allclose(statistics(parted)[name], expected, rtol=1e-6)
+
+
+class Told:
+    """Workers that say the moments of what they get, by way of `pickle`, and run no model."""
+
+    def __init__(self, norms):
+        self.norms = norms
+
+    def map(self, function, tasks, *, in_order=True):
+        for number, task in enumerate(tasks):
+            pools, order = pools_of(self.norms), tuple(norm.name for norm in self.norms)
+            for inputs, _ in task.data:
+                x = inputs.astype("float64")
+                for name in order:
+                    zeros = np.zeros(x.shape[1])
+                    pools[name].add([Said(float(len(x)), x.mean(0), x.var(0), zeros, 0.0)])
+            yield Done(number, pickle.loads(pickle.dumps(Passed(pools, order, {}, task.data.rows))))
+
+
+def test_the_memory_of_who_hands_out_shards_does_not_grow_with_their_number(tmp_path):
+    model = keras.Sequential([layers.Input((256,)), layers.BatchNormalization(name="bn")])
+    norms, peaks = norms_in(model), []
+    x = np.random.default_rng(0).normal(size=(64 * 16 * 32, 256)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    for shards in (4, 64):
+        few = np.load(tmp_path / "x.npy", mmap_mode="r")[: shards * 16 * 32]
+        data = as_data(few, batch_size=32, caller="recalibrate")
+        tracemalloc.start()
+        found = estimate(model, norms, ["bn"], data, How("recalibrate"), Told(norms))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.samples == len(few)
+        np.testing.assert_allclose(
+            found.by_name["bn"].together.mean, few.mean(0, "float64"), atol=1e-6
+        )
+    # A shard is half a megabyte; of all that are done, a few vectors of 2 kilobytes are kept.
+    assert peaks[1] < 1.5 * peaks[0], peaks
 
 
 def test_a_batch_that_cannot_be_used_has_its_number_in_all_the_data():

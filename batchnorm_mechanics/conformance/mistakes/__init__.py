@@ -75,6 +75,11 @@ def as_it_is(value: Any, *others: Any) -> Any:
     return value
 
 
+def always(*_: Any) -> bool:
+    """Do so, whatever there is to look at."""
+    return True
+
+
 def right_axes(rank: int, axes: Axes) -> Axes:
     """Reduce over the axes that are not kept."""
     return axes
@@ -148,6 +153,9 @@ class Steps:
         moves_in_inference: whether `update` sees the batches of inference too, "before" or "after"
             what it gives is used; "" for not at all.
         stored: what becomes of the moving statistics by saving and loading.
+        synchronizes: of several replicas, whether they normalize by the whole batch, from whether
+            they say so and whether there is a mask.
+        merges: likewise, whether their moving statistics are of the whole batch.
     """
 
     axes: Callable[[int, Axes], Axes | None] = right_axes
@@ -166,6 +174,8 @@ class Steps:
     update: Callable[[Pair, Pair, float, Seen], Pair] = right_update
     moves_in_inference: Literal["", "before", "after"] = ""
     stored: Callable[[Pair], Pair] = as_it_is
+    synchronizes: Callable[[bool, bool], bool] = as_it_is
+    merges: Callable[[bool, bool], bool] = always
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,12 +188,15 @@ class Mistake:
             moving statistics, or inference.
         changes: the steps that it replaces.
         reloaded: whether it shows only after saving and loading.
+        goes_further: whether it is another mistake and more, so that the other is named where both
+            explain as much.
     """
 
     name: str
     kind: Kind
     changes: Mapping[str, Any]
     reloaded: bool = False
+    goes_further: bool = False
 
     @classmethod
     def of(cls, kind: Kind, name: str, **changes: Any) -> "Mistake":

@@ -28,7 +28,9 @@ def _tf() -> Any:
 def mean(value: Tensor, axes: Axes) -> Tensor:
     """Return the mean over axes, which stay with size 1."""
     if _in_numpy(value):
-        return np.mean(value, axis=axes, keepdims=True)
+        # Of nothing it is NaN, which NumPy says with a warning.
+        nothing = value.size == 0
+        return np.nan * total(value, axes) if nothing else np.mean(value, axes, keepdims=True)
     return _tf().reduce_mean(value, axes, keepdims=True)
 
 

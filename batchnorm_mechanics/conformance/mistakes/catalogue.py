@@ -30,6 +30,7 @@ from batchnorm_mechanics.conformance.mistakes.arithmetic import (
     where,
     zeros_like,
 )
+from batchnorm_mechanics.conformance.mistakes.sharing import SHARING
 from batchnorm_mechanics.conformance.prediction import Prediction
 
 
@@ -102,9 +103,8 @@ _CHOICES: tuple[Callable[[int, Axes], Axes], ...] = (
 )
 
 
-_AXES: tuple[Mistake, ...] = (
-    *(_axes_mistake(choose, along=False) for choose in _CHOICES),
-    *(_axes_mistake(choose, along=True) for choose in _CHOICES),
+_AXES: tuple[Mistake, ...] = tuple(
+    _axes_mistake(choose, along=along) for along in (False, True) for choose in _CHOICES
 )
 
 
@@ -391,6 +391,7 @@ RELOADED = tuple(
 # In the order in which one is tried; those of saving and loading last.
 CATALOGUE: tuple[Mistake, ...] = (
     *FORWARD,
+    *SHARING,
     EXCHANGED,
     *GRADIENT,
     *STATISTICS,

@@ -23,12 +23,14 @@ class _BuiltIn:
         module, factory: where its factory is; it takes nothing.
         library: what the page of conventions calls it, in Markdown; None for ours.
         needs: packages to be installed besides ours.
+        default: whether it is judged where nobody is named: with one replica, and with several.
     """
 
     module: str
     factory: str
     library: str | None = None
     needs: tuple[str, ...] = ()
+    default: tuple[bool, bool] = (True, False)
 
     def missing(self) -> list[str]:
         """Return which of the packages are not installed; none is imported."""
@@ -43,12 +45,18 @@ class _BuiltIn:
 _BUILT_IN = {
     "bnm.functions": _BuiltIn("tensor_functions", "functions"),
     "bnm.functions-autodiff": _BuiltIn("tensor_functions", "functions_with_autodiff"),
-    "bnm.layer": _BuiltIn("keras_layer", "our_layer"),
+    "bnm.layer": _BuiltIn("keras_layer", "our_layer", default=(True, True)),
+    "bnm.layer-synchronized": _BuiltIn(
+        "keras_layer", "our_synchronized_layer", default=(False, True)
+    ),
     "bnm.layer-fused": _BuiltIn("keras_layer", "our_layer_fused"),
     "bnm.layer-autodiff": _BuiltIn("keras_layer", "our_layer_differentiated"),
     "bnm.layer-graph": _BuiltIn("keras_layer", "our_layer_in_a_graph"),
     "bnm.layer-compiled": _BuiltIn("keras_layer", "our_layer_compiled"),
-    "keras": _BuiltIn("keras_layer", "keras_layer", "Keras 3"),
+    "keras": _BuiltIn("keras_layer", "keras_layer", "Keras 3", default=(True, True)),
+    "keras-synchronized": _BuiltIn(
+        "keras_layer", "keras_synchronized_layer", default=(False, True)
+    ),
     "tf.nn": _BuiltIn("tensor_functions", "TfNn", "`tf.nn`"),
     "tf.fused": _BuiltIn("tensor_functions", "TfFused", "`FusedBatchNormV3`"),
     "torch": _BuiltIn("torch_peer", "TorchBatchNorm", "PyTorch", needs=("torch",)),
@@ -59,15 +67,34 @@ _BUILT_IN = {
 }
 
 
-def default_names() -> list[str]:
-    """Return the names of the built-in subjects that can run here; nothing of theirs is imported.
+def default_names(replicas: int = 1) -> list[str]:
+    """Return the names of those who are judged where nobody is named; nothing is imported.
+
+    Args:
+        replicas: how many share a batch. A single one cannot tell whether a layer is synchronized,
+            and several are for Keras layers.
 
     Returns:
-        All names, less those of peers that are not installed.
+        Their names, less those of peers that are not installed.
 
     Example:
         >>> default_names()[:2]
         ['bnm.functions', 'bnm.functions-autodiff']
+    """
+    several = replicas > 1
+    return [
+        name
+        for name, built_in in _BUILT_IN.items()
+        if built_in.default[several] and not built_in.missing()
+    ]
+
+
+def names_here() -> list[str]:
+    """Return the names of all built-in subjects that can run here; nothing is imported.
+
+    Example:
+        >>> "keras-synchronized" in names_here()
+        True
     """
     return [name for name, built_in in _BUILT_IN.items() if not built_in.missing()]
 
@@ -131,10 +158,10 @@ def resolve(spec: str) -> Subject:
             find(f"{where}:{second}", caller="conform", argument="subject") if comma else None
         )
         return _as_subject(found, spec, source=where, backward=backward)
-    missing = [name for name in all_names() if name not in default_names()]
+    missing = [name for name in all_names() if name not in names_here()]
     hint = f" Those that need the peers, {_INSTALL_PEERS}: {', '.join(missing)}." if missing else ""
     raise InputError(
-        f"conform: `subject` must be one of {', '.join(default_names())}, or a layer or function "
+        f"conform: `subject` must be one of {', '.join(names_here())}, or a layer or function "
         "of your own as path/to/file.py:Name or package.module:Name. "
         f"Received: subject={spec!r}. Choose one of these.{hint}"
     )
@@ -167,6 +194,27 @@ def as_subject(thing: Any, name: str | None = None) -> Subject:
         return thing
     own = getattr(thing, "__name__", None) or type(thing).__name__
     return _as_subject(thing, own if name is None else name, source=None)
+
+
+def shared_by(replicas: int, make: Callable[[], Subject]) -> Subject:
+    """Return a subject whose batches are shared by replicas.
+
+    Args:
+        replicas: how many; with 1 it is the subject itself, and nothing is imported for it.
+        make: returns the subject. It is called when there is a device for each replica, for what
+            a user's module computes as it is imported is too late for that.
+
+    Raises:
+        InputError: what `make` raises; or it is no Keras layer, or there are too few devices.
+    """
+    if replicas == 1:
+        return make()
+    import_tensorflow_quietly()
+    from batchnorm_mechanics.conformance.subjects.replicated import replicated
+    from batchnorm_mechanics.distribute.local import make_logical_processors
+
+    make_logical_processors(replicas)
+    return replicated(make(), replicas)
 
 
 def wrap(spec: str) -> str:

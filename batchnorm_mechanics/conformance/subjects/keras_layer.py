@@ -56,6 +56,9 @@ class KerasLayer(Subject):
         description: see `Subject`; by default it is made of the class's name.
         source: see `Subject`.
 
+    Attributes:
+        way: as given.
+
     Raises:
         InputError: the class cannot be constructed without arguments of its own.
     """
@@ -71,7 +74,7 @@ class KerasLayer(Subject):
     ) -> None:
         is_class = inspect.isclass(layer)
         self._recipe = ClassRecipe(layer) if is_class else InstanceRecipe(layer)
-        self._way: Way = way
+        self.way: Way = way
         kind = "class" if is_class else "instance"
         self.name = name
         self.description = description or f"Keras layer {kind} {self._recipe.layer_class.__name__}"
@@ -89,6 +92,11 @@ class KerasLayer(Subject):
         if {MEAN, VARIANCE} <= self._roles:
             abilities.add(Ability.STATISTICS)
         return frozenset(abilities)
+
+    @cached_property
+    def synchronized(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether a layer with nothing set says so, as Keras's does by its argument."""
+        return bool(getattr(self._sample, "synchronized", False))
 
     @cached_property
     def declared_momentum(self) -> Literal["old"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -193,16 +201,20 @@ class KerasLayer(Subject):
             if value is not None:
                 variable = weights[role]
                 variable.assign(np.reshape(value, variable.shape))
-        return LayerSession(layer, setting, self._way)
+        return LayerSession(layer, setting, self.way)
 
 
 class LayerSession(Session):
-    """A layer set up for one setting."""
+    """A layer set up for one setting.
+
+    Attributes:
+        layer, setting, way: which, how, and run how.
+    """
 
     def __init__(self, layer: keras.layers.Layer, setting: Setting, way: Way) -> None:
-        self._layer = layer
-        self._setting = setting
-        self._way: Way = way
+        self.layer = layer
+        self.setting = setting
+        self.way: Way = way
         self._weights = find_weights(layer)
         self._traced: dict[Any, Callable[..., Any]] = {}
         self._modes = _takes(type(layer), "training")
@@ -216,14 +228,14 @@ class LayerSession(Session):
         y = self._run(f"training={training}", output, x, mask)
         if not tf.is_tensor(y):
             raise TypeError(
-                f"conform: the layer {type(self._layer).__name__} must return one tensor. "
+                f"conform: the layer {type(self.layer).__name__} must return one tensor. "
                 f"Received: {type(y).__name__}. Return the output alone from call()."
             )
         return y.numpy()
 
     def _called(self, x: tf.Tensor, mask: tuple[tf.Tensor, ...], training: bool | None) -> Any:
         mode = training if self._modes else None
-        return self._layer(x, **given(training=mode), **({"mask": mask[0]} if mask else {}))
+        return self.layer(x, **given(training=mode), **({"mask": mask[0]} if mask else {}))
 
     def _run(self, name: str, function: Callable[..., Any], *arrays: np.ndarray | None) -> Any:
         """Return what a function of tensors returns, run in the session's way.
@@ -234,14 +246,14 @@ class LayerSession(Session):
             *arrays: its inputs.
         """
         tensors = [tf.constant(array) for array in arrays if array is not None]
-        if self._way == "eager":
+        if self.way == "eager":
             return function(*tensors)
         key = (name, *((tuple(tensor.shape), tensor.dtype) for tensor in tensors))
         if key not in self._traced:
             # Traced by hand for each shape, as it is meant: left to tf.function, many subjects one
             # after another look like needless retracing, and it warns.
             self._traced[key] = tf.function(
-                function, jit_compile=self._way == "compiled"
+                function, jit_compile=self.way == "compiled"
             ).get_concrete_function(*tensors)
         return self._traced[key](*tensors)
 
@@ -264,7 +276,7 @@ class LayerSession(Session):
 
     def _of_weight(self, value: Any) -> np.ndarray:
         """Return a copy of what a weight, or its gradient, holds, in the shape of the kept axes."""
-        setting = self._setting
+        setting = self.setting
         kept_shape = None if setting.kept is None else setting.kept_shape
         return in_shape(tf.convert_to_tensor(value).numpy().copy(), kept_shape)
 
@@ -273,11 +285,11 @@ class LayerSession(Session):
 
         Nothing is set again: settings and statistics of the new session are the file's.
         """
-        layer_class = type(self._layer)
+        layer_class = type(self.layer)
         model = keras.Sequential(
             [
-                keras.Input(batch_shape=_batch_shape(self._setting), dtype=self._setting.dtype),
-                self._layer,
+                keras.Input(batch_shape=_batch_shape(self.setting), dtype=self.setting.dtype),
+                self.layer,
             ]
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -286,7 +298,7 @@ class LayerSession(Session):
             loaded = keras.saving.load_model(
                 path, custom_objects={layer_class.__name__: layer_class}
             )
-        return type(self)(loaded.layers[-1], self._setting, self._way)
+        return type(self)(loaded.layers[-1], self.setting, self.way)
 
 
 def _create_weights(layer: keras.layers.Layer, shape: tuple[int | None, ...], dtype: str) -> None:
@@ -358,9 +370,17 @@ our_layer_differentiated = partial(
     _Differentiated,
     description="our layer, autodiff's gradient",
 )
-keras_layer = partial(
-    KerasLayer,
-    "keras",
-    keras.layers.BatchNormalization,
-    description=f"keras.layers.BatchNormalization of Keras {keras.__version__}",
-)
+_OF_KERAS = f"keras.layers.BatchNormalization of Keras {keras.__version__}"
+keras_layer = partial(KerasLayer, "keras", keras.layers.BatchNormalization, description=_OF_KERAS)
+
+
+def our_synchronized_layer() -> KerasLayer:
+    """Return our layer, synchronized."""
+    layer = BatchNormalization(synchronized=True)
+    return KerasLayer("bnm.layer-synchronized", layer, description="our layer")
+
+
+def keras_synchronized_layer() -> KerasLayer:
+    """Return Keras's layer, synchronized."""
+    layer = keras.layers.BatchNormalization(synchronized=True)
+    return KerasLayer("keras-synchronized", layer, description=_OF_KERAS)

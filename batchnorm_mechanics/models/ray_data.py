@@ -1,0 +1,53 @@
+"""A Dataset of Ray as data: columns become arrays, and its blocks are shards."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# As in an `.npz` file.
+_INPUTS, _LABELS = "x", "y"
+
+
+def is_ray_dataset(data: Any) -> bool:
+    """Return whether these are a Dataset of Ray, without importing Ray.
+
+    Example:
+        >>> is_ray_dataset([1.0])
+        False
+    """
+    of_ray = sys.modules.get("ray.data")
+    return of_ray is not None and isinstance(data, of_ray.Dataset)
+
+
+def batches_of(dataset: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
+    """Yield (inputs, labels or None) of a Dataset's rows, a last smaller batch included."""
+    for columns in dataset.iter_batches(batch_size=batch_size, batch_format="numpy"):
+        yield of_columns(columns)
+
+
+def of_columns(columns: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return inputs and labels from a batch of columns.
+
+    Args:
+        columns: arrays by name. `y` are labels; of the others `x`, the only one, or each for the
+            model's input of that name.
+
+    Example:
+        >>> of_columns({"x": 1, "y": 2}), of_columns({"data": 1}), of_columns({"a": 1, "b": 2})
+        ((1, 2), (1, None), ({'a': 1, 'b': 2}, None))
+    """
+    inputs = {name: column for name, column in columns.items() if name != _LABELS}
+    if _INPUTS in inputs:
+        inputs = {_INPUTS: inputs[_INPUTS]}
+    only = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    return only, columns.get(_LABELS)
+
+
+def blocks_of(dataset: Any) -> list[Any]:
+    """Return a Dataset for each block of one, all of them read into the cluster's memory.
+
+    How they are read is settled here: by workers that wait for one another's processors it could
+    not be, later on.
+    """
+    whole = dataset.materialize()
+    return whole.split(whole.num_blocks())
