@@ -1,3 +1,4 @@
+from .compare.compare import compare
 from .conformance import conform, conform_cases
 from .core import (
     backward,
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "backward",
+    "compare",
     "conform",
     "conform_cases",
     "diagnose",
