@@ -14,8 +14,10 @@ from batchnorm_mechanics.compare.matching import Joined, Walk
 from batchnorm_mechanics.compare.ran import Array, root_mean_square
 from batchnorm_mechanics.models.norms import KINDS, Norm
 
-# A recovered epsilon is within this of a number that people write.
-_NEAR = 0.02
+# Those that libraries have by default, and that people write.
+_EPSILONS = (1e-3, 1e-5, 1e-4, 1e-6, 1e-2, 1e-1, 2e-5, 2e-3, 1e-7, 1e-8, 1e-12, 0.0)
+# Of these, so many that are nearest to what the factors say are tried before the very number.
+_NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -242,16 +244,15 @@ class _Explaining:
 
     def _epsilons(self) -> Iterator[Trial]:
         found = self._variance_found
-        if found is None:
-            return
-        total, known = found
-        # The channel with the least variance tells epsilon best.
-        order = np.argsort(self.own.variance[known])[: max(1, known.sum() // 4)]
-        epsilon = float(np.median((total - self.own.variance[known])[order]))
-        candidates = [10.0**power for power in range(-7, 0)] + [0.0, 2e-5, 2e-3, 1.1e-5]
-        near = [one for one in candidates if abs(one - epsilon) <= _NEAR * max(one, abs(epsilon))]
-        near += sorted(set(candidates) - set(near), key=lambda one: abs(one - epsilon))[:2]
-        for one in (*near, epsilon):
+        candidates = [*_EPSILONS]
+        if found is not None:
+            total, known = found
+            # The channels with the least variance tell epsilon best.
+            order = np.argsort(self.own.variance[known])[: max(1, known.sum() // 4)]
+            epsilon = float(np.median((total - self.own.variance[known])[order]))
+            candidates.sort(key=lambda one: abs(one - epsilon))
+            candidates = [*candidates[:_NEAREST], epsilon]
+        for one in candidates:
             if one >= 0 and one != self.own.epsilon:
                 words = f"whose epsilon is {one:.3g} in B and {self.own.epsilon:.3g} in A"
                 yield Trial("epsilon", words, self.own._replace(epsilon=one).of(self.x, self.axis))

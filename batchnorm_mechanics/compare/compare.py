@@ -9,7 +9,7 @@ import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.compare.causes import Cause, explain
-from batchnorm_mechanics.compare.floors import SLACK, floor_of, on_grid
+from batchnorm_mechanics.compare.floors import floor_of, on_grid
 from batchnorm_mechanics.compare.forms import opened
 from batchnorm_mechanics.compare.keras_form import KerasForm
 from batchnorm_mechanics.compare.layouts import EXACT, decibels, distance, nearest
@@ -62,7 +62,7 @@ def compare(
         What rounding explains is derived for each stage: from what a unit in the last place of its
         inputs and weights does to it and from the length of its sums, and for a quantized tensor
         from the distance s of its numbers, s / sqrt(12). A stage differs where it adds more than 4
-        times that.
+        times the one and 2 times the other.
 
     Example:
         >>> layer = keras.layers.BatchNormalization(name="bn")
@@ -220,16 +220,16 @@ class _Found:
         expected, saturated = on_grid(joined.expected, joined, self.ran)
         array = joined.found.array
         size, own = root_mean_square(expected), distance(expected, array)
-        differs = bool(own > SLACK * floor)
+        differs = bool(own > floor)
         cause: Cause | None = None
         if differs:
-            cause = self._by_weights(joined) or explain(joined, walk, SLACK * floor)
+            cause = self._by_weights(joined) or explain(joined, walk, floor)
         return Row(
             layers=tuple(stage.name for stage in joined.stages),
             counterpart=self.ran.values[joined.found.position].name,
             own=decibels(size, own),
             inherited=decibels(root_mean_square(joined.own), distance(joined.own, array)),
-            floor=decibels(size, SLACK * floor),
+            floor=decibels(size, floor),
             differs=differs,
             cause=cause,
             by=joined.found.by,

@@ -6,13 +6,16 @@ from batchnorm_mechanics.compare.layouts import distance
 from batchnorm_mechanics.compare.matching import Joined
 from batchnorm_mechanics.compare.ran import Array, Ran
 
-# Between what rounding does on the whole and the most that it did to a stage of a healthy export,
-# by networks that are not among those of benchmarks/compare_planted.py.
-SLACK = 4.0
+# Derived is what rounding does if it goes up and down by chance. Kernels that sum in blocks, or
+# compute a transform of the image, and functions that are approximated, do more.
+_SLACK = 4.0
+# A grid is coarse, and its rounding is by chance: what else there is are roundings of the grid's
+# own size within an operation.
+_SLACK_OF_GRIDS = 2.0
 
 
 def floor_of(joined: Joined, ran: Ran) -> float:
-    """Return how far apart rounding takes a stage of A and its counterpart, root mean square.
+    """Return how far apart rounding takes a stage and its counterpart at most, root mean square.
 
     Args:
         joined: the stage.
@@ -24,12 +27,13 @@ def floor_of(joined: Joined, ran: Ran) -> float:
         rounded when it is added, errs by about sqrt(n) times what its products' own rounding does,
         as a walk by chance; and both sides err. So 2 (1 + sqrt(n)) d / sqrt(12), n the longest sum
         of the stage. What B quantizes comes on top: a number on a grid of distance s errs by
-        s / sqrt(12).
+        s / sqrt(12). 4 times the one and 2 times the other are taken to be rounding.
     """
     length = max(stage.length for stage in joined.stages)
     shaken = distance(joined.moved, joined.expected)
     rounded = 2 * (1 + np.sqrt(length)) * shaken / np.sqrt(12) if np.isfinite(shaken) else 0.0
-    return float(np.hypot(rounded, ran.rounding(joined.anchors, joined.found.position)))
+    grids = ran.rounding(joined.anchors, joined.found.position)
+    return float(np.hypot(_SLACK * rounded, _SLACK_OF_GRIDS * grids))
 
 
 def on_grid(expected: Array, joined: Joined, ran: Ran) -> tuple[Array, float]:

@@ -79,6 +79,11 @@ def open_litert(path: Path, most: int, refuse: Refusal) -> Opened:
         )
         interpreter.allocate_tensors()
     except Exception as error:
+        if "Flex delegate" in str(error):
+            raise refuse(
+                "holds operations of TensorFlow's own, which LiteRT runs by a delegate of the app "
+                "alone: export it without them, recurrent layers with unroll=True"
+            ) from error
         raise refuse(f"LiteRT cannot run ({first_line(error)})") from error
     return _LiteRT(interpreter, operators, refuse)
 

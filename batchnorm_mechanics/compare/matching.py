@@ -28,8 +28,15 @@ ALONE = 40.0
 # Layers of A that can be one operation of B: padding, convolution, batch norm, activation, and
 # their like behind a separable one.
 AHEAD = 6
-# One Keras model has the layout of another.
+# In floating point a layer's value was never below 100 dB of its counterpart in a healthy export.
+_SURE = 60.0
+_SURE_OF_GRIDS = 35.0
 _AS_THEY_ARE = frozenset(tuple(range(rank)) for rank in range(8))
+# Forms that have channels before places, whatever their outputs have.
+_FIRST = {"ONNX", "OpenVINO"}
+_CHANNELS_FIRST = frozenset(
+    tuple(range(rank)) if rank < 4 else (0, *range(2, rank), 1) for rank in range(8)
+)
 # Tensors of B that are tried as a counterpart by the graph.
 _TRIED = 12
 
@@ -41,11 +48,14 @@ class Found(NamedTuple):
         position: of the value in B.
         array: its numbers in A's layout.
         by: "value", "graph" or "output".
+        ratio: decibels of the value that was expected to the distance from it; 0 where the value
+            decided nothing.
     """
 
     position: int
     array: Array
     by: str
+    ratio: float = 0.0
 
 
 class Joined(NamedTuple):
@@ -98,8 +108,11 @@ class Walk:
         self._pending: dict[int, tuple[int, ...]] = dict.fromkeys(calls.inputs, ())
         self._depth: dict[int, int] = dict.fromkeys(calls.inputs, 0)
         self._used: set[int] = set(ran.inputs)
-        # Layouts in which values matched: those of B's form.
-        self._orders: set[Order] = set()
+        # Layouts of B's form, and those in which values matched.
+        self._orders: set[Order] = set(_CHANNELS_FIRST if ran.form in _FIRST else _AS_THEY_ARE)
+        # What rounding leaves of a value that is computed from B's own is far above it.
+        is_quantized = any(value.grid is not None for value in ran.values)
+        self._sure = _SURE_OF_GRIDS if is_quantized else _SURE
         self._generator = np.random.default_rng(0)
         # Trials by the graph cost a layer's computation each; twice the model's own is enough.
         self._left = 2 * len(calls.stages) + 8 * AHEAD
@@ -112,17 +125,12 @@ class Walk:
             stage = stages[at]
             self._compute(at)
             found = self._counterpart(at)
+            if found is None and self._is_bridge(stage):
+                self._bridge(at)
+            elif self.pairs is None and (found is None or found.ratio < self._sure):
+                at, found = self._otherwise(at, found)
             if found is not None:
                 yield self._join(at, found)
-            elif self._is_bridge(stage):
-                self._bridge(at)
-            elif self.pairs is None and self._is_stuck(at):
-                again = self._by_graph(at)
-                if again is not None:
-                    at, found = again
-                    yield self._join(at, found)
-                elif self._is_output(stage) and (found := self._as_output(at)) is not None:
-                    yield self._join(at, found)
             at += 1
 
     def lost(self) -> list[Stage]:
@@ -175,6 +183,8 @@ class Walk:
 
     def _search(self, expected: Array, anchors: int, least: float) -> Found | None:
         """Return the value of B that is nearest to what is expected, and near enough."""
+        if _is_constant(expected):
+            return None
         size, mean = root_mean_square(expected), float(np.mean(expected, dtype=np.float64))
         best, ratio, order = None, least, None
         for position in self.ran.by_count.get(expected.size, ()):
@@ -193,7 +203,8 @@ class Walk:
             found = -1.0 if laid is None else decibels(size, laid.distance)
             # Copies of a value, in another layout, follow it.
             if laid is not None and found > ratio + (3 if best else 0):
-                best, ratio, order = Found(position, laid.array, "value"), found, laid.order
+                best, ratio = Found(position, laid.array, "value", found), found
+                order = laid.order
         if order is not None:
             self._orders.add(order)
         return best
@@ -235,9 +246,39 @@ class Walk:
                 sorted({number for given in stage.inputs for number in self._pending[given]})
             )
 
-    def _is_stuck(self, at: int) -> bool:
+    def _otherwise(self, at: int, found: Found | None) -> tuple[int, Found | None]:
+        """Return a stage, this one or one before it, and its counterpart where no value says it.
+
+        Args:
+            at: the stage.
+            found: a value that is near it, and not near enough to be sure.
+        """
         stage = self.calls.stages[at]
-        return self._is_output(stage) or self._depth[stage.outputs[0]] >= AHEAD
+        number = stage.outputs[0]
+        is_constant = _is_constant(_array(self.on_b[number]))
+        is_stuck = self._is_output(stage) or self._depth[number] >= AHEAD
+        if found is None and not is_constant and not is_stuck:
+            return at, None
+        again = self._by_graph(at)
+        if again is not None:
+            return again
+        if found is None and is_constant:
+            found = self._constant(at)
+        if found is None and self._is_output(stage):
+            found = self._as_output(at)
+        return at, found
+
+    def _constant(self, at: int) -> Found | None:
+        """Return the next value of B that is the same one number everywhere, as behind a dead ReLU.
+
+        So are others, which makes it no evidence against what was found before.
+        """
+        number = self.calls.stages[at].outputs[0]
+        expected = _array(self.on_b[number])
+        for found in self._possible(at):
+            if found.position not in self._used and np.array_equal(found.array, expected):
+                return found
+        return None
 
     def _is_output(self, stage: Stage) -> bool:
         return stage.outputs[0] in self.calls.outputs
@@ -271,6 +312,11 @@ class Walk:
         number = self.calls.stages[at].outputs[0]
         expected, anchors = _array(self.on_b[number]), self._anchors[number]
         count = 0
+        if len(self.calls.stages[at].inputs) == 1:
+            # B may leave a layer out: then what comes into it comes out.
+            given = _array(self.on_b[self.calls.stages[at].inputs[0]])
+            if given.shape == expected.shape and anchors.bit_count() == 1:
+                yield Found(anchors.bit_length() - 1, given, "graph")
         for position in self.ran.by_count.get(expected.size, ()):
             if position in self._used or anchors & ~self.ran.ancestors[position]:
                 continue
@@ -305,14 +351,19 @@ class Walk:
             depth |= dict.fromkeys(later.outputs, steps - later.moves)
             if later.moves:
                 continue
-            result = _array(outputs[0])
-            first = _array(given[0])
-            if len(given) == 1 and first.size == result.size:
+            before, after = _array(given[0]), _array(outputs[0])
+            match = self._search(after, mask, self._sure)
+            if match is not None:
+                # What an activation makes of any tensor that B has before the same activation, B
+                # has too: only weights, or another tensor, tell one from the other.
+                if later.weights or len(given) > 1 or before.size != after.size:
+                    return True
+                if self._is_output(later):
+                    return True
+                anchors |= dict.fromkeys(later.outputs, 1 << match.position)
+            elif len(given) == 1 and np.array_equal(before.ravel(), after.ravel()):
                 # An activation that changes nothing has been there already: this is its output.
-                if np.array_equal(first.ravel(), result.ravel()):
-                    return False
-            if self._search(result, mask, MATCH) is not None:
-                return True
+                return False
             if steps >= AHEAD:
                 return False
         return False
@@ -337,7 +388,7 @@ class Walk:
             for at in (*tails, first):
                 fit = affine_fit(source, found.array, axis, clipped=at != first)
                 enough = fit is not None and fit.points > 3 * np.isfinite(fit.factor).sum()
-                if enough and decibels(fit.size, fit.remainder) > ALONE:
+                if enough and fit.size and decibels(fit.size, fit.remainder) > ALONE:
                     return at, found
         return None
 
@@ -351,6 +402,11 @@ class Walk:
             return False
         kept = before == after
         return bool(np.all(kept | (after == np.min(after)) | (after == np.max(after))))
+
+
+def _is_constant(array: Array) -> bool:
+    """Return whether all numbers are the same, which others are as well."""
+    return not array.size or bool(np.all(array == array.reshape(-1)[0]))
 
 
 def _array(tensor: Any) -> Array:

@@ -54,11 +54,12 @@ class _OpenVino:
             for one in model.inputs
         ]
         self._types = [one.get_element_type().to_dtype() for one in model.inputs]
-        count = len(model.outputs)
         # By node and number of the output, for none needs a name.
         key = _key
         depends = {key(one) for one in model.inputs}
-        self._nodes: list[tuple[Any, list[Any], list[Any]]] = []
+        # Of each its name and kind, what it takes and gives, and whether it has half-precision
+        # weights.
+        self._nodes: list[tuple[str, str, list[Any], list[Any], bool]] = []
         wanted = []
         for node in model.get_ordered_ops():
             given = [one.get_source_output() for one in node.inputs()]
@@ -73,10 +74,8 @@ class _OpenVino:
             wanted += [one for one in node.outputs() if one.get_element_type().is_static()]
         self._first = [key(one) for one in model.inputs]
         self._outputs = [key(one.get_node().input(0).get_source_output()) for one in model.outputs]
-        results = model.add_outputs(wanted) if wanted else []
-        del results
+        model.add_outputs(wanted)
         self._keys = [key(one.get_node().input(0).get_source_output()) for one in model.outputs]
-        self._count = count
         try:
             self._compiled = runtime.Core().compile_model(
                 model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
@@ -96,7 +95,8 @@ class _OpenVino:
         values = [Value(name, array) for name, array in zip(self.names, whole, strict=True)]
         places = {key: at for at, key in enumerate(self._first)}
         steps = []
-        for name, kind, taken, outputs, halves in self._nodes:
+        for name, kind, taken, outputs, stored in self._nodes:
+            halves = stored
             after = [one for one in outputs if one in arrays]
             for key in after:
                 places[key] = len(values)
