@@ -197,11 +197,11 @@ class _Explaining:
         yield from self._epsilons()
         others = tuple(one for one in range(x.ndim) if one != axis)
         mean, variance = x.mean(others), x.var(others)
-        words = "which normalizes by the batch, as in training"
-        yield with_("batch_statistics", words, mean=mean, variance=variance)
         zero, one = np.zeros_like(own.mean), np.ones_like(own.mean)
         words = "whose statistics are those that it began with, 0 and 1"
         yield with_("initial_statistics", words, mean=zero, variance=one)
+        words = "which normalizes by the batch, as in training"
+        yield with_("batch_statistics", words, mean=mean, variance=variance)
         yield with_("initial_mean", "whose mean is 0", mean=zero)
         yield with_("initial_variance", "whose variance is 1", variance=one)
         yield with_("initial_affine", "without gamma and beta", gamma=one, beta=zero)

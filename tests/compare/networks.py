@@ -1,4 +1,4 @@
-"""Small networks to compare, as exports have them, and faults that are planted in one batch norm."""
+"""Small networks to compare, as exports have them, and faults to plant in one batch norm."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def settled(model, seed=0):
         norm.layer.moving_mean.assign(rng.uniform(0.1, 0.9, n))
         norm.layer.moving_variance.assign(rng.uniform(0.3, 2, n))
         norm.layer.gamma.assign(rng.uniform(0.5, 1.5, n))
-        norm.layer.beta.assign(rng.normal(0, 0.5, n))
+        norm.layer.beta.assign(rng.normal(0.3, 0.5, n))
     return model
 
 
