@@ -87,7 +87,9 @@ class Walk:
         at = 0
         while at < len(self._stages):
             self._compute(at)
-            found = self._counterpart(at)
+            # What only moves numbers has no error of its own, and its layout is B's affair.
+            moves = self._pairs is None and self._stages[at].moves
+            found = None if moves else self._counterpart(at)
             if found is None and self._state.is_bridge(self._stages[at]):
                 self._bridge(at)
             elif self._pairs is None and (found is None or found.ratio < self._state.sure):

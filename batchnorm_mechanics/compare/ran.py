@@ -139,7 +139,8 @@ class Ran:
             own = 0.0 if value.grid is None else value.grid.scale**2 / 12
             if value.is_real and value.size > 0:
                 total += (noise**2 + own) / value.size**2
-        return float(np.sqrt(total)) * self.values[position].size
+        # Of a value with NaN, too, nothing comes of nothing.
+        return float(np.sqrt(total)) * self.values[position].size if total > 0 else 0.0
 
 
 def bits(mask: int) -> list[int]:

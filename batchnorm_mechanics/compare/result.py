@@ -153,7 +153,8 @@ class Comparison(Shown):
         if self.sqnr >= _ROUNDING:
             return True
         judged = any(row.differs is not None for row in self.rows)
-        if judged and not self.lost:
+        # Rounding that makes another thing of the outputs is no agreement, either.
+        if judged and not self.lost and self.sqnr > 0:
             return True
         return None if judged or self.is_quantized else False
 

@@ -101,10 +101,10 @@ def _begins(found: Any, start: Any) -> str:
         end = f"the outputs' distance ({decibel_text(found.sqnr)}) comes from there"
     else:
         names = named([row.name for row in others])
-        end = (
-            f"{counted(len(others), 'further stage')} differ by themselves, too ({names}); the "
-            f"outputs are {_apart(found.sqnr)}"
-        )
+        one = "1 further stage differs by itself, too"
+        several = f"{len(others):,} further stages differ by themselves, too"
+        many = one if len(others) == 1 else several
+        end = f"{many} ({names}); the outputs are {_apart(found.sqnr)}"
     agreed = " as far as was asked for" if found.agrees else ""
     return f"{up_to}, {why}; {end}{agreed}."
 

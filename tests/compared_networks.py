@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from batchnorm_mechanics._keras import layers_in, own_variables
 from batchnorm_mechanics.folding.fold import rewritten
 from batchnorm_mechanics.folding.plan import plan_of
 from batchnorm_mechanics.models.norms import norms_in
@@ -11,8 +12,19 @@ L = keras.layers
 
 
 def settled(model, seed=0):
-    """Give each batch norm statistics, gamma and beta, as training leaves them."""
+    """Give each batch norm statistics, gamma and beta, as training leaves them.
+
+    Kernels are NumPy's, too: an export that is kept beside the tests belongs to its network with
+    every version of Keras.
+    """
     rng = np.random.default_rng(seed)
+    norms = {id(norm.layer) for norm in norms_in(model)}
+    for weight in [
+        w for layer in layers_in(model) if id(layer) not in norms for w in own_variables(layer)
+    ]:
+        if "float" in weight.dtype:
+            spread = 1 / np.sqrt(max(1, np.prod(weight.shape[:-1])))
+            weight.assign(rng.normal(0, spread, weight.shape))
     for norm in norms_in(model):
         n = norm.channels
         norm.layer.moving_mean.assign(rng.uniform(0.1, 0.9, n))
@@ -29,7 +41,6 @@ def data_for(model, rows=8, seed=1):
 
 def mobile(size=8, blocks=2, seed=0):
     """Return a network of inverted residuals, as MobileNetV2's."""
-    keras.utils.set_random_seed(seed)
     x = inputs = keras.Input((size, size, 3), name="image")
     x = L.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(x)
     x = L.ReLU(6.0, name="stem_relu")(L.BatchNormalization(name="stem_bn")(x))
@@ -48,7 +59,6 @@ def mobile(size=8, blocks=2, seed=0):
 
 def residual(size=8, seed=0):
     """Return a network with batch norm before its convolutions and behind them, and shortcuts."""
-    keras.utils.set_random_seed(seed)
     x = inputs = keras.Input((size, size, 4), name="image")
     x = L.ZeroPadding2D(1, name="pad")(x)
     x = L.Conv2D(8, 3, name="stem")(x)
@@ -72,7 +82,6 @@ def residual(size=8, seed=0):
 
 def separable(seed=0):
     """Return a sequential network of separable convolutions."""
-    keras.utils.set_random_seed(seed)
     layers = [L.Input((9, 7, 3), name="image")]
     for number, filters in enumerate((6, 8)):
         layers += [
@@ -86,7 +95,6 @@ def separable(seed=0):
 
 def recurrent(seed=0):
     """Return a network with recurrent layers, which LiteRT runs unrolled alone."""
-    keras.utils.set_random_seed(seed)
     x = inputs = keras.Input((6, 4), name="steps")
     x = L.Conv1D(5, 3, padding="same", name="conv")(x)
     x = L.ReLU(name="relu")(L.BatchNormalization(name="conv_bn")(x))
@@ -105,12 +113,9 @@ def faulty(model, name, fault):
     return other
 
 
-def folded(model, leave=()):
-    """Return a folded copy, in which some batch norms stay."""
-    plan = plan_of(model)
-    if leave:
-        raise NotImplementedError
-    return rewritten(model, plan).model
+def folded(model):
+    """Return a folded copy: another graph, whose layers keep their names."""
+    return rewritten(model, plan_of(model)).model
 
 
 def _epsilon(layer):
