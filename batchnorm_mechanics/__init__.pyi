@@ -1,4 +1,4 @@
-from .compare.compare import compare
+from .comparison.compare import compare
 from .conformance import conform, conform_cases
 from .core import (
     backward,

@@ -10,7 +10,7 @@ from batchnorm_mechanics.cli import model_options as options
 from batchnorm_mechanics.cli.ending import BAD_INPUT, FAILED
 
 if TYPE_CHECKING:
-    from batchnorm_mechanics.compare.result import Comparison
+    from batchnorm_mechanics.comparison.result import Comparison
 
 _SAMPLES = 8
 
@@ -73,7 +73,7 @@ def compare(  # noqa: PLR0913 - each is an option
         )
     if html is not None:
         options.check_page(html, a, b, data, caller="compare")
-    from batchnorm_mechanics.compare.forms import opened
+    from batchnorm_mechanics.comparison.forms import opened
 
     models = [_loaded(path, reading) for path in (a, b)]
     most = reading.max_size
@@ -88,7 +88,7 @@ def compare(  # noqa: PLR0913 - each is an option
         read = _read(given, most)
     else:
         read = given.load(keras_model, caller="compare", most=most)
-    from batchnorm_mechanics.compare.compare import compared
+    from batchnorm_mechanics.comparison.compare import compared
 
     with options.working(f"Comparing {a} and {b}", caller="compare", data=data):
         found = compared(
@@ -99,7 +99,7 @@ def compare(  # noqa: PLR0913 - each is an option
 
 def _loaded(path: Path, reading: options.ModelOptions) -> Any:
     """Return a Keras model; of other files the path, as their own runtime reads them."""
-    from batchnorm_mechanics.compare.forms import is_foreign
+    from batchnorm_mechanics.comparison.forms import is_foreign
 
     return path if is_foreign(path) else reading.load(path, caller="compare")
 
@@ -120,14 +120,14 @@ def _read(given: options.DataOptions, most: int | None) -> Any:
 
 def _show(found: "Comparison", html: Path | None, *, as_json: bool, read: Any) -> None:
     if html is not None:
-        from batchnorm_mechanics.compare.showing import page
+        from batchnorm_mechanics.comparison.showing import page
 
         options.write_page(html, page(found), caller="compare")
     if as_json:
         options.print_json({**found.as_json(), **options.read_as_json(read)})
     else:
         from batchnorm_mechanics._io.terminal import Terminal
-        from batchnorm_mechanics.compare.showing import print_comparison
+        from batchnorm_mechanics.comparison.showing import print_comparison
 
         print_comparison(found, Terminal(highlight=False))
         if html is not None:

@@ -21,7 +21,7 @@ _TITLES = {
     "conformance": "Judging an implementation",
     "doctor": "Diagnosis and repair",
     "folding": "Folding",
-    "compare": "Two models compared",
+    "comparison": "Two models compared",
     "explorer": "The explorer",
 }
 _HEAD = """\

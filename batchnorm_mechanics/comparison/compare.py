@@ -8,17 +8,17 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.compare.causes import Cause, explain
-from batchnorm_mechanics.compare.floors import floor_of, on_grid
-from batchnorm_mechanics.compare.forms import opened
-from batchnorm_mechanics.compare.keras_form import KerasForm
-from batchnorm_mechanics.compare.layouts import EXACT, decibels, distance, nearest
-from batchnorm_mechanics.compare.matching import Joined, Walk
-from batchnorm_mechanics.compare.opening import Opened
-from batchnorm_mechanics.compare.ran import Array, Ran, Value, root_mean_square
-from batchnorm_mechanics.compare.result import Comparison, Output, Row
-from batchnorm_mechanics.compare.same_graph import Change, changes_of, paired
-from batchnorm_mechanics.compare.values_alone import rows_by_value
+from batchnorm_mechanics.comparison.causes import Cause, explain
+from batchnorm_mechanics.comparison.floors import floor_of, on_grid
+from batchnorm_mechanics.comparison.forms import opened
+from batchnorm_mechanics.comparison.keras_form import KerasForm
+from batchnorm_mechanics.comparison.layouts import EXACT, decibels, distance, nearest
+from batchnorm_mechanics.comparison.matching import Joined, Walk
+from batchnorm_mechanics.comparison.opening import Opened
+from batchnorm_mechanics.comparison.ran import Array, Ran, Value, root_mean_square
+from batchnorm_mechanics.comparison.result import Comparison, Output, Row
+from batchnorm_mechanics.comparison.same_graph import Change, changes_of, paired
+from batchnorm_mechanics.comparison.values_alone import rows_by_value
 from batchnorm_mechanics.models.data import as_data
 
 DEFAULT_SAMPLES = 8

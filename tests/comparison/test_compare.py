@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.compare.compare import compare
+from batchnorm_mechanics.comparison.compare import compare
 from batchnorm_mechanics.models.norms import norms_in
 
 NETWORKS = ("mobile", "residual", "separable", "recurrent")

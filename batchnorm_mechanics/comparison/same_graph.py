@@ -9,9 +9,9 @@ import numpy as np
 
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._keras import own_variables
-from batchnorm_mechanics.compare.calls import Calls, Stage
-from batchnorm_mechanics.compare.layouts import distance
-from batchnorm_mechanics.compare.ran import root_mean_square
+from batchnorm_mechanics.comparison.calls import Calls, Stage
+from batchnorm_mechanics.comparison.layouts import distance
+from batchnorm_mechanics.comparison.ran import root_mean_square
 from batchnorm_mechanics.models.norms import KINDS
 
 # Settings that change what a layer computes, and are no weights.

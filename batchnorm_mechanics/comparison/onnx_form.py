@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from batchnorm_mechanics._exceptions import first_line
-from batchnorm_mechanics.compare.opening import (
+from batchnorm_mechanics.comparison.opening import (
     Opened,
     Refusal,
     fed,
@@ -18,7 +18,7 @@ from batchnorm_mechanics.compare.opening import (
     noise_of,
     together,
 )
-from batchnorm_mechanics.compare.ran import Array, Grid, Ran, Step, Value
+from batchnorm_mechanics.comparison.ran import Array, Grid, Ran, Step, Value
 
 _EXTRA = "onnx"
 # Axes of a kernel that are summed over: all but the first, or but the last.

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from batchnorm_mechanics._keras import with_mask_of
-from batchnorm_mechanics.compare.calls import Stage
-from batchnorm_mechanics.compare.fitting import affine_fit
-from batchnorm_mechanics.compare.layouts import decibels, nearest
-from batchnorm_mechanics.compare.state import (
+from batchnorm_mechanics.comparison.calls import Stage
+from batchnorm_mechanics.comparison.fitting import affine_fit
+from batchnorm_mechanics.comparison.layouts import decibels, nearest
+from batchnorm_mechanics.comparison.state import (
     AHEAD,
     ALONE,
     Found,

@@ -6,8 +6,8 @@ from typing import Any
 
 from batchnorm_mechanics._io.json import plain
 from batchnorm_mechanics._io.terminal import Shown, plain_text
-from batchnorm_mechanics.compare.causes import Cause
-from batchnorm_mechanics.compare.same_graph import Change
+from batchnorm_mechanics.comparison.causes import Cause
+from batchnorm_mechanics.comparison.same_graph import Change
 
 # Outputs that are nearer than this differ by rounding, where no stage can be looked at.
 _ROUNDING = 80.0
@@ -161,7 +161,7 @@ class Comparison(Shown):
     @property
     def summary(self) -> str:
         """The answer, in a sentence."""
-        from batchnorm_mechanics.compare.wording import sentence
+        from batchnorm_mechanics.comparison.wording import sentence
 
         return sentence(self)
 
@@ -186,7 +186,7 @@ class Comparison(Shown):
 
     def __str__(self) -> str:
         # Here: only what is printed needs it.
-        from batchnorm_mechanics.compare.showing import print_comparison
+        from batchnorm_mechanics.comparison.showing import print_comparison
 
         return plain_text(lambda console: print_comparison(self, console))
 

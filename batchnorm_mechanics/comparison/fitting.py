@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from batchnorm_mechanics.compare.ran import Array, root_mean_square
+from batchnorm_mechanics.comparison.ran import Array, root_mean_square
 
 # A line goes through any two points: with fewer than these a channel says nothing.
 _LEAST_POINTS = 4
@@ -52,7 +52,8 @@ def affine_fit(source: Array, target: Array, axis: int, *, clipped: bool = False
     x, y = (one.reshape(-1, channels).astype(np.float64) for one in (x, y))
     weight = np.isfinite(x) & np.isfinite(y)
     if clipped and y.size:
-        weight &= (y != np.min(y)) & (y != np.max(y))
+        finite = y[np.isfinite(y)]
+        weight &= (y != np.min(finite, initial=np.inf)) & (y != np.max(finite, initial=-np.inf))
     points = weight.sum(0)
     x, y = np.where(weight, x, 0), np.where(weight, y, 0)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.compare.layouts import rearranged
-from batchnorm_mechanics.compare.ran import Array, Ran
+from batchnorm_mechanics.comparison.layouts import rearranged
+from batchnorm_mechanics.comparison.ran import Array, Ran
 
 # Makes the error that says why a model cannot be taken.
 Refusal = Callable[[str], InputError]

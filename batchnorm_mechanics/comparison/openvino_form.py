@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from batchnorm_mechanics._exceptions import first_line
-from batchnorm_mechanics.compare.opening import Opened, Refusal, fed, needed, together
-from batchnorm_mechanics.compare.ran import Array, Ran, Step, Value
+from batchnorm_mechanics.comparison.opening import Opened, Refusal, fed, needed, together
+from batchnorm_mechanics.comparison.ran import Array, Ran, Step, Value
 
 _EXTRA = "openvino"
 _HALF = 2.0**-11

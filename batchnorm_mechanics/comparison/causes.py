@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from batchnorm_mechanics.compare.calls import Stage
-from batchnorm_mechanics.compare.fitting import Fit, affine_fit
-from batchnorm_mechanics.compare.layouts import decibels, distance
-from batchnorm_mechanics.compare.matching import Joined, Walk
-from batchnorm_mechanics.compare.ran import Array, root_mean_square
+from batchnorm_mechanics.comparison.calls import Stage
+from batchnorm_mechanics.comparison.fitting import Fit, affine_fit
+from batchnorm_mechanics.comparison.layouts import decibels, distance
+from batchnorm_mechanics.comparison.matching import Joined, Walk
+from batchnorm_mechanics.comparison.ran import Array, root_mean_square
 from batchnorm_mechanics.models.norms import KINDS, Norm
 
 # Those that libraries have by default, and that people write.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from batchnorm_mechanics.compare.ran import Array, root_mean_square
+from batchnorm_mechanics.comparison.ran import Array, root_mean_square
 
 # Beyond it nothing differs that a float32 could tell.
 EXACT = 200.0

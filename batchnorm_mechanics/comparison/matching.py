@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batchnorm_mechanics._keras import with_mask_of
-from batchnorm_mechanics.compare.by_graph import by_graph, possible
-from batchnorm_mechanics.compare.calls import Calls, Stage, moved
-from batchnorm_mechanics.compare.layouts import nearest
-from batchnorm_mechanics.compare.ran import Array, Ran
-from batchnorm_mechanics.compare.state import (
+from batchnorm_mechanics.comparison.by_graph import by_graph, possible
+from batchnorm_mechanics.comparison.calls import Calls, Stage, moved
+from batchnorm_mechanics.comparison.layouts import nearest
+from batchnorm_mechanics.comparison.ran import Array, Ran
+from batchnorm_mechanics.comparison.state import (
     AHEAD,
     ALONE,
     MATCH,

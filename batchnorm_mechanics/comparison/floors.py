@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from batchnorm_mechanics.compare.layouts import distance
-from batchnorm_mechanics.compare.matching import Joined
-from batchnorm_mechanics.compare.ran import Array, Ran, root_mean_square
+from batchnorm_mechanics.comparison.layouts import distance
+from batchnorm_mechanics.comparison.matching import Joined
+from batchnorm_mechanics.comparison.ran import Array, Ran, root_mean_square
 
 # In the last place of a float32 that begins with 1.
 _UNIT = float(np.finfo(np.float32).eps)

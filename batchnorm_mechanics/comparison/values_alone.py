@@ -1,9 +1,9 @@
 """Two models of which neither can be run layer by layer, matched by their values alone."""
 
-from batchnorm_mechanics.compare.layouts import decibels, nearest
-from batchnorm_mechanics.compare.ran import Ran, Value
-from batchnorm_mechanics.compare.result import Row
-from batchnorm_mechanics.compare.state import ALONE
+from batchnorm_mechanics.comparison.layouts import decibels, nearest
+from batchnorm_mechanics.comparison.ran import Ran, Value
+from batchnorm_mechanics.comparison.result import Row
+from batchnorm_mechanics.comparison.state import ALONE
 
 
 def rows_by_value(a: Ran, b: Ran) -> tuple[list[Row], list[str]]:

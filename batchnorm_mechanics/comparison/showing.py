@@ -8,7 +8,7 @@ from rich.text import Text
 
 from batchnorm_mechanics._io.lines import WIDTH, Lines
 from batchnorm_mechanics._io.words import named
-from batchnorm_mechanics.compare import wording
+from batchnorm_mechanics.comparison import wording
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _COLUMNS = {"own": 8, "floor": 8, "so far": 10}
@@ -72,7 +72,7 @@ def page(found: Any) -> str:
     """
     # Here: a terminal needs none of it.
     from batchnorm_mechanics._io.html import templates
-    from batchnorm_mechanics.compare.chart import picture
+    from batchnorm_mechanics.comparison.chart import picture
 
     return (
         templates(_TEMPLATES)

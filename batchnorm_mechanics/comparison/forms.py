@@ -7,7 +7,7 @@ from typing import Any
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.model_archives import allowance
 from batchnorm_mechanics._tensorflow import import_tensorflow_quietly
-from batchnorm_mechanics.compare.opening import Opened
+from batchnorm_mechanics.comparison.opening import Opened
 
 # Files of models that are not Keras's, by the ends of their names.
 FOREIGN = {".onnx": "ONNX", ".tflite": "LiteRT", ".litert": "LiteRT", ".xml": "OpenVINO"}
@@ -38,7 +38,7 @@ def opened(model: Any, *, argument: str, most: int | None = None, caller: str) -
     import_tensorflow_quietly()
     import keras
 
-    from batchnorm_mechanics.compare.keras_form import KerasForm
+    from batchnorm_mechanics.comparison.keras_form import KerasForm
 
     if isinstance(model, keras.Model):
         _check_called(model, argument, caller)
@@ -78,14 +78,14 @@ def _opened_file(path: Path, argument: str, most: int | None, caller: str) -> Op
 
 def _opener(form: str) -> Any:
     if form == "ONNX":
-        from batchnorm_mechanics.compare.onnx_form import open_onnx
+        from batchnorm_mechanics.comparison.onnx_form import open_onnx
 
         return open_onnx
     if form == "LiteRT":
-        from batchnorm_mechanics.compare.litert_form import open_litert
+        from batchnorm_mechanics.comparison.litert_form import open_litert
 
         return open_litert
-    from batchnorm_mechanics.compare.openvino_form import open_openvino
+    from batchnorm_mechanics.comparison.openvino_form import open_openvino
 
     return open_openvino
 

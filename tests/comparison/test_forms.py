@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics.compare.compare import compare
+from batchnorm_mechanics.comparison.compare import compare
 from batchnorm_mechanics.folding.plan import plan_of
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from batchnorm_mechanics._keras import as_graph_inputs, functional_of
-from batchnorm_mechanics.compare.calls import Calls, calls_of
-from batchnorm_mechanics.compare.ran import Array, Ran, Step, Value
+from batchnorm_mechanics.comparison.calls import Calls, calls_of
+from batchnorm_mechanics.comparison.ran import Array, Ran, Step, Value
 
 
 class KerasForm:

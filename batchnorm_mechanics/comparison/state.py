@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from batchnorm_mechanics.compare.calls import Calls, Stage
-from batchnorm_mechanics.compare.layouts import Order, decibels, nearest
-from batchnorm_mechanics.compare.ran import Array, Ran, root_mean_square
+from batchnorm_mechanics.comparison.calls import Calls, Stage
+from batchnorm_mechanics.comparison.layouts import Order, decibels, nearest
+from batchnorm_mechanics.comparison.ran import Array, Ran, root_mean_square
 
 # Counterparts of healthy stages were measured at 35 dB in int8 and at 130 dB in float32, all other
 # tensors of their shape below 10 dB.
