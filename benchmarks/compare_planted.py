@@ -10,6 +10,7 @@ how often the place is named first, and the cause; and alarms on the same export
 
 import argparse
 import itertools
+import json
 import os
 import tempfile
 import time
@@ -22,7 +23,7 @@ import keras
 import numpy as np
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics._io import json
+from batchnorm_mechanics._io.json import text
 from batchnorm_mechanics._io.files import write_atomically
 from batchnorm_mechanics.comparison.compare import compare
 from batchnorm_mechanics.folding.fold import rewritten
@@ -32,7 +33,7 @@ from batchnorm_mechanics.models.norms import norms_in
 L = keras.layers
 PLACES, ROWS = 10, 64
 # Of ten places, so many in each form.
-FORMS = {"folded": 4, "litert": 3, "onnx": 3}
+FORMS = {"folded": 6, "litert": 2, "onnx": 2}
 
 
 # The networks. Places and channels are as many, so that a wrong axis has no other shape.
@@ -215,21 +216,8 @@ def planted(make, seed, forms):
             yield {**about, **judged(model, other, data, place, fault)}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", type=Path)
-    parser.add_argument("--networks", nargs="+", default=[make.__name__ for make in NETWORKS])
-    parser.add_argument("--forms", nargs="+", default=list(FORMS))
-    given = parser.parse_args()
-    rows = []
-    for seed, make in enumerate(NETWORKS):
-        if make.__name__ not in given.networks:
-            continue
-        for row in planted(make, seed, given.forms):
-            rows.append(row)
-            told = row["fault"] and not (row["named"] and row["cause"])
-            if told or row.get("alarms"):
-                print(row, flush=True)
+def counted(rows):
+    """Return how many of all, of each fault and in each form, and how many alarms there were."""
     faults = [row for row in rows if row["fault"]]
     counts = Counter()
     for row in faults:
@@ -238,12 +226,12 @@ def main():
             counts[key, "named"] += row["named"]
             counts[key, "in_stage"] += row["in_stage"]
             counts[key, "cause"] += row["named"] and row["cause"]
+            counts[key, "alone"] += row["named"] and not row["more"]
     clean = [row for row in rows if not row["fault"]]
-    totals = {
-        "planted": {
-            key: {what: counts[key, what] for what in ("planted", "named", "in_stage", "cause")}
-            for key in sorted({key for key, _ in counts})
-        },
+    kinds = ("planted", "named", "in_stage", "cause", "alone")
+    keys = sorted({key for key, _ in counts})
+    return {
+        "planted": {key: {what: counts[key, what] for what in kinds} for key in keys},
         "clean": {
             "exports": len(clean),
             "with_alarms": sum(row["alarms"] > 0 for row in clean),
@@ -251,9 +239,33 @@ def main():
         },
         "cpu_seconds_each": round(float(np.mean([row["cpu_seconds"] for row in faults])), 2),
     }
-    print(json.text(totals))
-    if given.record is not None:
-        write_atomically(given.record, json.text({"totals": totals, "rows": rows}) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", type=Path, help="rows of other forms and networks in it stay")
+    parser.add_argument("--networks", nargs="+", default=[make.__name__ for make in NETWORKS])
+    parser.add_argument("--forms", nargs="+", default=list(FORMS))
+    given = parser.parse_args()
+    rows = []
+    if given.record is not None and given.record.exists():
+        rows = [
+            row
+            for row in json.loads(given.record.read_text())["rows"]
+            if row["network"] not in given.networks or row["form"] not in given.forms
+        ]
+    for seed, make in enumerate(NETWORKS):
+        if make.__name__ not in given.networks:
+            continue
+        for row in planted(make, seed, given.forms):
+            rows.append(row)
+            is_told = row["fault"] is None or (row["named"] and row["cause"])
+            if not is_told or row.get("alarms"):
+                print(row, flush=True)
+        if given.record is not None:
+            document = {"totals": counted(rows), "rows": rows}
+            write_atomically(given.record, text(document) + "\n")
+    print(text(counted(rows)))
 
 
 if __name__ == "__main__":

@@ -140,7 +140,8 @@ class _Explaining:
             if distance(output, plain) <= self.floor:
                 continue
             left = distance(output, self.joined.found.array)
-            size = root_mean_square(self.joined.found.array)
+            array = self.joined.found.array
+            size = root_mean_square(array[np.isfinite(array)])
             if left <= self._limit(size):
                 ratio = decibels(size, left)
                 return Cause(trial.code, trial.words, self.stage.name, ratio, is_norm=True)
