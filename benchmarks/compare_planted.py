@@ -23,8 +23,8 @@ import keras
 import numpy as np
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics._io.json import text
 from batchnorm_mechanics._io.files import write_atomically
+from batchnorm_mechanics._io.json import text
 from batchnorm_mechanics.comparison.compare import compare
 from batchnorm_mechanics.folding.fold import rewritten
 from batchnorm_mechanics.folding.plan import plan_of
