@@ -1,3 +1,4 @@
+from .comparison.compare import compare
 from .conformance import conform, conform_cases
 from .core import (
     backward,
@@ -59,6 +60,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "backward",
+    "compare",
     "conform",
     "conform_cases",
     "diagnose",

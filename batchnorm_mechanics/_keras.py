@@ -122,6 +122,29 @@ def has_mask(tensor: Any) -> bool:
     return getattr(tensor, "_keras_mask", None) is not None
 
 
+def with_mask_of(tensor: Any, other: Any) -> Any:
+    """Return the numbers of a tensor, or an array, with the mask that another one carries, if any.
+
+    A layer takes its mask from the tensor, where nobody hands one over.
+    """
+    import keras
+
+    new = keras.ops.convert_to_tensor(tensor)
+    if has_mask(other):
+        new._keras_mask = other._keras_mask
+    return new
+
+
+def filled_in(node: Any, tensors: dict[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with which a call of a functional graph calls its layer.
+
+    Args:
+        node: the call.
+        tensors: by id of each symbolic tensor that it takes, what stands for it.
+    """
+    return node.arguments.fill_in(tensors)
+
+
 def draws_at_random(layer: Any) -> bool:
     """Return whether a layer draws numbers at random when it trains, as dropout does."""
     return bool(layer._seed_generators) and takes_training(layer)

@@ -9,6 +9,7 @@ import typer
 
 from batchnorm_mechanics._exceptions import FailureError, InputError
 from batchnorm_mechanics._version import __version__
+from batchnorm_mechanics.cli.compare import compare
 from batchnorm_mechanics.cli.conform import conform
 from batchnorm_mechanics.cli.doctor import doctor
 from batchnorm_mechanics.cli.ending import (
@@ -61,8 +62,8 @@ def bnm(
     """Show how batch normalization works, prove whether it is right, and repair it.
 
     Exit code: 0 if all is well, 1 if not, 2 on bad usage or input, 70 if the fault is ours.
-    Interrupted, doctor, repair and fold end with 2; the others with 130 after Ctrl-C and 143 after
-    SIGTERM. No file is left half-written.
+    Interrupted, doctor, repair, fold and compare end with 2; the others with 130 after Ctrl-C and
+    143 after SIGTERM. No file is left half-written.
     """
     _shown.clear()
     _shown.update({"traceback"} if debug else ())
@@ -87,7 +88,7 @@ def _stoppable(command: Callable[..., None], code: int) -> Callable[..., None]:
 for command in (reproduce, trace, conform, explore):
     app.command()(_stoppable(command, INTERRUPTED))
 # To a script it is all one why there is no verdict and no file: bad input, or an end halfway.
-for command in (doctor, repair, fold):
+for command in (doctor, repair, fold, compare):
     app.command()(_stoppable(command, BAD_INPUT))
 
 

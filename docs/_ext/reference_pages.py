@@ -21,6 +21,7 @@ _TITLES = {
     "conformance": "Judging an implementation",
     "doctor": "Diagnosis and repair",
     "folding": "Folding",
+    "comparison": "Two models compared",
     "explorer": "The explorer",
 }
 _HEAD = """\

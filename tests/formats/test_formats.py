@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from batchnorm_mechanics import doctor, studies, tracing
+from batchnorm_mechanics import comparison, doctor, studies, tracing
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.models.files import load_model
 from batchnorm_mechanics.models.mark import estimated_in
@@ -24,7 +24,7 @@ from . import written
 
 KINDS = (
     *("conditions.json", "run.json", "results.json", "watch.csv", "marked.keras"),
-    *("doctor.json", "repair.json", "fold.json", "trace.json", "conform.json"),
+    *("doctor.json", "repair.json", "fold.json", "compare.json", "trace.json", "conform.json"),
 )
 OF_EACH_VERSION = sorted(
     file for file in written.KEPT.iterdir() if re.search(r"-\d+\.(json|csv|keras)$", file.name)
@@ -69,7 +69,7 @@ def test_what_we_write_has_the_form_that_its_version_had_from_the_beginning(toda
 
 
 def test_each_page_carries_the_version_of_its_form():
-    for part in (doctor, studies, tracing):
+    for part in (comparison, doctor, studies, tracing):
         (folder, *_) = part.__path__
         pages = [page.read_text() for page in Path(folder, "templates").glob("*.jinja")]
         heads = [text for text in pages if "<head>" in text]

@@ -65,6 +65,7 @@ def write_all(folder):
         "doctor.json": ["doctor", "sick.keras", "--data", "data.npz"],
         "repair.json": ["repair", "sick.keras", "--data", "data.npz", "--out", "fixed.keras"],
         "fold.json": ["fold", "fixed.keras", "--out", "folded.keras"],
+        "compare.json": ["compare", "sick.keras", "fixed.keras", "--data", "data.npz"],
         "trace.json": ["trace", "--backward", "--compare"],
     }.items():
         ended = bnm_here(*command, "--json", cwd=folder)

@@ -1,0 +1,1 @@
+"""Two models, stage by stage: where their values part, and whether batch norm is why."""

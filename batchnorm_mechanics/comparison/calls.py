@@ -1,0 +1,208 @@
+"""A functional Keras model as single calls of layers, each of which can be run by itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+
+from batchnorm_mechanics._keras import filled_in, layers_in, nodes_in, with_mask_of
+from batchnorm_mechanics.models.wiring import graph_of
+
+L = keras.layers
+
+# They move numbers, or leave them, and compute none.
+_MOVING = (
+    L.Activation,
+    L.ActivityRegularization,
+    L.Cropping1D,
+    L.Cropping2D,
+    L.Cropping3D,
+    L.Dropout,
+    L.SpatialDropout1D,
+    L.SpatialDropout2D,
+    L.SpatialDropout3D,
+    L.Flatten,
+    L.GaussianDropout,
+    L.GaussianNoise,
+    L.Identity,
+    L.Masking,
+    L.Permute,
+    L.RepeatVector,
+    L.Reshape,
+    L.UpSampling1D,
+    L.ZeroPadding1D,
+    L.ZeroPadding2D,
+    L.ZeroPadding3D,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One call of a layer or operation.
+
+    Attributes:
+        name: path of the layer; of a layer that is called again, with the number of the call.
+        operation: the layer or operation.
+        node: Keras's record of the call.
+        inputs: numbers of the tensors that it takes.
+        outputs: numbers of those that it gives.
+    """
+
+    name: str
+    operation: Any
+    node: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def moves(self) -> bool:
+        """Whether it only moves numbers, or leaves them as they are."""
+        if type(self.operation) is L.Activation:
+            return self.operation.activation is keras.activations.linear
+        return isinstance(self.operation, _MOVING)
+
+    @cached_property
+    def weights(self) -> list[Any]:
+        """The variables of the layer and of those in it; an operation has none."""
+        return list(self.operation.weights) if isinstance(self.operation, keras.Layer) else []
+
+    @cached_property
+    def length(self) -> int:
+        """How many products are summed for a number of the output, 1 where none are."""
+        if isinstance(self.operation, L.BatchNormalization):
+            return 1
+        kernels = [weight for weight in self.weights if len(weight.shape) > 1]
+        depthwise = isinstance(self.operation, L.DepthwiseConv1D | L.DepthwiseConv2D)
+        last = 2 if depthwise else 1
+        return sum(int(np.prod(weight.shape[:-last])) for weight in kernels) or 1
+
+    def run(self, given: Sequence[Any], weights: Mapping[int, Any] | None = None) -> list[Any]:
+        """Run it on tensors, in inference; nothing of the layer changes.
+
+        Args:
+            given: tensors, as many as `inputs`.
+            weights: by id of a variable what stands for it.
+        """
+        tensors = {id(one): new for one, new in zip(self.node.input_tensors, given, strict=True)}
+        args, kwargs = filled_in(self.node, tensors)
+        mapping = [
+            (one, weights[id(one)]) for one in self.weights if weights and id(one) in weights
+        ]
+        # In the scope what a call changes, such as statistics, stays in the scope.
+        with keras.StatelessScope(state_mapping=mapping):
+            return keras.tree.flatten(self.operation(*args, **kwargs))
+
+
+@dataclass(frozen=True, eq=False)
+class Calls:
+    """The calls of a model, those within models in it too.
+
+    Attributes:
+        stages: in an order in which they can run.
+        inputs: numbers of the tensors that go in.
+        outputs: numbers of those that come out.
+    """
+
+    stages: tuple[Stage, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    last_use: Mapping[int, int] = field(default_factory=dict)
+
+    def run(self, inputs: Sequence[Any]) -> dict[int, Any]:
+        """Run all of them, and return each tensor by its number."""
+        found = dict(zip(self.inputs, map(keras.ops.convert_to_tensor, inputs), strict=True))
+        for stage in self.stages:
+            outputs = stage.run([found[one] for one in stage.inputs])
+            found.update(zip(stage.outputs, outputs, strict=True))
+        return found
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What two models with the same graph have in common."""
+        kinds = tuple(
+            (type(stage.operation).__name__, stage.inputs, stage.outputs) for stage in self.stages
+        )
+        return kinds, self.inputs, self.outputs
+
+
+def calls_of(model: Any) -> Calls | None:
+    """Return the calls of a functional or sequential model; None where its own code decides.
+
+    Example:
+        >>> inner = keras.Sequential([L.Input((2,)), L.Dense(2, name="dense")], name="inner")
+        >>> model = keras.Sequential([L.Input((2,)), inner, L.ReLU(name="relu")])
+        >>> [stage.name for stage in calls_of(model).stages]
+        ['inner/dense', 'relu']
+    """
+    graph = graph_of(model)
+    if graph is None:
+        return None
+    flat = _Flat()
+    inputs = tuple(flat.number() for _ in graph.inputs)
+    outputs = flat.visit(graph, inputs, "")
+    return Calls(tuple(flat.stages), inputs, outputs)
+
+
+class _Flat:
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+        self._numbers = 0
+        self._names: dict[str, int] = {}
+
+    def number(self) -> int:
+        self._numbers += 1
+        return self._numbers - 1
+
+    def visit(self, graph: Any, given: Sequence[int], prefix: str) -> tuple[int, ...]:
+        numbers = dict(zip(map(id, graph.inputs), given, strict=True))
+        for node in nodes_in(graph):
+            if node.is_input or any(id(one) not in numbers for one in node.input_tensors):
+                continue
+            inputs = tuple(numbers[id(one)] for one in node.input_tensors)
+            inner = graph_of(node.operation) if isinstance(node.operation, keras.Layer) else None
+            path = f"{prefix}{node.operation.name}"
+            if inner is not None and len(inner.inputs) == len(inputs):
+                outputs = self.visit(inner, inputs, f"{path}/")
+            else:
+                outputs = tuple(self.number() for _ in node.output_tensors)
+                stage = Stage(self._name(path), node.operation, node, inputs, outputs)
+                self.stages.append(stage)
+            numbers.update(zip(map(id, node.output_tensors), outputs, strict=True))
+        return tuple(numbers[id(one)] for one in graph.outputs)
+
+    def _name(self, path: str) -> str:
+        self._names[path] = self._names.get(path, 0) + 1
+        return path if self._names[path] == 1 else f"{path} (call {self._names[path]})"
+
+
+def moved(array: Any, like: Any, generator: np.random.Generator) -> Any:
+    """Return a tensor with each number a unit in the last place up or down, by chance.
+
+    Args:
+        array: a tensor or variable of floating numbers; others come back as they are.
+        like: whose mask the new one carries.
+        generator: what chance is taken from.
+    """
+    dtype = keras.backend.standardize_dtype(array.dtype)
+    if "float" not in dtype:
+        return array
+    epsilon = float(np.finfo(np.float32).eps if dtype in {"float32", "float64"} else 2.0**-8)
+    if dtype == "float16":
+        epsilon = 2.0**-10
+    values = np.asarray(keras.ops.convert_to_numpy(array))
+    signs = generator.integers(0, 2, values.shape, np.int8)
+    new = values * (1 + epsilon * (2 * signs.astype(np.float32) - 1)).astype(values.dtype)
+    return with_mask_of(keras.ops.convert_to_tensor(new, dtype), like)
+
+
+def layers_that_run_otherwise(calls: Calls) -> list[str]:
+    """Return names of layers that are quantized, of which single calls may not be what runs."""
+    return [
+        stage.name
+        for stage in calls.stages
+        if isinstance(stage.operation, keras.Layer)
+        and any(getattr(one, "quantization_mode", None) for one in layers_in(stage.operation))
+    ]
