@@ -24,10 +24,12 @@ from .layers import (
     BatchNormalization,
     ResetStatistics,
     accelerate,
+    freeze,
     from_keras,
     restore,
     synchronize,
     to_keras,
+    unfreeze,
     unsynchronize,
 )
 from .models.data import Shards
@@ -64,6 +66,7 @@ __all__ = [
     "fold",
     "fold_statistics",
     "forward",
+    "freeze",
     "from_keras",
     "gradients",
     "infer",
@@ -80,6 +83,7 @@ __all__ = [
     "to_keras",
     "trace",
     "unbiased_variance",
+    "unfreeze",
     "unsynchronize",
 ]
 __version__: str

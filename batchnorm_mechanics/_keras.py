@@ -195,6 +195,15 @@ def averages_of(optimizer: Any) -> Iterable[tuple[Any, Any]]:
     )
 
 
+def trained_by(optimizer: Any) -> list[Any]:
+    """Return the weights for which an optimizer was made, none before it is built.
+
+    `optimizer.variables` is public and holds what it keeps for them, not which they are.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return list(getattr(inner, "_trainable_variables", ()))
+
+
 def batches_seen(optimizer: Any) -> Any:
     """Return the variable in which an optimizer counts batches.
 

@@ -166,6 +166,15 @@ def test_an_optimizer_tells_the_average_of_each_weight():
     assert tuple(average.shape) == (1,)
 
 
+def test_an_optimizer_knows_the_weights_that_it_was_made_for():
+    weight = keras.Variable([1.0], name="weight")
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0))
+    assert _keras.trained_by(optimizer) == []
+    optimizer.build([weight])
+    (known,) = _keras.trained_by(optimizer)
+    assert known is weight
+
+
 def test_an_optimizer_counts_batches_whose_gradients_it_gathers():
     weight = keras.Variable([1.0], name="weight")
     optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=4)

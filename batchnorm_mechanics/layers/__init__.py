@@ -13,17 +13,21 @@ from batchnorm_mechanics.layers.accelerate import Accelerated, accelerate, resto
 from batchnorm_mechanics.layers.batch_normalization import BatchNormalization
 from batchnorm_mechanics.layers.callbacks import ResetStatistics
 from batchnorm_mechanics.layers.convert import from_keras, to_keras
+from batchnorm_mechanics.layers.freeze import Frozen, freeze, unfreeze
 from batchnorm_mechanics.layers.synchronize import Synchronized, synchronize, unsynchronize
 
 __all__ = [
     "Accelerated",
     "BatchNormalization",
+    "Frozen",
     "ResetStatistics",
     "Synchronized",
     "accelerate",
+    "freeze",
     "from_keras",
     "restore",
     "synchronize",
     "to_keras",
+    "unfreeze",
     "unsynchronize",
 ]

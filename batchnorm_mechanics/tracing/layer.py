@@ -10,6 +10,7 @@ from batchnorm_mechanics._tensorflow import missing_kernel
 from batchnorm_mechanics.core.axes import TensorLike
 from batchnorm_mechanics.core.moments import statistics_dtype
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.layers.freeze import follows_batches
 from batchnorm_mechanics.tracing import capture
 from batchnorm_mechanics.tracing.backward import trace_backward
 from batchnorm_mechanics.tracing.capture import Call
@@ -184,7 +185,7 @@ def _trace(
 def _computation(about: Circumstances, x_note: str) -> Computation:
     layer, call = about.layer, about.call
     rank = call.inputs.shape.rank
-    batch = bool(call.training) and layer.trainable
+    batch = bool(call.training) and follows_batches(layer)
     dtype = statistics_dtype(call.inputs)
     gamma, beta, mean, variance = (
         None if value is None else tf.cast(value, dtype)
