@@ -39,6 +39,7 @@ from .statistics import (
     ExponentialMovingAverage,
     Policy,
     PooledPopulation,
+    Renormalization,
     VirtualBatches,
 )
 from .tracing import trace
@@ -53,6 +54,7 @@ __all__ = [
     "PooledPopulation",
     "RayExecutor",
     "Recalibrate",
+    "Renormalization",
     "ResetStatistics",
     "Shards",
     "VirtualBatches",

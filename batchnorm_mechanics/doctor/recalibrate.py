@@ -278,7 +278,7 @@ def _state_of(
 ) -> dict[str, Vector]:
     """Return all that a layer keeps of its statistics, so that training goes on from them."""
     moving = {"moving_mean": mean, "moving_variance": variance}
-    if norm.renorm:
+    if norm.renorm and not norm.is_ours:
         stddev = np.sqrt(variance + norm.layer.epsilon)
         # Keras derives the moving variance from the first one with every step.
         return {**moving, "moving_stddev": stddev, "renorm_mean": mean, "renorm_stddev": stddev}

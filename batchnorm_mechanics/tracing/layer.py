@@ -137,10 +137,11 @@ def _trace(
     layer, call = about.layer, about.call
     computation = _computation(about, x_note)
     training = computation.mode == "training"
-    if training and getattr(layer, "renorm", False):
+    if training and (getattr(layer, "renorm", False) or capture.policy_of(layer).renormalizes):
+        renorm = "renorm=True" if isinstance(layer, keras.layers.BatchNormalization) else "a policy"
         raise ValueError(
             f"trace: `layer` must not use renorm in training mode. Received: {layer.name!r} with "
-            "renorm=True. Batch renormalization has other steps; trace it with training=False."
+            f"{renorm}. Batch renormalization has other steps; trace it with training=False."
         )
     steps = forward_steps(computation)
     output = Step(

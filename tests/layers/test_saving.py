@@ -19,6 +19,7 @@ POLICIES = [
     bnm.DebiasedMovingAverage(0.8),
     bnm.AverageOfBatches(),
     bnm.PooledPopulation(),
+    bnm.Renormalization(0.9, 0.8, steps=(1, 3, 5)),
 ]
 
 
