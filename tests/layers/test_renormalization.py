@@ -8,7 +8,7 @@ from oracle_cases import data, float64, random_mask, whole
 from two_replicas import halves, on_replicas, strategy
 
 import batchnorm_mechanics as bnm
-from batchnorm_mechanics import reference
+from batchnorm_mechanics import core, reference
 
 BN = keras.layers.BatchNormalization
 WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -132,9 +132,9 @@ def test_without_room_it_is_batch_norm_and_the_room_grows_with_the_steps(rng):
     policy = bnm.Renormalization(0.5, 0.5, r_max=3.0, d_max=5.0, steps=(2, 6, 4))
     layer, plain = bnm.BatchNormalization(statistics=policy), bnm.BatchNormalization()
     batches = [data(rng, (8, 3), 4.0, "float32") for _ in range(8)]
-    same = []
-    for x in batches:
-        same.append(np.allclose(layer(x, training=True), plain(x, training=True), atol=1e-5))
+    same = [
+        np.allclose(layer(x, training=True), plain(x, training=True), atol=1e-5) for x in batches
+    ]
     assert same[:3] == [True] * 3
     assert not any(same[3:])
 
@@ -171,9 +171,7 @@ def test_replicas_correct_by_what_they_normalized_by_and_agree_on_the_statistics
             expected.append(alone(part, training=True))
             alone.set_weights(start)
         alone(x, training=True)
-    np.testing.assert_allclose(
-        y, np.concatenate([*np.split(np.asarray(expected), 1)]).reshape(y.shape), atol=1e-5
-    )
+    np.testing.assert_allclose(y, np.reshape(expected, y.shape), atol=1e-5)
     for one, other in zip(layer.weights, alone.weights, strict=True):
         np.testing.assert_allclose(one.numpy(), other, rtol=1e-5, atol=1e-6, err_msg=one.name)
 
@@ -247,6 +245,14 @@ def test_recalibration_settles_all_its_statistics_and_the_tracer_refuses_its_tra
         np.testing.assert_allclose(weight, np.sqrt(x.var(0) + 0.01), rtol=1e-5)
     with pytest.raises(ValueError, match="must not use renorm in training mode"):
         bnm.trace(layer, x, training=True)
+
+
+def test_corrections_are_constants_to_gradients():
+    parts = [tf.constant([value]) for value in (1.0, 2.0, 0.5, 1.5)]
+    with tf.GradientTape() as tape:
+        tape.watch(parts)
+        r, d = core.corrections(*parts, r_min=0.0, r_max=3.0, d_max=5.0)
+    assert tape.gradient([r, d], parts) == [None] * 4
 
 
 @pytest.mark.parametrize(
