@@ -49,6 +49,45 @@ def direct_layers(layer: Any) -> list[Any]:
     return layer._layers
 
 
+def exchange_layer(owner: Any, old: Any, new: Any) -> bool:
+    """Put another layer where a layer holds one as its own: in its attributes, lists and dicts.
+
+    Setting the attribute is public, and refused once the owner is built; it would leave the old
+    one tracked, too.
+
+    Returns:
+        Whether it was found there; where not, nothing is changed.
+    """
+    found = False
+
+    def exchanged(value: Any) -> Any:
+        nonlocal found
+        if value is old:
+            found = True
+            return new
+        # Past the lists and dicts that track, which are locked likewise, and past TensorFlow's.
+        held = getattr(value, "__wrapped__", value)
+        if isinstance(held, list):
+            for place, part in enumerate(held):
+                if (other := exchanged(part)) is not part:
+                    list.__setitem__(held, place, other)
+        elif isinstance(held, dict):
+            for key, part in list(held.items()):
+                if (other := exchanged(part)) is not part:
+                    dict.__setitem__(held, key, other)
+        elif isinstance(value, tuple) and any(part is old for part in value):
+            parts = [exchanged(part) for part in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return value
+
+    for name, value in list(vars(owner).items()):
+        if name != "_layers" and (other := exchanged(value)) is not value:
+            vars(owner)[name] = other
+    if found:
+        owner._tracker.replace_tracked_value("layers", old, new)
+    return found
+
+
 def layers_by_path(model: Any, wanted: Callable[[Any], bool]) -> dict[str, Any]:
     """Return layers of a model, however deep, by the paths at which it holds them, each once.
 

@@ -335,16 +335,14 @@ class BatchNormalization(keras.layers.Layer):
             self.reset_statistics()
             for key, weight in enumerate(weights[:given]):
                 weight.assign(store[str(key)])
-            if given == len(weights) - len(extra):
-                self.begin_from_statistics()
+            if given == len(weights) - len(extra) and self.policy.renormalizes:
+                self.take_statistics(Statistics(*self._state()[:2]))
         else:
             super().load_own_variables(store)
 
-    def begin_from_statistics(self) -> None:
-        """Have a policy that corrects batches begin with mean and variance as they are now."""
-        if self.policy.renormalizes:
-            state = self._state()
-            self._assign_statistics(self.policy.settled(Statistics(*state[:2]), count=1))
+    def take_statistics(self, statistics: Statistics) -> None:
+        """Infer by given statistics, from which training goes on."""
+        self._assign_statistics(self.policy.settled(statistics, count=1))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape of the input, which is the shape of the output."""

@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from batchnorm_mechanics.layers.batch_normalization import BatchNormalization
-from batchnorm_mechanics.statistics import Policy, Renormalization
+from batchnorm_mechanics.statistics import Policy, Renormalization, Statistics
 
 
 def from_keras(
@@ -47,8 +48,12 @@ def from_keras(
     if layer.built:
         ours.build(layer.get_build_config()["input_shape"])
         copied = _copy_weights(layer, ours)
-        if "moving_stddev" not in copied:
-            ours.begin_from_statistics()
+        if ours.policy.renormalizes and "moving_stddev" not in copied:
+            start = (
+                tf.convert_to_tensor(ours.moving_mean),
+                tf.convert_to_tensor(ours.moving_variance),
+            )
+            ours.take_statistics(Statistics(*start))
     return ours
 
 
