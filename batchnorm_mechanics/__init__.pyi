@@ -22,17 +22,22 @@ from .explorer.notebook import Explorer
 from .folding.fold import fold
 from .layers import (
     BatchNormalization,
+    FrozenAffine,
     ResetStatistics,
     accelerate,
     freeze,
     from_keras,
     restore,
     synchronize,
+    to_frozen_affine,
+    to_group_normalization,
     to_keras,
     unfreeze,
     unsynchronize,
 )
 from .models.data import Shards
+from .models.replace import replace
+from .porting.port import port
 from .statistics import (
     AverageOfBatches,
     DebiasedMovingAverage,
@@ -50,6 +55,7 @@ __all__ = [
     "DebiasedMovingAverage",
     "Explorer",
     "ExponentialMovingAverage",
+    "FrozenAffine",
     "Policy",
     "PooledPopulation",
     "RayExecutor",
@@ -77,11 +83,15 @@ __all__ = [
     "moments_one_axis_at_a_time",
     "multiply_and_add",
     "normalize",
+    "port",
     "recalibrate",
     "repair",
+    "replace",
     "restore",
     "scale_and_shift",
     "synchronize",
+    "to_frozen_affine",
+    "to_group_normalization",
     "to_keras",
     "trace",
     "unbiased_variance",

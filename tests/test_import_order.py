@@ -16,7 +16,7 @@ ORDER = (
     ("distribute",),
     ("layers",),
     ("models",),
-    ("tracing", "conformance", "studies", "doctor", "folding"),
+    ("tracing", "conformance", "studies", "doctor", "folding", "porting"),
     ("explorer",),
     ("cli",),
 )

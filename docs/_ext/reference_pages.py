@@ -21,6 +21,7 @@ _TITLES = {
     "conformance": "Judging an implementation",
     "doctor": "Diagnosis and repair",
     "folding": "Folding",
+    "porting": "Porting",
     "explorer": "The explorer",
 }
 _HEAD = """\
