@@ -55,37 +55,41 @@ def exchange_layer(owner: Any, old: Any, new: Any) -> bool:
     Setting the attribute is public, and refused once the owner is built; it would leave the old
     one tracked, too.
 
+    Args:
+        owner: the layer that holds it.
+        old: the layer to take out.
+        new: the layer to put there.
+
     Returns:
         Whether it was found there; where not, nothing is changed.
     """
     found = False
-
-    def exchanged(value: Any) -> Any:
-        nonlocal found
-        if value is old:
-            found = True
-            return new
-        # Past the lists and dicts that track, which are locked likewise, and past TensorFlow's.
-        held = getattr(value, "__wrapped__", value)
-        if isinstance(held, list):
-            for place, part in enumerate(held):
-                if (other := exchanged(part)) is not part:
-                    list.__setitem__(held, place, other)
-        elif isinstance(held, dict):
-            for key, part in list(held.items()):
-                if (other := exchanged(part)) is not part:
-                    dict.__setitem__(held, key, other)
-        elif isinstance(value, tuple) and any(part is old for part in value):
-            parts = [exchanged(part) for part in value]
-            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-        return value
-
     for name, value in list(vars(owner).items()):
-        if name != "_layers" and (other := exchanged(value)) is not value:
+        if name != "_layers" and (other := _exchanged(value, old, new)) is not None:
+            found = True
             vars(owner)[name] = other
     if found:
         owner._tracker.replace_tracked_value("layers", old, new)
     return found
+
+
+def _exchanged(value: Any, old: Any, new: Any) -> Any | None:
+    """Return what stands for an attribute's value with another layer in it; None if it is as is."""
+    if value is old:
+        return new
+    # Past TensorFlow's own wrappers, and past Keras's lists and dicts, which are locked likewise.
+    held = getattr(value, "__wrapped__", value)
+    if isinstance(held, list | dict):
+        kind, pairs = (list, enumerate(held)) if isinstance(held, list) else (dict, held.items())
+        others = {key: _exchanged(part, old, new) for key, part in pairs}
+        others = {key: other for key, other in others.items() if other is not None}
+        for key, other in others.items():
+            kind.__setitem__(held, key, other)
+        return value if others else None
+    if isinstance(held, tuple) and any(part is old for part in held):
+        parts = [new if part is old else part for part in held]
+        return type(held)(*parts) if hasattr(held, "_fields") else type(held)(parts)
+    return None
 
 
 def layers_by_path(model: Any, wanted: Callable[[Any], bool]) -> dict[str, Any]:

@@ -273,7 +273,7 @@ class Recalibrate(keras.callbacks.Callback):
         **settings: those of `recalibrate`, such as `batch_size`.
 
     Raises:
-        InputError: `when` is none of the three, or a setting is none of `recalibrate`'s; as training
+        InputError: `when` is none of these, or a setting is none of `recalibrate`'s; as training
             begins, the data cannot be used or the model has no batch norm; at the end, as
             `recalibrate`.
 

@@ -1,4 +1,4 @@
-"""What can stand in the place of a batch norm layer: group normalization, and a fixed affine map."""
+"""What can stand in the place of batch norm: group normalization, and a fixed affine map."""
 
 import math
 from typing import Any

@@ -206,7 +206,8 @@ def _of_onnx(model: Any) -> Iterator[Foreign]:
     tensors = {one.name: one for one in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            tensors |= {node.output[0]: at.t for at in node.attribute if at.name == "value"}
+            values = [at.t for at in node.attribute if at.name == "value"]
+            tensors |= dict(zip(node.output, values, strict=False))
     for node in model.graph.node:
         if node.op_type != "BatchNormalization":
             continue
