@@ -80,7 +80,8 @@ def _exchanged(value: Any, old: Any, new: Any) -> Any | None:
     # Past TensorFlow's own wrappers, and past Keras's lists and dicts, which are locked likewise.
     held = getattr(value, "__wrapped__", value)
     if isinstance(held, list | dict):
-        kind, pairs = (list, enumerate(held)) if isinstance(held, list) else (dict, held.items())
+        kind: Any = list if isinstance(held, list) else dict
+        pairs = enumerate(held) if isinstance(held, list) else held.items()
         others = {key: _exchanged(part, old, new) for key, part in pairs}
         others = {key: other for key, other in others.items() if other is not None}
         for key, other in others.items():
