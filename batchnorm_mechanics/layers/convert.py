@@ -49,11 +49,8 @@ def from_keras(
         ours.build(layer.get_build_config()["input_shape"])
         copied = _copy_weights(layer, ours)
         if ours.policy.renormalizes and "moving_stddev" not in copied:
-            start = (
-                tf.convert_to_tensor(ours.moving_mean),
-                tf.convert_to_tensor(ours.moving_variance),
-            )
-            ours.take_statistics(Statistics(*start))
+            moving: Any = (ours.moving_mean, ours.moving_variance)
+            ours.take_statistics(Statistics(*map(tf.convert_to_tensor, moving)))
     return ours
 
 

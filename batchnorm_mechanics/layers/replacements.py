@@ -161,7 +161,7 @@ def to_frozen_affine(layer: keras.Layer) -> FrozenAffine:
         ([0.5], [0.0])
     """
     _channels_of(layer, "to_frozen_affine")
-    new = FrozenAffine(layer.axis, name=layer.name, dtype=layer.dtype_policy)
+    new: Any = FrozenAffine(layer.axis, name=layer.name, dtype=layer.dtype_policy)
     new.build(layer.get_build_config()["input_shape"])
     mean, variance, gamma, beta = (
         None if weight is None else np.asarray(keras.ops.convert_to_numpy(weight), np.float64)

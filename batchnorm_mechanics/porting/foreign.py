@@ -239,7 +239,8 @@ def _foreign(
     keeps_unbiased_variance: bool = False,
 ) -> Foreign:
     values = {key: None if value is None else _vector(value) for key, value in arrays.items()}
-    if values["mean"] is None or values["variance"] is None:
+    mean, variance = values["mean"], values["variance"]
+    if mean is None or variance is None:
         raise InputError(
             "port: `source` must hold a moving mean and a moving variance. "
             f"Received: {name} with one of them. Look at what wrote it."
@@ -247,10 +248,13 @@ def _foreign(
     return Foreign(
         library,
         name,
-        epsilon=epsilon,
-        momentum=momentum,
-        keeps_unbiased_variance=keeps_unbiased_variance,
-        **values,
+        mean,
+        variance,
+        values["gamma"],
+        values["beta"],
+        epsilon,
+        momentum,
+        keeps_unbiased_variance,
     )
 
 

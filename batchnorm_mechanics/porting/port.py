@@ -180,13 +180,14 @@ def _checked(norm: Norm, foreign: Foreign, epsilon: float | None) -> float:
                 f"where {foreign.name} has one. Make the layer with "
                 f"{'scale' if name == 'gamma' else 'center'}=True."
             )
-    if foreign.epsilon is None and epsilon is None:
+    number = foreign.epsilon if epsilon is None else epsilon
+    if number is None:
         raise InputError(
             f"port: `epsilon` must be given where the source does not say it. Received: "
             f"{foreign.name} without. Pass the number it was trained with; the default is 1e-5 in "
             f"{foreign.library}."
         )
-    return float(foreign.epsilon if epsilon is None else epsilon)
+    return float(number)
 
 
 def _fill(norm: Norm, foreign: Foreign) -> None:
