@@ -32,6 +32,7 @@ _DECIDING = (
     "build",
     "call",
     "_moments",
+    # From Keras 3.15 on.
     "_renorm_correction_and_moments",
     "_compose_transforms",
     "_update_renorm_statistics",
@@ -176,7 +177,8 @@ def is_accelerated(layer: Any) -> bool:
 def _reason_to_leave(layer: Any) -> str | None:
     """Return why a layer of Keras or a subclass must keep its `call`, or None."""
     for method in _DECIDING:
-        if getattr(type(layer), method) is not getattr(keras.layers.BatchNormalization, method):
+        theirs = getattr(keras.layers.BatchNormalization, method, None)
+        if getattr(type(layer), method, None) is not theirs:
             return f"its class, {type(layer).__name__}, has its own `{method}`"
     if own_call(layer) is not None:
         return "its `call` was replaced"

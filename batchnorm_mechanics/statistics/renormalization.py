@@ -154,7 +154,9 @@ class Renormalization(Policy):
     def settled(self, statistics: Statistics, count: Any, batches: int = 1) -> Any:
         """Return a state that infers and corrects by given statistics; see `Policy.settled`."""
         mean, variance = (tf.convert_to_tensor(part) for part in statistics)
-        state = self.begun_at(self.init(mean.shape, mean.dtype), mean, variance + self.epsilon)
+        state = self.begun_at(
+            self.init(tuple(mean.shape), mean.dtype), mean, variance + self.epsilon
+        )
         return state._replace(variance=variance)
 
     def correction(self, state: Any, mean: Any, variance: Any) -> tuple[tf.Tensor, tf.Tensor]:

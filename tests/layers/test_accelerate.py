@@ -474,6 +474,13 @@ class OwnCall(BN):
         return super().call(inputs, training=training, mask=mask) + 1.0
 
 
+class OwnCorrection(BN):
+    """Renormalizes its own way."""
+
+    def _renorm_correction_and_moments(self, mean, variance):
+        return 1.0, 0.0, mean, variance
+
+
 class OwnMoments(BN):
     def _moments(self, inputs, mask):
         return tf.nn.moments(inputs, self._reduction_axes)
@@ -496,6 +503,10 @@ def replaced():
     [
         (lambda: BN(epsilon=0.0), "its epsilon is 0.0"),
         (OwnCall, "its class, OwnCall, has its own `call`"),
+        (
+            lambda: OwnCorrection(renorm=True),
+            "its class, OwnCorrection, has its own `_renorm_correction_and_moments`",
+        ),
         (OwnMoments, "its class, OwnMoments, has its own `_moments`"),
         (replaced, "its `call` was replaced"),
     ],
