@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics.core.axes import as_dtype
@@ -154,9 +155,8 @@ class Renormalization(Policy):
     def settled(self, statistics: Statistics, count: Any, batches: int = 1) -> Any:
         """Return a state that infers and corrects by given statistics; see `Policy.settled`."""
         mean, variance = (tf.convert_to_tensor(part) for part in statistics)
-        state = self.begun_at(
-            self.init(tuple(mean.shape), mean.dtype), mean, variance + self.epsilon
-        )
+        start = self.init(np.shape(mean), mean.dtype)
+        state = self.begun_at(start, mean, variance + self.epsilon)
         return state._replace(variance=variance)
 
     def correction(self, state: Any, mean: Any, variance: Any) -> tuple[tf.Tensor, tf.Tensor]:
