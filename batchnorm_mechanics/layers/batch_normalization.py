@@ -336,13 +336,13 @@ class BatchNormalization(keras.layers.Layer):
             for key, weight in enumerate(weights[:given]):
                 weight.assign(store[str(key)])
             if given == len(weights) - len(extra) and self.policy.renormalizes:
-                self.take_statistics(Statistics(*self._state()[:2]))
+                self.take_statistics(self._state()[:2])
         else:
             super().load_own_variables(store)
 
-    def take_statistics(self, statistics: Statistics) -> None:
-        """Infer by given statistics, from which training goes on."""
-        self._assign_statistics(self.policy.settled(statistics, count=1))
+    def take_statistics(self, statistics: tuple[Any, Any]) -> None:
+        """Infer by a mean and a variance, tensors of the statistics' shape; training goes on."""
+        self._assign_statistics(self.policy.settled(Statistics(*statistics), count=1))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape of the input, which is the shape of the output."""

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from batchnorm_mechanics.layers.batch_normalization import BatchNormalization
-from batchnorm_mechanics.statistics import Policy, Renormalization, Statistics
+from batchnorm_mechanics.statistics import Policy, Renormalization
 
 
 def from_keras(
@@ -50,7 +50,8 @@ def from_keras(
         copied = _copy_weights(layer, ours)
         if ours.policy.renormalizes and "moving_stddev" not in copied:
             moving: Any = (ours.moving_mean, ours.moving_variance)
-            ours.take_statistics(Statistics(*map(tf.convert_to_tensor, moving)))
+            mean, variance = map(tf.convert_to_tensor, moving)
+            ours.take_statistics((mean, variance))
     return ours
 
 

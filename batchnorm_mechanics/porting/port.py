@@ -14,7 +14,7 @@ from batchnorm_mechanics.layers.accelerate import checked_layers_in
 from batchnorm_mechanics.layers.compiled import renew_compiled_functions
 from batchnorm_mechanics.models.norms import Norm, norms_in
 from batchnorm_mechanics.porting.foreign import Foreign, norms_of
-from batchnorm_mechanics.statistics import ExponentialMovingAverage, Statistics
+from batchnorm_mechanics.statistics import ExponentialMovingAverage
 
 # Of the outputs' largest, in which float32 of two libraries agrees through a deep network.
 _TOLERANCE = 1e-4
@@ -200,10 +200,8 @@ def _fill(norm: Norm, foreign: Foreign) -> None:
     layer.moving_variance.assign(foreign.variance)
     if norm.is_ours:
         dtype = layer.moving_mean.dtype
-        statistics = Statistics(
-            *(keras.ops.cast(part, dtype) for part in (foreign.mean, foreign.variance))
-        )
-        layer.take_statistics(statistics)
+        mean, variance = (keras.ops.cast(part, dtype) for part in (foreign.mean, foreign.variance))
+        layer.take_statistics((mean, variance))
 
 
 def _notes(pairs: list[tuple[Norm, Foreign]], momentum: float | None) -> list[str]:
