@@ -158,6 +158,28 @@ def test_a_frozen_affine_is_what_inference_computes_and_never_moves(shape, axis,
     np.testing.assert_array_equal(again(x), model(x))
 
 
+@keras.saving.register_keras_serializable("tests.replace")
+class Cell(L.SimpleRNNCell):
+    """Normalizes its input by a layer that is made as it is built."""
+
+    def build(self, input_shape):
+        self.norm = BN(name="norm")
+        self.norm.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs, states, training=False):
+        return super().call(self.norm(inputs, training=training), states, training=training)
+
+
+def test_a_layer_in_the_cell_of_a_recurrent_one_is_exchanged(rng):
+    model = keras.Sequential([L.Input((3, 4)), L.Bidirectional(L.RNN(Cell(2)), name="both")])
+    x = data(rng, (4, 3, 4), 2.0, "float32")
+    model(x, training=True)
+    done = bnm.replace(model, bnm.to_frozen_affine)
+    assert (len(done.replaced), dict(done.left)) == (2, {})
+    np.testing.assert_allclose(done.model(x, training=True), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_left_and_lost_is_said(rng):
     class Hidden(L.Layer):
         """Keeps batch norm where no attribute holds it."""
