@@ -23,22 +23,30 @@ from .explorer.notebook import Explorer
 from .folding.fold import fold
 from .layers import (
     BatchNormalization,
+    FrozenAffine,
     ResetStatistics,
     accelerate,
+    freeze,
     from_keras,
     restore,
     synchronize,
+    to_frozen_affine,
+    to_group_normalization,
     to_keras,
+    unfreeze,
     unsynchronize,
 )
 from .models.data import Shards
 from .models.joining import join_replicas
+from .models.replace import replace
+from .porting.port import port
 from .statistics import (
     AverageOfBatches,
     DebiasedMovingAverage,
     ExponentialMovingAverage,
     Policy,
     PooledPopulation,
+    Renormalization,
     VirtualBatches,
 )
 from .tracing import trace
@@ -49,10 +57,12 @@ __all__ = [
     "DebiasedMovingAverage",
     "Explorer",
     "ExponentialMovingAverage",
+    "FrozenAffine",
     "Policy",
     "PooledPopulation",
     "RayExecutor",
     "Recalibrate",
+    "Renormalization",
     "ResetStatistics",
     "Shards",
     "VirtualBatches",
@@ -67,6 +77,7 @@ __all__ = [
     "fold",
     "fold_statistics",
     "forward",
+    "freeze",
     "from_keras",
     "gradients",
     "infer",
@@ -76,14 +87,19 @@ __all__ = [
     "moments_one_axis_at_a_time",
     "multiply_and_add",
     "normalize",
+    "port",
     "recalibrate",
     "repair",
+    "replace",
     "restore",
     "scale_and_shift",
     "synchronize",
+    "to_frozen_affine",
+    "to_group_normalization",
     "to_keras",
     "trace",
     "unbiased_variance",
+    "unfreeze",
     "unsynchronize",
 ]
 __version__: str

@@ -51,6 +51,50 @@ def direct_layers(layer: Any) -> list[Any]:
     return layer._layers
 
 
+def exchange_layer(owner: Any, old: Any, new: Any) -> bool:
+    """Put another layer where a layer holds one as its own: in its attributes, lists and dicts.
+
+    Setting the attribute is public, and refused once the owner is built; it would leave the old
+    one tracked, too.
+
+    Args:
+        owner: the layer that holds it.
+        old: the layer to take out.
+        new: the layer to put there.
+
+    Returns:
+        Whether it was found there; where not, nothing is changed.
+    """
+    found = False
+    for name, value in list(vars(owner).items()):
+        if name != "_layers" and (other := _exchanged(value, old, new)) is not None:
+            found = True
+            vars(owner)[name] = other
+    if found:
+        owner._tracker.replace_tracked_value("layers", old, new)
+    return found
+
+
+def _exchanged(value: Any, old: Any, new: Any) -> Any | None:
+    """Return what stands for an attribute's value with another layer in it; None if it is as is."""
+    if value is old:
+        return new
+    # Past TensorFlow's own wrappers, and past Keras's lists and dicts, which are locked likewise.
+    held = getattr(value, "__wrapped__", value)
+    if isinstance(held, list | dict):
+        kind: Any = list if isinstance(held, list) else dict
+        pairs = enumerate(held) if isinstance(held, list) else held.items()
+        others = {key: _exchanged(part, old, new) for key, part in pairs}
+        others = {key: other for key, other in others.items() if other is not None}
+        for key, other in others.items():
+            kind.__setitem__(held, key, other)
+        return value if others else None
+    if isinstance(held, tuple) and any(part is old for part in held):
+        parts = [new if part is old else part for part in held]
+        return type(held)(*parts) if hasattr(held, "_fields") else type(held)(parts)
+    return None
+
+
 def layers_by_path(model: Any, wanted: Callable[[Any], bool]) -> dict[str, Any]:
     """Return layers of a model, however deep, by the paths at which it holds them, each once.
 
@@ -233,6 +277,15 @@ def averages_of(optimizer: Any) -> Iterable[tuple[Any, Any]]:
     return zip(
         optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
     )
+
+
+def trained_by(optimizer: Any) -> list[Any]:
+    """Return the weights for which an optimizer was made, none before it is built.
+
+    `optimizer.variables` is public and holds what it keeps for them, not which they are.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return list(getattr(inner, "_trainable_variables", ()))
 
 
 def batches_seen(optimizer: Any) -> Any:

@@ -16,7 +16,7 @@ ORDER = (
     ("distribute",),
     ("layers",),
     ("models",),
-    ("tracing", "conformance", "studies", "doctor", "folding", "comparison"),
+    ("tracing", "conformance", "studies", "doctor", "folding", "comparison", "porting"),
     ("explorer",),
     ("cli",),
 )

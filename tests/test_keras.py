@@ -167,6 +167,29 @@ def test_an_optimizer_tells_the_average_of_each_weight():
     assert tuple(average.shape) == (1,)
 
 
+def test_a_layer_is_exchanged_where_a_built_layer_holds_it():
+    old, new, holder = keras.layers.ReLU(name="old"), keras.layers.ReLU(name="new"), Holder()
+    holder.alone, holder.listed, holder.named = old, [old], {"key": old}
+    holder.pair = (1, old)
+    holder.build((None, 1))
+    holder.built = True
+    assert _keras.exchange_layer(holder, old, new)
+    held = (holder.alone, holder.listed[0], holder.named["key"], holder.pair[1])
+    assert all(one is new for one in held)
+    assert old not in _keras.direct_layers(holder)
+    assert new in _keras.direct_layers(holder)
+    assert not _keras.exchange_layer(holder, old, new)
+
+
+def test_an_optimizer_knows_the_weights_that_it_was_made_for():
+    weight = keras.Variable([1.0], name="weight")
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0))
+    assert _keras.trained_by(optimizer) == []
+    optimizer.build([weight])
+    (known,) = _keras.trained_by(optimizer)
+    assert known is weight
+
+
 def test_an_optimizer_counts_batches_whose_gradients_it_gathers():
     weight = keras.Variable([1.0], name="weight")
     optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=4)

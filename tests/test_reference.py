@@ -687,12 +687,64 @@ def test_a_missing_mask_is_refused():
 
 
 def test_the_oracle_imports_numpy_and_the_standard_library_only():
-    tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
-    names = {
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in names} == {"collections", "numpy"}
+    sources = sorted(Path(reference.__file__).parent.glob("*.py"))
+    nodes = [
+        node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    others = {name for name in names if not name.startswith(f"{reference.__name__}.")}
+    assert {name.split(".")[0] for name in others} == {"collections", "numpy"}
+
+
+def test_renormalized_without_bounds_a_batch_is_what_inference_makes_of_it():
+    x = data((5, 3), offset=4.0)
+    mean, sigma = np.array([1.0, 2.0, 3.0]), np.array([0.5, 1.0, 2.0])
+    batch_mean, variance, _ = reference.moments(x, 0)
+    correction = reference.corrections(batch_mean, np.sqrt(variance + 1e-3), mean, sigma)
+    y, *_ = reference.renormalize(x, 2.0, 1.0, 0, 1e-3, correction)
+    np.testing.assert_allclose(y, 2 * (x - mean) / sigma + 1, rtol=1e-12)
+
+
+def test_corrections_keep_to_their_bounds_and_without_room_change_nothing():
+    batch, moving = ([9.0, -9.0, 0.5], [8.0, 0.1, 1.0]), ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+    r, d = reference.corrections(*batch, *moving, r_max=4.0, d_max=2.0)
+    np.testing.assert_array_equal(r, [4.0, 0.25, 1.0])
+    np.testing.assert_array_equal(d, [2.0, -2.0, 0.5])
+    r, d = reference.corrections(*batch, *moving, r_max=4.0, r_min=0.0)
+    np.testing.assert_array_equal(r, [4.0, 0.1, 1.0])
+    r, d = reference.corrections(*batch, *moving, r_max=1.0, d_max=0.0)
+    np.testing.assert_array_equal([r, d], [[1.0] * 3, [0.0] * 3])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_renormalized_gradients_are_those_of_finite_differences(masked):
+    x, dy, gamma = data((4, 3, 2)), data((4, 3, 2), 1), np.array([2.0, -0.5])
+    mask = np.arange(12).reshape(4, 3) % 3 > 0 if masked else None
+    # Constants to the gradient, whatever they were made of.
+    correction = np.array([2.0, 0.5]), np.array([0.3, -1.0])
+
+    def loss(x, gamma, beta=0.0):
+        y, *_ = reference.renormalize(x, gamma, beta, [0, 1], 1e-3, correction, mask)
+        return np.sum(dy * y)
+
+    found = reference.renormalized_gradients(dy, x, gamma, [0, 1], 1e-3, correction, mask)
+    step = 1e-6
+    for index in np.ndindex(x.shape):
+        moved = np.zeros_like(x)
+        moved[index] = step
+        slope = (loss(x + moved, gamma) - loss(x - moved, gamma)) / (2 * step)
+        np.testing.assert_allclose(found["d_x"][index], slope, atol=1e-7)
+    for channel in range(2):
+        moved = step * np.eye(2)[channel]
+        slope = (loss(x, gamma + moved) - loss(x, gamma - moved)) / (2 * step)
+        np.testing.assert_allclose(found["d_gamma"][channel], slope, atol=1e-7)
+        slope = (loss(x, gamma, moved) - loss(x, gamma, -moved)) / (2 * step)
+        np.testing.assert_allclose(found["d_beta"][channel], slope, atol=1e-7)
+
+
+def test_moving_deviation_averages_deviations_and_leaves_what_has_no_sample():
+    mean, sigma = reference.moving_deviation(
+        [[[1.0], [5.0]], [[9.0]]], 0, 0.5, 0.0, masks=[None, [False]], initial_sigma=4.0
+    )
+    np.testing.assert_array_equal([mean, sigma], [[1.5], [3.0]])

@@ -18,6 +18,7 @@ from batchnorm_mechanics.core.moments import (
     statistics_dtype,
     unbiased_variance,
 )
+from batchnorm_mechanics.core.renormalization import corrections, renormalize
 from batchnorm_mechanics.core.replicas import Exchange, merge_parts, merge_replicas
 from batchnorm_mechanics.core.transform import (
     Cache,
@@ -38,6 +39,7 @@ __all__ = [
     "Moments",
     "backward",
     "choose_kernel",
+    "corrections",
     "fold_statistics",
     "forward",
     "gradients",
@@ -53,6 +55,7 @@ __all__ = [
     "normalize_batch",
     "normalize_together",
     "normalize_with",
+    "renormalize",
     "scale_and_shift",
     "statistics_dtype",
     "unbiased_variance",

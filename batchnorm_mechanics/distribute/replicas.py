@@ -110,22 +110,23 @@ def normalize_batch(
     gamma: TensorLike,
     beta: TensorLike,
     *,
-    synchronized: bool,
-    moments_are_wanted: bool = True,
+    correction: Callable[[tf.Tensor, tf.Tensor], tuple[Any, Any]] | None = None,
     **options: Any,
 ) -> tuple[tf.Tensor, core.Moments]:
     """Normalize this replica's part of a batch, and return the moments of all parts together.
 
-    Implements: Alg. 1.
+    Implements: Alg. 1; with a correction, that of arXiv 1702.03275.
 
     Args:
         x: this replica's part; all of the batch outside of a strategy.
         gamma: as in `core.normalize_batch`.
         beta: likewise.
-        synchronized: whether to normalize by the statistics of all parts, and not by this one's.
-        moments_are_wanted: whether the moments will be used. Where not, they may be this part's,
-            and are not exchanged for their own sake.
-        **options: the further arguments of `core.normalize_batch`.
+        correction: returns r and d for the mean and variance that x_hat was made with, this part's
+            or, synchronized, the whole batch's. None for r = 1 and d = 0.
+        **options: `synchronized`, whether to normalize by the statistics of all parts, and not by
+            this one's; `moments_are_wanted`, whether the moments will be used: where not, they may
+            be this part's, and are not exchanged for their own sake; and the further arguments of
+            `core.normalize_batch`.
 
     Returns:
         y and the batch's moments, as `core.normalize_batch` does. They are the same on every
@@ -135,9 +136,31 @@ def normalize_batch(
         ValueError: as `core.normalize_batch`, but that a part may be empty where there are several;
             or `synchronized` where replicas cannot wait for one another.
     """
+    if correction is None:
+        outputs, batch, _ = _normalize(x, gamma, beta, **options)
+        return outputs, batch
+    # In the statistics' dtype: x_hat is not yet the output, which is rounded once.
+    wide = tf.cast(x, core.statistics_dtype(x))
+    x_hat, batch, own = _normalize(wide, None, None, **options)
+    r, d = (tf.cast(part, wide.dtype) for part in correction(own.mean, own.variance))
+    outputs = core.renormalize(x_hat, r, d, gamma, beta, axes=options["axes"])
+    return tf.cast(outputs, x.dtype), batch
+
+
+def _normalize(
+    x: tf.Tensor,
+    gamma: TensorLike,
+    beta: TensorLike,
+    *,
+    synchronized: bool,
+    moments_are_wanted: bool = True,
+    **options: Any,
+) -> tuple[tf.Tensor, core.Moments, core.Moments]:
+    """Return also the moments by which this part was normalized."""
     exchange = replicas_here()
     if exchange is None:
-        return core.normalize_batch(x, gamma, beta, **options)
+        outputs, batch = core.normalize_batch(x, gamma, beta, **options)
+        return outputs, batch, batch
     nested = inside_a_graph_of_the_replica()
     if synchronized:
         if nested:
@@ -148,10 +171,11 @@ def normalize_batch(
                 "whole step, and the layer outside of loops."
             )
         options.pop("kernel", None)
-        return core.normalize_together(x, gamma, beta, exchange=exchange, **options)
+        outputs, batch = core.normalize_together(x, gamma, beta, exchange=exchange, **options)
+        return outputs, batch, batch
     outputs, part = _normalize_part(x, gamma, beta, **options)
     if not moments_are_wanted:
-        return outputs, part
+        return outputs, part, part
     if nested:
         warnings.warn(
             "BatchNormalization: the statistics of this layer stay each replica's own. It runs "
@@ -159,8 +183,8 @@ def normalize_batch(
             "replicas cannot exchange anything; saved is the first replica's share.",
             stacklevel=2,
         )
-        return outputs, part
-    return outputs, exchange.merge(part)
+        return outputs, part, part
+    return outputs, exchange.merge(part), part
 
 
 def _normalize_part(

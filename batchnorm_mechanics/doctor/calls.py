@@ -22,6 +22,7 @@ from batchnorm_mechanics.doctor.heard import (
     moments_of,
     on_host,
 )
+from batchnorm_mechanics.layers.freeze import follows_batches
 from batchnorm_mechanics.layers.intercept import intercepted
 from batchnorm_mechanics.models.data import Data
 from batchnorm_mechanics.models.fitting import Fitting
@@ -96,7 +97,7 @@ def listening(
         if not tensor.dtype.is_floating:
             tensor = tf.cast(tensor, tf.float32)
         # Keras hands both over by name, whether the model's code did or not.
-        is_training = bool(kwargs.get("training")) and bool(norm.layer.trainable)
+        is_training = bool(kwargs.get("training")) and follows_batches(norm.layer)
         heard = Heard(tensor, kwargs.get("mask"), is_training)
         output = answer(norm, heard)
         if output is not None:

@@ -17,6 +17,7 @@ from batchnorm_mechanics.doctor.pools import Pool, pools_of
 from batchnorm_mechanics.doctor.sample import Again, Batch, Sample, kept
 from batchnorm_mechanics.doctor.scores import Scores, severity_by_labels
 from batchnorm_mechanics.doctor.shards import ModelHost, shards_of
+from batchnorm_mechanics.layers.freeze import follows_batches
 from batchnorm_mechanics.models.data import Data
 from batchnorm_mechanics.models.fitting import Fitting
 from batchnorm_mechanics.models.norms import Norm
@@ -159,7 +160,7 @@ def _trained(model: Any, norms: tuple[Norm, ...]) -> tuple[str, ...]:
     """Return the names of the layers that normalize by the batch in training."""
     # A model of which nothing trains was frozen for its use, once training was over.
     trains = bool(model.trainable_variables)
-    return tuple(norm.name for norm in norms if not trains or norm.layer.trainable)
+    return tuple(norm.name for norm in norms if not trains or follows_batches(norm.layer))
 
 
 def _pass_over(host: ModelHost, data: Data) -> _Passed:

@@ -17,6 +17,7 @@ from batchnorm_mechanics.doctor.changes import Change, LayerChange, changed, und
 from batchnorm_mechanics.doctor.estimating import How, Method, estimate
 from batchnorm_mechanics.doctor.pools import Pools
 from batchnorm_mechanics.doctor.shards import cut, hosted
+from batchnorm_mechanics.layers.freeze import follows_batches
 from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.models.mark import estimated_in, mark_estimated
 from batchnorm_mechanics.models.norms import KINDS, Norm, Vector, norms_in
@@ -165,7 +166,7 @@ def _choose(
 
 
 def _reason_to_leave(layer: Any, *, include_frozen: bool) -> str | None:
-    if not layer.trainable and not include_frozen:
+    if not follows_batches(layer) and not include_frozen:
         return "it is frozen"
     base = next(kind for kind in KINDS if isinstance(layer, kind))
     for method in _DECIDING:
@@ -278,7 +279,7 @@ def _state_of(
 ) -> dict[str, Vector]:
     """Return all that a layer keeps of its statistics, so that training goes on from them."""
     moving = {"moving_mean": mean, "moving_variance": variance}
-    if norm.renorm:
+    if norm.renorm and not norm.is_ours:
         stddev = np.sqrt(variance + norm.layer.epsilon)
         # Keras derives the moving variance from the first one with every step.
         return {**moving, "moving_stddev": stddev, "renorm_mean": mean, "renorm_stddev": stddev}

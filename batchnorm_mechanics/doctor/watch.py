@@ -30,7 +30,7 @@ from batchnorm_mechanics.models.data import DEFAULT_BATCH_SIZE, Data, as_data
 from batchnorm_mechanics.models.fitting import Fitting
 from batchnorm_mechanics.models.norms import Norm, Vector, norm_layers_in, norms_in
 
-When = Literal["train_end", "epoch_end"]
+When = Literal["train_end", "epoch_end", "evaluate"]
 
 # Of the table, each row of which has it last. Raise it when columns change; tests/formats keeps one
 # of each version.
@@ -267,11 +267,13 @@ class Recalibrate(keras.callbacks.Callback):
         when: "train_end", or "epoch_end" for callbacks that come later in the list, such as
             `ModelCheckpoint`, or after `SwapEMAWeights(swap_on_epoch=True)`. The statistics of
             training are put back as the next epoch begins; after the last epoch they stay
-            recalibrated, for the weights of the end.
+            recalibrated, for the weights of the end. "evaluate" does that too, and recalibrates
+            while `fit` validates, which `SwapEMAWeights` does with the averaged weights: else
+            `val_loss` is of these with the statistics of others. It costs a pass more each epoch.
         **settings: those of `recalibrate`, such as `batch_size`.
 
     Raises:
-        InputError: `when` is none of the two, or a setting is none of `recalibrate`'s; as training
+        InputError: `when` is none of these, or a setting is none of `recalibrate`'s; as training
             begins, the data cannot be used or the model has no batch norm; at the end, as
             `recalibrate`.
 
@@ -287,12 +289,13 @@ class Recalibrate(keras.callbacks.Callback):
 
     # What `recalibrate` changed last, if that is still in place.
     change: Change | None = None
+    _for_evaluation: Change | None = None
 
     def __init__(self, data: Any, when: When = "train_end", **settings: Any) -> None:
         super().__init__()
         if when not in get_args(When):
             raise InputError(
-                "Recalibrate: `when` must be 'train_end' or 'epoch_end'. "
+                "Recalibrate: `when` must be 'train_end', 'epoch_end' or 'evaluate'. "
                 f"Received: when={when!r}. Leave it out for 'train_end'."
             )
         options = list(inspect.signature(recalibrate).parameters)[2:]
@@ -329,8 +332,19 @@ class Recalibrate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Recalibrate for the callbacks that come later."""
-        if self.when == "epoch_end":
+        if self.when != "train_end":
             self.change = recalibrate(self.model, self.data, **self.settings)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Recalibrate for the weights that are evaluated."""
+        if self.when == "evaluate":
+            self._for_evaluation = recalibrate(self.model, self.data, **self.settings)
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the statistics of training back."""
+        if self._for_evaluation is not None:
+            self._for_evaluation.undo()
+            self._for_evaluation = None
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Recalibrate for good; `change.undo()` then goes back to the statistics of training."""

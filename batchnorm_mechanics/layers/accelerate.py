@@ -15,7 +15,9 @@ from batchnorm_mechanics.core.moments import where_counted
 from batchnorm_mechanics.distribute.replicas import normalize_batch
 from batchnorm_mechanics.layers.batch_normalization import as_floating_inputs
 from batchnorm_mechanics.layers.compiled import renew_compiled_functions
+from batchnorm_mechanics.layers.convert import renormalization_of
 from batchnorm_mechanics.layers.intercept import own_call, put_call
+from batchnorm_mechanics.statistics.renormalization import RenormState
 
 # The figures are those of the networks in benchmarks/worlds.md.
 _ADVICE = (
@@ -25,7 +27,26 @@ _ADVICE = (
 
 # What decides what a layer computes. A subclass with its own version of one computes something
 # that we do not know; one that changes only other things, such as defaults, is Keras's layer.
-_DECIDING = ("__call__", "build", "call", "_moments")
+_DECIDING = (
+    "__call__",
+    "build",
+    "call",
+    "_moments",
+    # From Keras 3.15 on.
+    "_renorm_correction_and_moments",
+    "_compose_transforms",
+    "_update_renorm_statistics",
+)
+
+
+# As the fields of `RenormState`.
+_RENORM_WEIGHTS = (
+    "moving_mean",
+    "moving_variance",
+    "moving_stddev",
+    "renorm_mean",
+    "renorm_stddev",
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +90,9 @@ def accelerate(model: keras.Layer) -> Accelerated:
 
     Returns:
         `Accelerated`: how many layers run on our kernels now, and which do not and why. Left are
-        layers with `renorm`, those whose class or object has its own `call` (or
-        other method that decides the result), and those whose `epsilon` is not above 0. Our own
-        `BatchNormalization` is fast already and is not counted.
+        layers whose class or object has its own `call` (or other method that decides the result),
+        and those whose `epsilon` is not above 0. Layers with `renorm` are taken, by
+        `Renormalization`. Our own `BatchNormalization` is fast already and is not counted.
 
     Raises:
         TypeError: `model` is no Keras model or layer.
@@ -86,10 +107,10 @@ def accelerate(model: keras.Layer) -> Accelerated:
         again.
 
     Example:
-        >>> layer = keras.layers.BatchNormalization(name="kept", renorm=True)
+        >>> layer = keras.layers.BatchNormalization(name="kept", epsilon=0)
         >>> model = keras.Sequential([keras.layers.BatchNormalization(name="first"), layer])
         >>> accelerate(model)
-        Accelerated(count=1, left={'kept': 'it uses renorm'})
+        Accelerated(count=1, left={'kept': 'its epsilon is 0.0'})
         >>> restore(model)
         1
     """
@@ -155,10 +176,9 @@ def is_accelerated(layer: Any) -> bool:
 
 def _reason_to_leave(layer: Any) -> str | None:
     """Return why a layer of Keras or a subclass must keep its `call`, or None."""
-    if layer.renorm:
-        return "it uses renorm"
     for method in _DECIDING:
-        if getattr(type(layer), method) is not getattr(keras.layers.BatchNormalization, method):
+        theirs = getattr(keras.layers.BatchNormalization, method, None)
+        if getattr(type(layer), method, None) is not theirs:
             return f"its class, {type(layer).__name__}, has its own `{method}`"
     if own_call(layer) is not None:
         return "its `call` was replaced"
@@ -184,6 +204,7 @@ def _call(
     axes = [axis for axis in range(rank) if axis != self.axis % rank]
     if training and self.trainable:
         again = is_recomputing()
+        renorm = _Renorm(self) if self.renorm else None
         outputs, batch = normalize_batch(
             inputs,
             self.gamma,
@@ -193,8 +214,11 @@ def _call(
             mask=mask,
             synchronized=self.synchronized,
             moments_are_wanted=not again,
+            correction=None if renorm is None else renorm.correction,
         )
-        if not again:
+        if renorm is not None and not again:
+            renorm.move(batch)
+        elif not again:
             _move(self.moving_mean, batch.mean, batch.count, self.momentum)
             _move(self.moving_variance, batch.variance, batch.count, self.momentum)
     else:
@@ -218,3 +242,25 @@ def _move(weight: Any, batch: tf.Tensor, count: tf.Tensor, momentum: float) -> N
     """
     old = tf.cast(weight, batch.dtype)
     weight.assign(where_counted(count, old * momentum + batch * (1.0 - momentum), old))
+
+
+class _Renorm:
+    """The policy of a layer with `renorm`, and its state in the layer's own weights."""
+
+    def __init__(self, layer: Any) -> None:
+        self._policy = renormalization_of(layer).of_layer(layer.epsilon)
+        self._weights = [getattr(layer, name) for name in _RENORM_WEIGHTS]
+
+    def _state(self, dtype: tf.DType) -> RenormState:
+        # In the batch's dtype, as `_move`.
+        return RenormState(*(tf.cast(weight, dtype) for weight in self._weights))
+
+    def correction(self, mean: tf.Tensor, variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return r and d."""
+        return self._policy.correction(self._state(mean.dtype), mean, variance)
+
+    def move(self, batch: core.Moments) -> None:
+        """Take a batch in."""
+        state = self._policy.update(self._state(batch.mean.dtype), *batch)
+        for weight, value in zip(self._weights, state, strict=True):
+            weight.assign(value)

@@ -12,7 +12,7 @@ from batchnorm_mechanics._tensorflow import is_recomputing
 from batchnorm_mechanics.core.axes import normalize_axes
 from batchnorm_mechanics.core.transform import check_epsilon
 from batchnorm_mechanics.distribute.replicas import normalize_batch
-from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
+from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy, Statistics
 
 PACKAGE = "batchnorm_mechanics"
 # Those of this package; a user's are for the user to register, under a name of their own.
@@ -48,7 +48,7 @@ class BatchNormalization(keras.layers.Layer):
     what they mean there, with the same defaults, and the weights (gamma, beta, moving mean, moving
     variance) come in the same order, so that `set_weights` and saved weights go from one to the
     other. What it adds is `statistics`, the policy by which batches become running statistics;
-    what it leaves out is `renorm`.
+    what it leaves out is `renorm`, which is the policy `Renormalization`.
 
     Under a strategy of tf.distribute the running statistics are those of the whole batch, however
     it was divided, and the same on all replicas; Keras's layer keeps each replica's own and saves
@@ -122,7 +122,7 @@ class BatchNormalization(keras.layers.Layer):
         if kwargs.get("renorm"):
             raise ValueError(
                 "BatchNormalization: `renorm` must be False. Received: renorm="
-                f"{kwargs['renorm']!r}. Our layer has no such mode; keep Keras's layer."
+                f"{kwargs['renorm']!r}. Pass statistics=Renormalization(), or use from_keras."
             )
         super().__init__(
             **{name: value for name, value in kwargs.items() if name not in _ONLY_KERAS}
@@ -173,7 +173,7 @@ class BatchNormalization(keras.layers.Layer):
     def policy(self) -> Policy:
         """The statistics policy in force: `statistics`, or the moving average of `momentum`."""
         if self.statistics is not None:
-            return self.statistics
+            return self.statistics.of_layer(self.epsilon)
         return ExponentialMovingAverage(decay=self.momentum)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -238,9 +238,10 @@ class BatchNormalization(keras.layers.Layer):
         # float16 cannot hold a moving average: at decay 0.99 its changes are below its resolution.
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
         with tf.init_scope():
-            return self.policy.init((channels,), tf.as_dtype(dtype))._replace(
-                mean=self.moving_mean_initializer((channels,), dtype=dtype),
-                variance=self.moving_variance_initializer((channels,), dtype=dtype),
+            return self.policy.begun_at(
+                self.policy.init((channels,), tf.as_dtype(dtype)),
+                self.moving_mean_initializer((channels,), dtype=dtype),
+                self.moving_variance_initializer((channels,), dtype=dtype),
             )
 
     def call(
@@ -270,6 +271,7 @@ class BatchNormalization(keras.layers.Layer):
                 kernel=self._kernel,
                 synchronized=self.synchronized,
                 moments_are_wanted=not again,
+                correction=self._correct if self.policy.renormalizes else None,
             )
             if not again:
                 self._update_statistics(batch)
@@ -291,10 +293,14 @@ class BatchNormalization(keras.layers.Layer):
 
         return call
 
+    def _state(self) -> Any:
+        return self._state_type(*(tf.convert_to_tensor(weight) for weight in self._state_weights))
+
+    def _correct(self, mean: tf.Tensor, variance: tf.Tensor) -> tuple[Any, Any]:
+        return self.policy.correction(self._state(), mean, variance)
+
     def _update_statistics(self, batch: core.Moments) -> None:
-        state = self._state_type(*(tf.convert_to_tensor(weight) for weight in self._state_weights))
-        state = self.policy.update(state, *batch)
-        self._assign_statistics(state)
+        self._assign_statistics(self.policy.update(self._state(), *batch))
 
     def _assign_statistics(self, state: Any) -> None:
         for weight, value in zip(self._state_weights, state, strict=True):
@@ -324,13 +330,19 @@ class BatchNormalization(keras.layers.Layer):
         """
         weights = own_variables(self)
         extra = self._state_weights[2:] if self.built else []
-        if extra and len(store.keys()) == len(weights) - len(extra):
+        given = len(store.keys())
+        if len(weights) - len(extra) <= given < len(weights):
             self.reset_statistics()
-            weights = weights[: len(weights) - len(extra)]
-            for key, weight in enumerate(weights):
+            for key, weight in enumerate(weights[:given]):
                 weight.assign(store[str(key)])
+            if given == len(weights) - len(extra) and self.policy.renormalizes:
+                self.take_statistics(self._state()[:2])
         else:
             super().load_own_variables(store)
+
+    def take_statistics(self, statistics: tuple[Any, Any]) -> None:
+        """Infer by a mean and a variance, tensors of the statistics' shape; training goes on."""
+        self._assign_statistics(self.policy.settled(Statistics(*statistics), count=1))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape of the input, which is the shape of the output."""

@@ -2,9 +2,10 @@
 
 Keras calls `layer.call`, so what an object holds under that name hides its class's method. Several
 of our parts want to stand there at once, begin and end in any order, and an exception may fall
-between: `accelerate` for good, `trace` and `diagnose` for a while. So what stands for a while never
-keeps or restores what it found. It is a link in a chain that ends in the layer's own `call`; each
-link takes itself out, and what is put for good is put behind them all.
+between: `accelerate` for good, `freeze` until it is taken back, `trace` and `diagnose` for a while.
+So what stands before a `call` never keeps or restores what it found. It is a link in a chain that
+ends in the layer's own `call`; each link takes itself out, and what is put in the place of the
+`call` is put behind them all.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ Call = Callable[..., Any]
 
 
 class _Link:
-    """Stands in a layer's `call` for a while.
+    """Stands before a layer's `call`.
 
     Attributes:
         layer: the one.
@@ -56,7 +57,7 @@ def put_call(layer: Any, call: Call | None) -> None:
 def own_call(layer: Any) -> Call | None:
     """Return the function in the place of a layer's own `call`, or None if it is the class's.
 
-    What stands before it for a while does not count.
+    What stands before it does not count.
     """
     link = _last_link(layer)
     return vars(layer).get("call") if link is None else link.behind
@@ -80,11 +81,34 @@ def intercepted(layer: Any, answer: Call) -> Iterator[None]:
         >>> layer(keras.ops.ones(2)).numpy().tolist()
         [1.0, 1.0]
     """
-    link = _Link(layer, answer, vars(layer).get("call"))
-    vars(layer)["call"] = link
+    link = stand_before(layer, answer)
     try:
         yield
     finally:
+        _take_out(link)
+
+
+def stand_before(layer: Any, answer: Call) -> _Link:
+    """Have `answer` called in place of a layer's `call`, until `step_aside` or for good.
+
+    Args:
+        layer: any layer.
+        answer: as for `intercepted`.
+    """
+    link = _Link(layer, answer, vars(layer).get("call"))
+    # Past Keras's own __setattr__, as above.
+    vars(layer)["call"] = link
+    return link
+
+
+def stands_before(layer: Any, answer: Call) -> bool:
+    """Return whether an answer was put before a layer's `call`."""
+    return any(link.answer is answer for link in _links(layer))
+
+
+def step_aside(layer: Any, answer: Call) -> None:
+    """Take an answer away from before a layer's `call`, wherever it stands there."""
+    for link in [link for link in _links(layer) if link.answer is answer]:
         _take_out(link)
 
 

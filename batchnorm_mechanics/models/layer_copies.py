@@ -14,6 +14,7 @@ import keras
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import layers_in, output_shape_of
 from batchnorm_mechanics.layers import accelerate
+from batchnorm_mechanics.layers.freeze import freeze_statistics_of, statistics_are_frozen
 from batchnorm_mechanics.layers.intercept import own_call
 from batchnorm_mechanics.models.wiring import method_of_its_own
 
@@ -112,6 +113,8 @@ def fill(layer: Any, copy: Any, *, apart: Collection[int] = (), caller: str) -> 
         # What other code has put there was refused before.
         if own_call(old) is not None:
             accelerate(new)
+        if statistics_are_frozen(old):
+            freeze_statistics_of(new)
 
 
 @contextlib.contextmanager

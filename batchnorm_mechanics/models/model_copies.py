@@ -15,14 +15,14 @@ import keras
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._keras import (
-    compile_arguments,
     direct_layers,
     nodes_in,
     own_variables,
     takes_training,
 )
-from batchnorm_mechanics.models.layer_copies import at_hand, copy_of, fill, naming
-from batchnorm_mechanics.models.wiring import graph_of, held_by, method_of_its_own
+from batchnorm_mechanics.models.compiling import compile_like
+from batchnorm_mechanics.models.layer_copies import copy_of, fill, naming
+from batchnorm_mechanics.models.wiring import graph_of, held_by
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class Edits:
             and for each step of `TimeDistributed` too. Such models become a part of the graph that
             calls them, in which all else of them stays shared: two models with layers in common
             cannot be saved. The first copy keeps the name, the others are "name_2" and so on.
+        exchanged: layers in whose place another one stands, which is taken as it is.
     """
 
     left_out: Collection[int] = frozenset()
     settings: Mapping[int, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     flags: Mapping[int, bool | None] = field(default_factory=lambda: MappingProxyType({}))
     split: Collection[int] = frozenset()
+    exchanged: Mapping[int, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __or__(self, other: "Edits") -> "Edits":
         """Return the edits of both."""
@@ -52,6 +54,7 @@ class Edits:
             MappingProxyType({**self.settings, **other.settings}),
             MappingProxyType({**self.flags, **other.flags}),
             frozenset(self.split) | frozenset(other.split),
+            MappingProxyType({**self.exchanged, **other.exchanged}),
         )
 
 
@@ -108,7 +111,7 @@ def rebuilt(model: Any, edits: Edits, *, caller: str) -> Copied:
     The state of the optimizer goes along. `lost` says what could not be carried over.
     """
     new = copied(model, edits, caller=caller)
-    return replace(new, lost=(*new.lost, *_compile_like(model, new.model)))
+    return replace(new, lost=(*new.lost, *compile_like(model, new.model)))
 
 
 def why_no_copy(model: Any) -> str | None:
@@ -118,32 +121,6 @@ def why_no_copy(model: Any) -> str | None:
     except InputError as error:
         return f"its graph cannot be built anew: {str(error).partition('Received: ')[2]}"
     return None
-
-
-def _compile_like(model: Any, copy: Any) -> tuple[str, ...]:
-    """Compile a model like another, the optimizer's state included; return what was lost."""
-    if not model.compiled:
-        return ()
-    if method_of_its_own(model, ("compile",)) and not method_of_its_own(
-        model, ("compile_from_config",)
-    ):
-        return ("the new model is not compiled, since its class has a `compile` of its own",)
-    try:
-        with at_hand(keras.tree.flatten(compile_arguments(model))):
-            copy.compile_from_config(model.get_compile_config())
-    except (TypeError, ValueError) as error:
-        (first, *_) = str(error).splitlines() or [""]
-        return (f"the new model is not compiled, since its settings cannot be copied: {first}",)
-    old, new = model.optimizer, copy.optimizer
-    if old is None or not old.built:
-        return ()
-    shapes = [[tuple(weight.shape) for weight in of.variables] for of in (old, new)]
-    if shapes[0] != shapes[1]:
-        new.iterations.assign(old.iterations)
-        return ("the optimizer's state, but for the number of steps",)
-    for before, after in zip(old.variables, new.variables, strict=True):
-        after.assign(before)
-    return ()
 
 
 class _Copies:
@@ -164,6 +141,8 @@ class _Copies:
         return self.made[id(layer)][1][0]
 
     def _copy(self, layer: Any) -> Any:
+        if id(layer) in self._edits.exchanged:
+            return self._edits.exchanged[id(layer)]
         graph = graph_of(layer)
         if graph is None:
             return self._of_a_layer(layer)
@@ -213,6 +192,8 @@ class _Copies:
                 positional, named = self._arguments(node, tensors)
                 if isinstance(layer, keras.Layer) and takes_training(layer):
                     named = flag | named
+                if id(layer) in self._edits.exchanged:
+                    named = _taken_by(self.of(layer), named)
                 with naming(layer, self._caller):
                     outputs = self._call(layer, names, *positional, **named)
             else:
@@ -338,8 +319,18 @@ class _Copies:
         return [
             (layer, copies)
             for layer, copies in self.made.values()
-            if isinstance(layer, keras.Layer) and graph_of(layer) is None
+            if isinstance(layer, keras.Layer)
+            and graph_of(layer) is None
+            and id(layer) not in self._edits.exchanged
         ]
+
+
+def _taken_by(layer: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """Return those of a call's arguments that another layer takes, too."""
+    parameters = inspect.signature(type(layer).call).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return named
+    return {name: value for name, value in named.items() if name in parameters}
 
 
 def _constructed(kind: type, plain: type, parts: tuple[Any, ...], name: str) -> Any | None:

@@ -170,7 +170,7 @@ class Norm:
     @property
     def renorm(self) -> bool:
         """Whether the layer is one of batch renormalization, which derives its moving variance."""
-        return bool(getattr(self.layer, "renorm", False))
+        return self.policy.renormalizes if self.is_ours else bool(self.layer.renorm)
 
     def begun(self, name: str) -> Any:
         """Return what a weight of the layer's began with, by its own initializer.

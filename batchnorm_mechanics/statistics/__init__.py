@@ -6,6 +6,7 @@ from batchnorm_mechanics.statistics.moving_average import (
 )
 from batchnorm_mechanics.statistics.policy import Policy, Statistics
 from batchnorm_mechanics.statistics.population import AverageOfBatches, PooledPopulation
+from batchnorm_mechanics.statistics.renormalization import Renormalization
 from batchnorm_mechanics.statistics.virtual_batches import VirtualBatches
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ExponentialMovingAverage",
     "Policy",
     "PooledPopulation",
+    "Renormalization",
     "Statistics",
     "VirtualBatches",
 ]

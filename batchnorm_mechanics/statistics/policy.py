@@ -125,6 +125,34 @@ class Policy(ABC):
             "update one state by them; or use AverageOfBatches or PooledPopulation."
         )
 
+    @property
+    def renormalizes(self) -> bool:
+        """Whether it corrects what a layer makes of a batch in training, by `correction`."""
+        return False
+
+    def correction(self, state: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
+        """Return r and d, by which a layer makes x_hat * r + d of a batch's x_hat in training.
+
+        Args:
+            state: before the batch is taken in.
+            mean: of the batch, in the shape of the statistics.
+            variance: biased, likewise.
+
+        Returns:
+            Both in that shape, without a gradient: 1 and 0, unless a policy `renormalizes`.
+        """
+        del mean, variance
+        return tf.ones_like(state.mean), tf.zeros_like(state.mean)
+
+    def of_layer(self, epsilon: float) -> "Policy":
+        """Return the policy as a layer of this epsilon has it: itself, unless that matters."""
+        del epsilon
+        return self
+
+    def begun_at(self, state: Any, mean: Any, variance: Any) -> Any:
+        """Return what `init` returned with another start, as a layer's initializers give it."""
+        return state._replace(mean=mean, variance=variance)
+
     def weight_of_start(self, updates: int) -> float:
         """Return how much of the reading is still what the state began with.
 

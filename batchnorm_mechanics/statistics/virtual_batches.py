@@ -3,7 +3,7 @@
 import functools
 from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import tensorflow as tf
@@ -90,6 +90,24 @@ class VirtualBatches(Policy):
     def formula(self) -> str:
         """That of the policy within, and how often; see `Policy`."""
         return f"{self.policy.formula}, once for {self.batches} batches as one"
+
+    @property
+    def renormalizes(self) -> bool:
+        """Whether the policy within does, by its own state; see `Policy`."""
+        return self.policy.renormalizes
+
+    def correction(self, state: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
+        """Return what the policy within returns, for each batch; see `Policy.correction`."""
+        return self.policy.correction(_taken_apart(state).settled, mean, variance)
+
+    def of_layer(self, epsilon: float) -> "VirtualBatches":
+        """Return it around the policy within, as a layer of this epsilon has that; see `Policy`."""
+        return replace(self, policy=self.policy.of_layer(epsilon))
+
+    def begun_at(self, state: Any, mean: Any, variance: Any) -> Any:
+        """Return what the policy within returns, with no batch waiting; see `Policy.begun_at`."""
+        settled = _taken_apart(state).settled
+        return _with_none_waiting(self.policy.begun_at(settled, mean, variance))
 
     def weight_of_start(self, updates: int) -> float:
         """Return what the policy within says of whole virtual batches; see `Policy`."""

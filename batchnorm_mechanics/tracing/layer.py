@@ -10,6 +10,7 @@ from batchnorm_mechanics._tensorflow import missing_kernel
 from batchnorm_mechanics.core.axes import TensorLike
 from batchnorm_mechanics.core.moments import statistics_dtype
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.layers.freeze import follows_batches
 from batchnorm_mechanics.tracing import capture
 from batchnorm_mechanics.tracing.backward import trace_backward
 from batchnorm_mechanics.tracing.capture import Call
@@ -136,10 +137,11 @@ def _trace(
     layer, call = about.layer, about.call
     computation = _computation(about, x_note)
     training = computation.mode == "training"
-    if training and getattr(layer, "renorm", False):
+    if training and (getattr(layer, "renorm", False) or capture.policy_of(layer).renormalizes):
+        renorm = "renorm=True" if isinstance(layer, keras.layers.BatchNormalization) else "a policy"
         raise ValueError(
             f"trace: `layer` must not use renorm in training mode. Received: {layer.name!r} with "
-            "renorm=True. Batch renormalization has other steps; trace it with training=False."
+            f"{renorm}. Batch renormalization has other steps; trace it with training=False."
         )
     steps = forward_steps(computation)
     output = Step(
@@ -184,7 +186,7 @@ def _trace(
 def _computation(about: Circumstances, x_note: str) -> Computation:
     layer, call = about.layer, about.call
     rank = call.inputs.shape.rank
-    batch = bool(call.training) and layer.trainable
+    batch = bool(call.training) and follows_batches(layer)
     dtype = statistics_dtype(call.inputs)
     gamma, beta, mean, variance = (
         None if value is None else tf.cast(value, dtype)

@@ -9,6 +9,7 @@ import numpy as np
 
 from batchnorm_mechanics._keras import functional_of, nodes_in
 from batchnorm_mechanics.core import moments
+from batchnorm_mechanics.layers.freeze import follows_batches
 from batchnorm_mechanics.tracing.capture import Call
 from batchnorm_mechanics.tracing.computation import Computation, array, wide_array
 
@@ -128,8 +129,13 @@ def _in_order(model: Any) -> Iterator[Any]:
 
 def _frozen(about: Circumstances) -> list[str]:
     """Return why a frozen layer did not obey training=True; nothing where that is not the case."""
-    if about.layer.trainable or not about.call.training:
+    if follows_batches(about.layer) or not about.call.training:
         return []
+    if about.layer.trainable:
+        return [
+            "Why: the statistics of the layer were frozen by bnm.freeze. Then it uses them and "
+            "never updates them, even with training=True, which is what it was called with."
+        ]
     return [
         "Why: the layer is frozen (trainable=False). Then it uses its moving statistics and never "
         "updates them, even with training=True, which is what it was called with."
@@ -187,7 +193,7 @@ def _batch(about: Circumstances, computation: Computation) -> Iterator[str]:
     moving_mean, moving_variance = (
         wide_array(value) for value in (computation.mean, computation.variance)
     )
-    frozen = "" if about.layer.trainable else " (on a layer that is not frozen)"
+    frozen = "" if follows_batches(about.layer) else " (on a layer that is not frozen)"
     yield (
         f"With training=True{frozen} it would have used this batch's own: mean {in_words(mean)}, "
         f"variance {in_words(variance)}."

@@ -22,6 +22,7 @@ _TITLES = {
     "doctor": "Diagnosis and repair",
     "folding": "Folding",
     "comparison": "Two models compared",
+    "porting": "Porting",
     "explorer": "The explorer",
 }
 _HEAD = """\

@@ -332,6 +332,36 @@ def test_what_comes_after_an_epoch_sees_recalibrated_statistics_and_training_goe
     np.testing.assert_allclose(begun[1], statistics(other), rtol=1e-6)
 
 
+def test_checkpoints_of_averaged_weights_have_their_statistics_and_the_loss_that_fit_told(
+    tmp_path,
+):
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+    model, x = plain(optimizer=optimizer, steps_per_execution=3), numbers(20)
+    history = model.fit(
+        x,
+        x,
+        epochs=2,
+        batch_size=BATCH,
+        verbose=0,
+        validation_data=(x, x),
+        callbacks=[
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            Recalibrate(x, when="evaluate"),
+            keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+        ],
+    )
+    kernels = []
+    for epoch, told in enumerate(history.history["val_loss"], start=1):
+        saved = keras.models.load_model(tmp_path / f"{epoch}.keras")
+        np.testing.assert_allclose(statistics(saved), recalibrated(saved, x), rtol=1e-5)
+        outputs = saved(x, training=False).numpy()
+        np.testing.assert_allclose(np.mean((outputs - x) ** 2), told, rtol=1e-4)
+        kernels.append(saved.layers[0].kernel.numpy())
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+    # The statistics of the end are for the weights of the end, which are the averaged ones.
+    np.testing.assert_allclose(statistics(model), recalibrated(model, x), rtol=1e-5)
+
+
 @pytest.mark.parametrize("when", ["train_end", "epoch_end"])
 def test_undo_goes_back_to_the_statistics_of_training(when):
     model, other, x = plain(optimizer="sgd"), plain(optimizer="sgd"), numbers(20)
@@ -351,7 +381,9 @@ def test_settings_go_to_recalibrate():
 
 
 def test_another_time_is_refused():
-    with pytest.raises(InputError, match="Recalibrate: `when` must be 'train_end' or 'epoch_end'"):
+    with pytest.raises(
+        InputError, match="Recalibrate: `when` must be 'train_end', 'epoch_end' or "
+    ):
         Recalibrate(numbers(), when="batch_end")
 
 

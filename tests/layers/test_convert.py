@@ -149,15 +149,6 @@ def test_from_keras_refuses_other_layers(make):
         bnm.from_keras(layer)
 
 
-def test_from_keras_refuses_the_mode_that_ours_has_not():
-    message = (
-        "BatchNormalization: `renorm` must be False. Received: renorm=True. "
-        "Our layer has no such mode; keep Keras's layer."
-    )
-    with pytest.raises(ValueError, match=whole(message)):
-        bnm.from_keras(keras.layers.BatchNormalization(renorm=True))
-
-
 def test_a_synchronized_layer_is_synchronized_on_the_other_side():
     ours = bnm.from_keras(keras.layers.BatchNormalization(synchronized=True))
     assert ours.synchronized

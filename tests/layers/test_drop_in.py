@@ -97,7 +97,7 @@ def test_a_mask_of_keras_is_taken():
 
 
 def test_a_mode_that_ours_has_not_is_refused():
-    with pytest.raises(ValueError, match=r"`renorm` must be False\. Received: renorm=True\. Our"):
+    with pytest.raises(ValueError, match=r"`renorm` must be False\. Received: renorm=True\. Pass"):
         bnm.BatchNormalization(renorm=True)
 
 

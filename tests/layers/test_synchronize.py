@@ -20,7 +20,7 @@ def model_of(*, compiled=True):
             keras.layers.Dense(4, activation="tanh"),
             bnm.BatchNormalization(momentum=0.5, name="ours"),
             inner,
-            BN(renorm=True, name="renorm"),
+            BN(epsilon=0.0, name="without"),
             keras.layers.Dense(1),
         ]
     )
@@ -36,7 +36,7 @@ def test_everything_but_the_setting_stays(rng, tmp_path):
     weights = [weight.numpy() for weight in (*model.weights, *model.optimizer.variables)]
     config = model.get_config()
     layers = list(model._flatten_layers())
-    assert bnm.synchronize(model) == Synchronized(2, {"renorm": "it uses renorm"})
+    assert bnm.synchronize(model) == Synchronized(2, {"without": "its epsilon is 0.0"})
     for layer, before in zip(model._flatten_layers(), layers, strict=True):
         assert layer is before
     after = [weight.numpy() for weight in (*model.weights, *model.optimizer.variables)]

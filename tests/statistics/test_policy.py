@@ -33,6 +33,13 @@ def judged(policy, function, *settings, **options):
     )
 
 
+def _of_deviations(batches, axes, masks=None):
+    """The oracle's averages of mean and deviation, and the variance that inference has of them."""
+    mean, sigma = reference.moving_deviation(batches, axes, 0.9, 0.5, masks=masks)
+    # Before the first sample it is 1, as for all; in the first deviation there is no epsilon.
+    return mean, np.where(sigma == 1, 1, np.maximum(sigma**2 - 0.5, 0))
+
+
 POLICIES = {
     "moving": judged(bnm.ExponentialMovingAverage(0.9), reference.exponential_moving_average, 0.9),
     "moving-unbiased": judged(
@@ -50,6 +57,7 @@ POLICIES = {
     ),
     "average-of-batches": judged(bnm.AverageOfBatches(), reference.average_of_batches),
     "pooled": judged(bnm.PooledPopulation(), reference.pooled),
+    "renormalization": Judged(bnm.Renormalization(0.9, epsilon=0.5), _of_deviations),
 }
 policies = pytest.mark.parametrize("name", POLICIES)
 few = settings(max_examples=8, derandomize=True, deadline=None)
@@ -257,15 +265,16 @@ def test_a_constant_input_is_a_fixed_point(name, value, size, steps):
     policy = POLICIES[name].policy
     moments = bnm.moments(np.full((size, 1), value), 0)
     # A state that holds the constant already, with a batch behind it where that counts.
-    state = policy.update(policy.init([1], tf.float64), *moments)
-    state = state._replace(mean=moments.mean, variance=moments.variance)
+    state = policy.settled(Statistics(moments.mean, moments.variance), moments.count)
     for _ in range(steps):
         state = policy.update(state, *moments)
     mean, variance = policy.read(state)
     # Numbers below 1e-308 are taken for zero.
     bound = rounding("float64", 8 * steps, max(abs(value), 1e-280))
     assert_within(mean, [value], bound)
-    assert_within(variance, [0.0], bound**2 + resolution("float64") ** 2 * value**2)
+    # A variance that is of a deviation has the rounding of epsilon, which is in that.
+    epsilon = rounding("float64", 8 * steps, policy.epsilon) if policy.renormalizes else 0
+    assert_within(variance, [0.0], bound**2 + resolution("float64") ** 2 * value**2 + epsilon)
 
 
 EVERY_POLICY = [
@@ -275,6 +284,7 @@ EVERY_POLICY = [
     bnm.DebiasedMovingAverage(0.5, unbiased=True),
     bnm.AverageOfBatches(),
     bnm.PooledPopulation(),
+    bnm.Renormalization(0.9),
 ]
 
 

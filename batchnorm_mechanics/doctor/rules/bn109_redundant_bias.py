@@ -16,7 +16,7 @@ def _moved_into_mean(norm: "Norm") -> Iterator[NewValues]:
     bias = np.asarray(before.bias.numpy(), np.float64)
     means = {"moving_mean": norm.mean - bias}
     if norm.renorm:
-        means["renorm_mean"] = norm.layer.renorm_mean.numpy().astype(np.float64) - bias
+        means["renorm_mean"] = norm.by_channel["renorm_mean"] - bias
     yield NewValues(before.name, before, {"bias": np.zeros_like(bias)})
     yield NewValues(norm.name, norm.layer, means)
 

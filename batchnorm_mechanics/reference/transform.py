@@ -1,20 +1,4 @@
-"""Compute batch normalization in float64 as the paper writes it: the oracle for everything else.
-
-Written from Ioffe and Szegedy, arXiv 1502.03167, to be obvious, not fast. For all functions:
-
-- Any dtype comes in and is made float64 first (exact for bfloat16, float16, float32 and integers
-  up to 2**53); float64 goes out.
-- `axes`, an int or a sequence, are the axes of `x` reduced over; negative ones count from the end.
-- S is the shape of the axes kept, in their order, with the reduced axes squeezed out; () if none.
-- `gamma` and `beta` are scalars or of shape S; None stands for 1 and 0.
-- `mask` is None or boolean, and its shape is that of the first dimensions of `x`. Where it is
-  False, an element does not count in the moments; it is normalized and sends gradient all the same.
-- A statistic behind which there is no sample has mean 0, variance 0 and count 0: look at the count.
-- `batches` is a sequence of arrays that agree in S; `masks` is None or holds a mask or None for
-  each. With `unbiased`, a batch's variance is m/(m-1) times the biased one, m being its samples.
-- ValueError for axes out of range, given twice or missing, for a mask that is not boolean, and for
-  shapes that do not fit.
-"""
+"""The transform and its gradient, one function for each step of the paper."""
 
 from collections.abc import Sequence
 
@@ -24,25 +8,24 @@ from numpy.typing import NDArray
 
 Maybe = Array | None
 Axes = int | Sequence[int]
-Batches = Sequence[Array]
-Masks = Sequence[Array | None] | None
 Float64 = NDArray[np.float64]
 Arrays = tuple[Float64, ...]
 Prepared = tuple[Float64, tuple[int, ...], NDArray[np.bool_]]
 
 
-def _float64(value: Array) -> Float64:
+def float64(value: Array) -> Float64:
+    """Return a value in float64."""
     return np.asarray(value, dtype=np.float64)
 
 
-def _divide(total: Array, count: Float64) -> Float64:
+def divide(total: Array, count: Float64) -> Float64:
     """Return total / count, and 0 where count is 0."""
     return np.divide(total, count, out=np.zeros(np.shape(count)), where=count > 0)
 
 
-def _prepare(function: str, x: Array, axes: Axes, mask: Maybe = None) -> Prepared:
+def prepare(function: str, x: Array, axes: Axes, mask: Maybe = None) -> Prepared:
     """Return x in float64, the axes as non-negative ints in the order given, mask in x's shape."""
-    x, listed = _float64(x), [int(axis) for axis in np.atleast_1d(axes)]
+    x, listed = float64(x), [int(axis) for axis in np.atleast_1d(axes)]
     valid = all(-x.ndim <= axis < x.ndim for axis in listed)
     if not listed or not valid or len({axis % x.ndim for axis in listed}) < len(listed):
         expectation = f"be one or more axes in [{-x.ndim}, {x.ndim}), each once"
@@ -57,14 +40,14 @@ def _prepare(function: str, x: Array, axes: Axes, mask: Maybe = None) -> Prepare
     return x, tuple(axis % x.ndim for axis in listed), np.broadcast_to(counted, x.shape)
 
 
-def _spread(value: Array, x: Float64, axes: tuple[int, ...]) -> Float64:
+def spread(value: Array, x: Float64, axes: tuple[int, ...]) -> Float64:
     """Return `value`, a scalar or of shape S, with size-1 axes in place of the reduced ones."""
     kept = tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
     if np.shape(value) not in ((), kept):
         expectation = f"be scalars or have the shape of the axes kept, {kept}"
         received = f"shape={np.shape(value)}. Reshape it, or change `axes`."
         raise ValueError(f"reference: parameters must {expectation}. Received: {received}")
-    return np.expand_dims(np.broadcast_to(_float64(value), kept), axes)
+    return np.expand_dims(np.broadcast_to(float64(value), kept), axes)
 
 
 def moments(x: Array, axes: Axes, mask: Maybe = None) -> Arrays:
@@ -79,11 +62,11 @@ def moments(x: Array, axes: Axes, mask: Maybe = None) -> Arrays:
         >>> reference.moments([[1, 2, 3], [4, 5, 6]], axes=[0])
         (array([2.5, 3.5, 4.5]), array([2.25, 2.25, 2.25]), array([2., 2., 2.]))
     """
-    x, axes, counted = _prepare("moments", x, axes, mask)
-    count = _float64(np.sum(counted, axis=axes))
-    mean = _divide(np.sum(x, axis=axes, where=counted), count)
+    x, axes, counted = prepare("moments", x, axes, mask)
+    count = float64(np.sum(counted, axis=axes))
+    mean = divide(np.sum(x, axis=axes, where=counted), count)
     squares = (x - np.expand_dims(mean, axes)) ** 2
-    return mean, _divide(np.sum(squares, axis=axes, where=counted), count), count
+    return mean, divide(np.sum(squares, axis=axes, where=counted), count), count
 
 
 def unbiased_variance(biased_variance: Array, count: Array) -> Float64:
@@ -98,7 +81,7 @@ def unbiased_variance(biased_variance: Array, count: Array) -> Float64:
         >>> reference.unbiased_variance([2.25, 0.0], count=[2, 1])
         array([4.5, nan])
     """
-    variance, m = _float64(biased_variance), _float64(count)
+    variance, m = float64(biased_variance), float64(count)
     return np.where(m > 1, variance * m / np.where(m > 1, m - 1, 1), np.nan)
 
 
@@ -115,12 +98,12 @@ def merge_moments(a: Sequence[Array], b: Sequence[Array]) -> Arrays:
         >>> reference.merge_moments(([0.0], [1.0], [1]), ([4.0], [1.0], [3]))
         (array([3.]), array([4.]), array([4.]))
     """
-    (mean_a, variance_a, m_a), (mean_b, variance_b, m_b) = map(_float64, a), map(_float64, b)
+    (mean_a, variance_a, m_a), (mean_b, variance_b, m_b) = map(float64, a), map(float64, b)
     count = m_a + m_b
-    mean = _divide(m_a * mean_a + m_b * mean_b, count)
+    mean = divide(m_a * mean_a + m_b * mean_b, count)
     squares_a = m_a * (variance_a + (mean_a - mean) ** 2)
     squares_b = m_b * (variance_b + (mean_b - mean) ** 2)
-    return mean, _divide(squares_a + squares_b, count), count
+    return mean, divide(squares_a + squares_b, count), count
 
 
 def moments_one_axis_at_a_time(x: Array, axes: Axes) -> list[tuple]:
@@ -136,7 +119,7 @@ def moments_one_axis_at_a_time(x: Array, axes: Axes) -> list[tuple]:
         >>> print(*reference.moments_one_axis_at_a_time([[1, 2], [5, 6]], axes=[1, 0])[-1])
         0 3.5 4.25 0.25 4.0
     """
-    x, axes, _ = _prepare("moments_one_axis_at_a_time", x, axes)
+    x, axes, _ = prepare("moments_one_axis_at_a_time", x, axes)
     steps, left = [], list(range(x.ndim))
     mean, variance = x, np.zeros_like(x)  # a single element is its own mean and does not vary
     for axis in axes:
@@ -161,8 +144,8 @@ def normalize(x: Array, mean: Array, variance: Array, axes: Axes, epsilon: float
         >>> reference.normalize([1, 3], mean=2, variance=1, axes=0, epsilon=3)
         array([-0.5,  0.5])
     """
-    x, axes, _ = _prepare("normalize", x, axes)
-    return (x - _spread(mean, x, axes)) / np.sqrt(_spread(variance, x, axes) + epsilon)
+    x, axes, _ = prepare("normalize", x, axes)
+    return (x - spread(mean, x, axes)) / np.sqrt(spread(variance, x, axes) + epsilon)
 
 
 def scale_and_shift(x_hat: Array, gamma: Maybe, beta: Maybe, axes: Axes) -> Float64:
@@ -177,9 +160,9 @@ def scale_and_shift(x_hat: Array, gamma: Maybe, beta: Maybe, axes: Axes) -> Floa
         >>> reference.scale_and_shift([-0.5, 0.5], gamma=2, beta=1, axes=0)
         array([0., 2.])
     """
-    x_hat, axes, _ = _prepare("scale_and_shift", x_hat, axes)
+    x_hat, axes, _ = prepare("scale_and_shift", x_hat, axes)
     gamma, beta = 1 if gamma is None else gamma, 0 if beta is None else beta
-    return _spread(gamma, x_hat, axes) * x_hat + _spread(beta, x_hat, axes)
+    return spread(gamma, x_hat, axes) * x_hat + spread(beta, x_hat, axes)
 
 
 def forward(
@@ -197,7 +180,7 @@ def forward(
         >>> print(*reference.forward([1, 3], gamma=2, beta=1, axes=0, epsilon=3))
         [0. 2.] 2.0 1.0 [-0.5  0.5]
     """
-    x, axes, counted = _prepare("forward", x, axes, mask)
+    x, axes, counted = prepare("forward", x, axes, mask)
     mean, biased_variance, _ = moments(x, axes, counted)
     x_hat = normalize(x, mean, biased_variance, axes, epsilon)
     return scale_and_shift(x_hat, gamma, beta, axes), mean, biased_variance, x_hat
@@ -218,7 +201,7 @@ def infer(
         >>> reference.infer([1, 3], mean=2, variance=1, gamma=2, beta=1, axes=0, epsilon=3)
         array([0., 2.])
     """
-    x, axes, _ = _prepare("infer", x, axes)
+    x, axes, _ = prepare("infer", x, axes)
     return scale_and_shift(normalize(x, mean, variance, axes, epsilon), gamma, beta, axes)
 
 
@@ -234,9 +217,9 @@ def fold(mean: Array, variance: Array, gamma: Maybe, beta: Maybe, epsilon: float
         >>> reference.fold(mean=[2], variance=[1], gamma=[2], beta=[1], epsilon=3)
         (array([1.]), array([-1.]))
     """
-    gamma, beta = _float64(1 if gamma is None else gamma), _float64(0 if beta is None else beta)
-    scale = gamma / np.sqrt(_float64(variance) + epsilon)
-    return scale, beta - scale * _float64(mean)
+    gamma, beta = float64(1 if gamma is None else gamma), float64(0 if beta is None else beta)
+    scale = gamma / np.sqrt(float64(variance) + epsilon)
+    return scale, beta - scale * float64(mean)
 
 
 def gradients(
@@ -256,16 +239,16 @@ def gradients(
         >>> reference.gradients([1, 0], [1, 3], gamma=8, axes=0, epsilon=3)["d_x"]
         array([ 1.5, -1.5])
     """
-    x, axes, counted = _prepare("gradients", x, axes, mask)
-    dy = np.broadcast_to(_float64(dy), x.shape)
+    x, axes, counted = prepare("gradients", x, axes, mask)
+    dy = np.broadcast_to(float64(dy), x.shape)
     mean, variance, m = (np.expand_dims(moment, axes) for moment in moments(x, axes, counted))
     centered, deviation = x - mean, np.sqrt(variance + epsilon)
     kept = {"axis": axes, "keepdims": True}
-    d_x_hat = dy * _spread(1 if gamma is None else gamma, x, axes)
+    d_x_hat = dy * spread(1 if gamma is None else gamma, x, axes)
     d_variance = np.sum(d_x_hat * centered * -0.5 * (variance + epsilon) ** -1.5, **kept)
-    variance_by_mean = _divide(np.sum(-2 * centered, **kept, where=counted), m)
+    variance_by_mean = divide(np.sum(-2 * centered, **kept, where=counted), m)
     d_mean = np.sum(d_x_hat * -1 / deviation, **kept) + d_variance * variance_by_mean
-    through_moments = d_variance * 2 * centered * _divide(1, m) + d_mean * _divide(1, m)
+    through_moments = d_variance * 2 * centered * divide(1, m) + d_mean * divide(1, m)
     return {
         "d_x_hat": d_x_hat,
         "d_variance": np.squeeze(d_variance, axes),
@@ -274,126 +257,3 @@ def gradients(
         "d_gamma": np.sum(dy * (centered / deviation), axis=axes),
         "d_beta": np.sum(dy, axis=axes),
     }
-
-
-def _each(function: str, batches: Batches, axes: Axes, masks: Masks) -> list[Prepared]:
-    """Return (x, axes, counted) of every batch, which `moments` takes."""
-    masks = [None] * len(batches) if masks is None else masks
-    return [_prepare(function, x, axes, mask) for x, mask in zip(batches, masks, strict=True)]
-
-
-def exponential_moving_average(
-    batches: Batches,
-    axes: Axes,
-    decay: float,
-    *,
-    unbiased: bool = False,
-    masks: Masks = None,
-    initial_mean: Array = 0.0,
-    initial_variance: Array = 1.0,
-) -> Arrays:
-    """Return the moving statistics after moving = decay * moving + (1 - decay) * batch per batch.
-
-    Implements: sec. 3.1, "using moving averages instead" of the averages of Alg. 2, l. 10.
-    Args: batches; axes; decay, the weight of the old value; unbiased; masks; initial values.
-    Returns: mean and variance (biased or unbiased as asked): float64 of shape S.
-    Numerics: a batch with count 0 leaves both as they were; if unbiased, one with count 1 leaves
-        the variance. Without batches S is not known: the initial values return as they are.
-
-    Example:
-        >>> from batchnorm_mechanics import reference
-        >>> reference.exponential_moving_average([[[2.0], [6.0]]], axes=0, decay=0.75)
-        (array([1.]), array([1.75]))
-    """
-    moving_mean, moving_variance = _float64(initial_mean), _float64(initial_variance)
-    for batch in _each("exponential_moving_average", batches, axes, masks):
-        mean, variance, count = moments(*batch)
-        variance = unbiased_variance(variance, count) if unbiased else variance
-        new_variance = decay * moving_variance + (1 - decay) * variance
-        moving_mean = np.where(count > 0, decay * moving_mean + (1 - decay) * mean, moving_mean)
-        moving_variance = np.where(count > int(unbiased), new_variance, moving_variance)
-    return moving_mean, moving_variance
-
-
-def debiased_moving_average(
-    batches: Batches, axes: Axes, decay: float, *, unbiased: bool = False, masks: Masks = None
-) -> Arrays:
-    """Return the averages of the batch statistics with weights decay**age that sum to one.
-
-    Implements: sec. 3.1, "using moving averages instead", free of any initial value.
-    Args: batches; axes; decay; unbiased; masks.
-    Returns: mean and variance (biased or unbiased as asked): float64 of shape S.
-    Numerics: age counts the later batches that were taken in: one with count 0 (for an unbiased
-        variance, count 1 or 0) has no weight and ages nothing. Nothing seen: mean 0, variance 1.
-
-    Example:
-        >>> from batchnorm_mechanics import reference
-        >>> reference.debiased_moving_average([[[3.0]], [[6.0], [6.0]]], axes=0, decay=0.5)
-        (array([5.]), array([0.]))
-    """
-    means, variances, averages = [], [], []
-    for batch in _each("debiased_moving_average", batches, axes, masks):
-        mean, variance, count = moments(*batch)
-        variance = unbiased_variance(variance, count) if unbiased else variance
-        means.append((mean, count > 0))
-        variances.append((variance, count > int(unbiased)))
-    for series, nothing_seen in ((means, 0.0), (variances, 1.0)):
-        weighted = weights = age = _float64(0)
-        for value, taken in reversed(series):
-            weighted = weighted + np.where(taken, decay**age * value, 0)
-            weights = weights + np.where(taken, decay**age, 0)
-            age = age + taken
-        averages.append(np.where(weights > 0, _divide(weighted, weights), nothing_seen))
-    return tuple(averages)
-
-
-def average_of_batches(batches: Batches, axes: Axes, *, masks: Masks = None) -> Arrays:
-    """Return the population statistics that the paper estimates from the batches' averages.
-
-    Implements: Alg. 2, l. 10, for batches of any sizes m_k: mean = sum(m_k mean_k) / sum(m_k) and
-    variance = sum(m_k variance_k) / sum(m_k - 1); for equal sizes, m/(m-1) times the average.
-    Args: batches; axes; masks.
-    Returns: mean and variance (within batches, unbiased): float64 of shape S.
-    Numerics: mean 0 without samples; variance 1 without degrees of freedom (one sample has none).
-
-    Example:
-        >>> from batchnorm_mechanics import reference
-        >>> reference.average_of_batches([[[1.0], [3.0]], [[5.0]]], axes=0)
-        (array([3.]), array([2.]))
-    """
-    values, samples, squares, freedom = map(_float64, (0, 0, 0, 0))
-    for batch in _each("average_of_batches", batches, axes, masks):
-        mean, biased_variance, count = moments(*batch)
-        values, samples = values + count * mean, samples + count
-        squares = squares + count * biased_variance
-        freedom = freedom + np.maximum(count - 1, 0)  # an empty batch must not take one away
-    return _divide(values, samples), np.where(freedom > 0, _divide(squares, freedom), 1.0)
-
-
-def pooled(batches: Batches, axes: Axes, *, masks: Masks = None, unbiased: bool = False) -> Arrays:
-    """Return the mean and variance of all samples of all batches, gathered before computing.
-
-    Implements: sec. 3.1, E[x] and Var[x] over the population, from their definitions.
-    Args: batches; axes; masks; unbiased, which here divides by the number of all samples less one.
-    Returns: mean and variance (biased or unbiased as asked): float64 of shape S.
-    Numerics: nothing seen gives mean 0, variance 1; one sample with unbiased=True, variance 1.
-
-    Example:
-        >>> from batchnorm_mechanics import reference
-        >>> reference.pooled([[[1.0], [3.0]], [[5.0]]], axes=0, unbiased=True)
-        (array([3.]), array([4.]))
-    """
-    gathered, shape = [], ()
-    for x, reduced, counted in _each("pooled", batches, axes, masks):
-        last = range(-len(reduced), 0)
-        gathered.append((np.moveaxis(x, reduced, last), np.moveaxis(counted, reduced, last)))
-        shape = gathered[0][0].shape[: -len(reduced)]
-    mean, variance = np.zeros(shape), np.ones(shape)
-    for index in np.ndindex(shape):
-        samples = np.concatenate([np.zeros(0), *(x[index][kept[index]] for x, kept in gathered)])
-        divisor = samples.size - 1 if unbiased else samples.size
-        if samples.size > 0:
-            mean[index] = np.sum(samples) / samples.size
-        if divisor > 0:
-            variance[index] = np.sum((samples - mean[index]) ** 2) / divisor
-    return mean, variance

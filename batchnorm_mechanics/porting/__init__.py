@@ -1,0 +1,1 @@
+"""Carry batch norm from other libraries into Keras's layers."""
