@@ -38,6 +38,8 @@ def on_replicas(function, *arguments, graph=False):
 
     results = (tf.function(run, autograph=False) if graph else run)(*map(spread, arguments))
     local = [strategy().experimental_local_results(one) for one in tf.nest.flatten(results)]
+    # One tensor that is both replicas' comes once.
+    local = [one * 2 if len(one) == 1 else one for one in local]
     return [tf.nest.pack_sequence_as(results, [one[k] for one in local]) for k in range(2)]
 
 
