@@ -4,6 +4,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from batchnorm_mechanics._exceptions import InputError
+
 # As in an `.npz` file.
 _INPUTS, _LABELS = "x", "y"
 
@@ -30,17 +34,37 @@ def of_columns(columns: Mapping[str, Any]) -> tuple[Any, Any]:
 
     Args:
         columns: arrays by name. `y` are labels; of the others `x`, the only one, or each for the
-            model's input of that name.
+            model's input of that name. Lists in a table's rows are rows.
+
+    Raises:
+        InputError: the lists of a column are not of one length.
 
     Example:
-        >>> of_columns({"x": 1, "y": 2}), of_columns({"data": 1}), of_columns({"a": 1, "b": 2})
-        ((1, 2), (1, None), ({'a': 1, 'b': 2}, None))
+        >>> inputs, labels = of_columns({"x": np.ones((2, 3)), "y": np.arange(2)})
+        >>> inputs.shape, labels.tolist()
+        ((2, 3), [0, 1])
+        >>> of_columns({"a": np.zeros(1), "b": np.ones(1)})
+        ({'a': array([0.]), 'b': array([1.])}, None)
     """
-    inputs = {name: column for name, column in columns.items() if name != _LABELS}
+    arrays = {name: _rows_in(column, name) for name, column in columns.items()}
+    inputs = {name: array for name, array in arrays.items() if name != _LABELS}
     if _INPUTS in inputs:
         inputs = {_INPUTS: inputs[_INPUTS]}
     only = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-    return only, columns.get(_LABELS)
+    return only, arrays.get(_LABELS)
+
+
+def _rows_in(column: Any, name: str) -> Any:
+    """Return a column as one array, also where each of its rows is an array."""
+    if np.asarray(column).dtype.kind != "O":
+        return column
+    try:
+        return np.stack([np.asarray(row) for row in column])
+    except ValueError as error:
+        raise InputError(
+            "Shards: `parts` must hold columns whose rows are of one shape. "
+            f"Received: the column {name} of a Ray Dataset: {error}. Pad them."
+        ) from error
 
 
 def blocks_of(dataset: Any) -> list[Any]:

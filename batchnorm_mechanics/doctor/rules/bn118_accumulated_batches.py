@@ -18,13 +18,17 @@ class AccumulatedBatches(Rule):
         batches = case.past.batches_a_step
         if batches == 1:
             return
-        by_step = {}
+        mild = []
         for norm in case.norms:
-            moves = norm.layer.trainable and norm.momentum is not None
-            if moves and getattr(norm.policy, "batches", 1) == 1:
-                by_step[norm] = float(norm.momentum) ** batches
-        for norm, momentum in by_step.items():
-            if momentum > _LARGEST or norm.momentum <= _LARGEST:
+            of_batch = norm.momentum
+            if of_batch is None or not norm.layer.trainable:
+                continue
+            # As `VirtualBatches` says of itself: it moves once for several.
+            if getattr(norm.policy, "batches", 1) > 1:
+                continue
+            momentum = of_batch**batches
+            if momentum > _LARGEST or of_batch <= _LARGEST:
+                mild.append(momentum)
                 continue
             severity, suits = case.told_by_training(norm, self.severity)
             yield self.finding(
@@ -32,15 +36,14 @@ class AccumulatedBatches(Rule):
                 severity=severity,
                 cause=f"The optimizer takes one step for {batches} batches, and each of them moves "
                 f"the statistics: in a step the old ones keep {momentum:.2g} of their weight, not "
-                f"{norm.momentum:g}.",
+                f"{of_batch:g}.",
                 remedy="bnm.VirtualBatches(policy, batches) moves them once a step; or take the "
-                f"root: momentum={norm.momentum ** (1 / batches):.4g}.",
-                momentum=norm.momentum,
+                f"root: momentum={of_batch ** (1 / batches):.4g}.",
+                momentum=of_batch,
                 momentum_by_step=momentum,
                 batches_a_step=batches,
                 **suits,
             )
-        mild = [momentum for momentum in by_step.values() if momentum > _LARGEST]
         if mild:
             yield self.finding(
                 "",
