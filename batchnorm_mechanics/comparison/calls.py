@@ -199,7 +199,7 @@ def moved(array: Any, like: Any) -> Any:
     values = np.asarray(keras.ops.convert_to_numpy(array))
     factors = 1 + float(ml_dtypes.finfo(dtype).eps) * _chances()
     new = values * np.resize(factors, values.shape).astype(values.dtype)
-    return with_mask_of(keras.ops.convert_to_tensor(new, dtype), like)
+    return with_mask_of(new, like)
 
 
 @functools.cache
