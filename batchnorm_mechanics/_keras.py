@@ -166,14 +166,14 @@ def has_mask(tensor: Any) -> bool:
     return getattr(tensor, "_keras_mask", None) is not None
 
 
-def with_mask_of(tensor: Any, other: Any) -> Any:
-    """Return the numbers of a tensor, or an array, with the mask that another one carries, if any.
+def with_mask_of(array: Any, other: Any) -> Any:
+    """Return an array as a tensor with the mask that another tensor carries, if any.
 
     A layer takes its mask from the tensor, where nobody hands one over.
     """
     import keras
 
-    new = keras.ops.convert_to_tensor(tensor)
+    new = keras.ops.convert_to_tensor(array)
     if has_mask(other):
         new._keras_mask = other._keras_mask
     return new

@@ -316,3 +316,21 @@ def test_what_a_step_of_several_workers_returns_goes_through_one_function():
     source = inspect.getsource(trainer.TensorFlowTrainer._make_function)
     assert 'reduction="auto"' in source
     assert callable(trainer.TensorFlowTrainer._autoconvert_optionals)
+
+
+def test_a_mask_goes_along_with_other_numbers():
+    masked = keras.layers.Masking()(np.array([[[1.0], [0.0]]], np.float32))
+    assert _keras.has_mask(masked)
+    other = _keras.with_mask_of(np.array([[[2.0], [3.0]]], np.float32), masked)
+    last = keras.layers.SimpleRNN(
+        1, activation="linear", kernel_initializer="ones", recurrent_initializer="zeros"
+    )(other)
+    # The second step is masked: the layer took the mask from the tensor.
+    assert float(np.asarray(last)[0, 0]) == 2.0
+    assert not _keras.has_mask(_keras.with_mask_of(np.ones(1), np.zeros(1)))
+
+
+def test_a_call_is_filled_in_with_what_stands_for_its_tensors(graph):
+    node = next(one for one in _keras.nodes_in(graph) if one.operation.name == "sum")
+    tensors = {id(one): number for number, one in enumerate(node.input_tensors)}
+    assert _keras.filled_in(node, tensors) == (([0, 1],), {})

@@ -132,7 +132,8 @@ def _by_factor(state: State, pending: list[int]) -> tuple[int, Found] | None:
         # The norm's own input is its output, too, but for a factor and an offset.
         if found.position in state.used:
             continue
-        for at in (*tails, first):
+        # Without what cuts off first: a value that nothing cut off fits both ways.
+        for at in (first, *tails):
             fit = affine_fit(source, found.array, axis, clipped=at != first)
             if fit is None or not fit.size or fit.points <= 3 * np.isfinite(fit.factor).sum():
                 continue

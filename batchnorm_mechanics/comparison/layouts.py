@@ -88,7 +88,10 @@ def distance(one: Array, other: Array) -> float:
         0.5
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        gap = np.subtract(one, other, dtype=np.float64)
+        gap = np.subtract(one, other)
+    found = root_mean_square(gap)
+    if np.isfinite(found):
+        return found
     wrong = ~np.isfinite(gap)
     if wrong.any():
         a, b = one[wrong], other[wrong]

@@ -74,7 +74,6 @@ class Walk:
         self._stages, self._pairs = calls.stages, pairs
         self.own: dict[int, Any] = dict(self.on_b)
         self._moved: dict[int, Any] = dict(self.on_b)
-        self._generator = np.random.default_rng(0)
         self._joined: set[int] = set()
 
     @property
@@ -108,10 +107,10 @@ class Walk:
 
     def _compute(self, at: int) -> None:
         """Run a stage on B's values, on the same moved by a unit, and, once, on A's own."""
-        state, stage, generator = self._state, self._stages[at], self._generator
+        state, stage = self._state, self._stages[at]
         _store(state.on_b, stage, stage.run([state.on_b[one] for one in stage.inputs]))
-        shaken = [moved(self._moved[one], state.on_b[one], generator) for one in stage.inputs]
-        weights = {id(one): moved(one.value, one, generator) for one in stage.weights}
+        shaken = [moved(self._moved[one], state.on_b[one]) for one in stage.inputs]
+        weights = {id(one): moved(one.value, one) for one in stage.weights}
         _store(self._moved, stage, stage.run(shaken, weights))
         if stage.outputs[0] not in self.own:
             _store(self.own, stage, stage.run([self.own[one] for one in stage.inputs]))

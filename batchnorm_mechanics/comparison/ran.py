@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# Squares of float32 that are smaller lose digits.
+_LEAST = 1e-30
+
 
 class Grid(NamedTuple):
     """The numbers that a quantized tensor can hold.
@@ -159,7 +162,7 @@ def bits(mask: int) -> list[int]:
 
 
 def root_mean_square(array: Array) -> float:
-    """Return the root of the mean square, in float64; 0 of no numbers.
+    """Return the root of the mean square; 0 of no numbers.
 
     Example:
         >>> root_mean_square(np.array([3.0, -3.0], np.float32))
@@ -167,5 +170,12 @@ def root_mean_square(array: Array) -> float:
     """
     if not array.size:
         return 0.0
+    flat = array.ravel()
+    if flat.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            total = float(np.dot(flat, flat))
+        # In its own type it is some times as fast, and as good where nothing over- or underflows.
+        if np.isfinite(total) and total > _LEAST * flat.size:
+            return float(np.sqrt(total / flat.size))
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
+        return float(np.sqrt(np.mean(np.square(flat, dtype=np.float64))))
