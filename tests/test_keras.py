@@ -1,6 +1,6 @@
 """What we take of Keras's private names still means what we need it for.
 
-A failure here after an update of Keras names the part of `_keras.py` to mend.
+A failure here after an update of Keras names the part of `_keras.py`, or `_keras_training.py`, to mend.
 """
 
 import ast
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from batchnorm_mechanics import _keras
+from batchnorm_mechanics import _keras, _keras_training
 
 PACKAGE = Path(_keras.__file__).parent
 
@@ -146,13 +146,13 @@ def test_a_compiled_model_keeps_the_objects_that_it_was_compiled_with(graph):
         return keras.ops.mean(true - predicted)
 
     graph.compile(optimizer="sgd", loss=loss)
-    assert _keras.compile_arguments(graph)["loss"] is loss
+    assert _keras_training.compile_arguments(graph)["loss"] is loss
 
 
 def test_a_compiled_model_has_its_loss_as_one_function(graph):
-    assert _keras.compiled_loss(graph) is None
+    assert _keras_training.compiled_loss(graph) is None
     graph.compile(loss="mse")
-    loss = _keras.compiled_loss(graph)(keras.ops.ones((4, 2)), 3 * keras.ops.ones((4, 2)))
+    loss = _keras_training.compiled_loss(graph)(keras.ops.ones((4, 2)), 3 * keras.ops.ones((4, 2)))
     assert float(loss) == 4.0
 
 
@@ -161,7 +161,7 @@ def test_an_optimizer_tells_the_average_of_each_weight():
     optimizer = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
     optimizer.build([weight])
     optimizer.apply([keras.ops.ones(1)])
-    ((of, average),) = _keras.averages_of(optimizer)
+    ((of, average),) = _keras_training.averages_of(optimizer)
     assert of is weight
     assert average is not weight
     assert tuple(average.shape) == (1,)
@@ -184,9 +184,9 @@ def test_a_layer_is_exchanged_where_a_built_layer_holds_it():
 def test_an_optimizer_knows_the_weights_that_it_was_made_for():
     weight = keras.Variable([1.0], name="weight")
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0))
-    assert _keras.trained_by(optimizer) == []
+    assert _keras_training.trained_by(optimizer) == []
     optimizer.build([weight])
-    (known,) = _keras.trained_by(optimizer)
+    (known,) = _keras_training.trained_by(optimizer)
     assert known is weight
 
 
@@ -196,7 +196,7 @@ def test_an_optimizer_counts_batches_whose_gradients_it_gathers():
     optimizer.build([weight])
     for _ in range(6):
         optimizer.apply([keras.ops.ones(1)])
-    assert int(_keras.batches_seen(optimizer)) == 6
+    assert int(_keras_training.batches_seen(optimizer)) == 6
     assert int(optimizer.iterations) == 1
 
 
@@ -241,7 +241,7 @@ def test_no_private_name_of_keras_is_used_elsewhere(graph):
     sources = {
         str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path.name != "_keras.py"
+        if path.name not in ("_keras.py", "_keras_training.py")
     }
     used = []
     for path, source in sources.items():
@@ -263,7 +263,7 @@ def test_losses_are_reduced_by_a_function_of_ours_while_it_is_asked(rng):
         return 10 * plain(values, sample_weight, mask, reduction, dtype)
 
     before = loss(*y)
-    with _keras.losses_reduced_by(reducer):
+    with _keras_training.losses_reduced_by(reducer):
         within = loss(*y)
     np.testing.assert_allclose([within, loss(*y)], [10 * before, before], rtol=1e-6)
 
@@ -276,7 +276,9 @@ def test_an_optimizer_begins_with_summed_gradients(scaled):
     weight = keras.Variable([0.0, 0.0])
     unused = keras.Variable([0.0])
     for _ in range(2):
-        _keras.sum_gradients_first(optimizer, lambda gradients: [2 * one for one in gradients])
+        _keras_training.sum_gradients_first(
+            optimizer, lambda gradients: [2 * one for one in gradients]
+        )
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         optimizer.apply([keras.ops.array([0.125, 0.375]), None], [weight, unused])
     # Summed before they are clipped, and once.
@@ -287,12 +289,16 @@ def test_a_model_builds_itself_from_what_a_function_makes_of_a_batch():
     model = keras.Sequential([keras.layers.Dense(2)])
     model.compile("sgd", "mse")
     x, y = np.ones((4, 3)), np.ones((4, 2))
-    _keras.build_from(model, lambda batch: tuple(keras.ops.array(one[:1]) for one in batch))
+    _keras_training.build_from(
+        model, lambda batch: tuple(keras.ops.array(one[:1]) for one in batch)
+    )
     model.evaluate(x, y, verbose=0)
     assert model._maybe_symbolic_build is vars(model)["_maybe_symbolic_build"]
     model = keras.Sequential([keras.layers.Dense(2)])
     model.compile("sgd", "mse")
-    _keras.build_from(model, lambda batch: tuple(keras.ops.array(one[:1]) for one in batch))
+    _keras_training.build_from(
+        model, lambda batch: tuple(keras.ops.array(one[:1]) for one in batch)
+    )
     model._maybe_symbolic_build(iterator=[(0, 0, iter([(x, y)]))])
     assert model.built
     assert model.optimizer.built
@@ -301,9 +307,9 @@ def test_a_model_builds_itself_from_what_a_function_makes_of_a_batch():
 def test_fit_goes_on_from_the_epoch_that_it_is_told():
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", run_eagerly=True)
-    assert _keras.first_epoch(model) == 0
-    _keras.go_on_from_epoch(model, 2)
-    assert _keras.first_epoch(model) == 2
+    assert _keras_training.first_epoch(model) == 0
+    _keras_training.go_on_from_epoch(model, 2)
+    assert _keras_training.first_epoch(model) == 2
     assert model.fit(np.ones((4, 3)), np.ones((4, 1)), epochs=3, verbose=0).epoch == [2]
 
 

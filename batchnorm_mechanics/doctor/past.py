@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchnorm_mechanics._keras import averages_of, batches_seen, layers_in
+from batchnorm_mechanics._keras import layers_in
+from batchnorm_mechanics._keras_training import averages_of, batches_seen
 from batchnorm_mechanics.models.mark import estimated_in
 from batchnorm_mechanics.models.norms import LINEAR, Norm
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import compiled_loss
+from batchnorm_mechanics._keras_training import compiled_loss
 from batchnorm_mechanics.doctor.findings import Severity, by_size
 
 # Of the samples, how many at most change sides without any of it being anybody's fault.

@@ -9,7 +9,8 @@ import keras
 
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics._io.words import named
-from batchnorm_mechanics._keras import layers_by_path, trained_by
+from batchnorm_mechanics._keras import layers_by_path
+from batchnorm_mechanics._keras_training import trained_by
 from batchnorm_mechanics.layers.accelerate import checked_layers_in
 from batchnorm_mechanics.layers.batch_normalization import BatchNormalization
 from batchnorm_mechanics.layers.compiled import renew_compiled_functions

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from batchnorm_mechanics._keras import compile_arguments
+from batchnorm_mechanics._keras_training import compile_arguments
 from batchnorm_mechanics.models.layer_copies import at_hand
 from batchnorm_mechanics.models.wiring import method_of_its_own
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from batchnorm_mechanics._keras import (
+from batchnorm_mechanics._keras_training import (
     build_from,
     first_epoch,
     go_on_from_epoch,

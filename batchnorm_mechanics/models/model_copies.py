@@ -14,12 +14,7 @@ from typing import Any
 import keras
 
 from batchnorm_mechanics._exceptions import InputError
-from batchnorm_mechanics._keras import (
-    direct_layers,
-    nodes_in,
-    own_variables,
-    takes_training,
-)
+from batchnorm_mechanics._keras import direct_layers, nodes_in, own_variables, takes_training
 from batchnorm_mechanics.models.compiling import compile_like
 from batchnorm_mechanics.models.layer_copies import copy_of, fill, naming
 from batchnorm_mechanics.models.wiring import graph_of, held_by

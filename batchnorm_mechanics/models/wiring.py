@@ -4,13 +4,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from batchnorm_mechanics._keras import (
-    functional_of,
-    has_mask,
-    layers_in,
-    nodes_in,
-    origin_of,
-)
+from batchnorm_mechanics._keras import functional_of, has_mask, layers_in, nodes_in, origin_of
 
 
 class Users(NamedTuple):

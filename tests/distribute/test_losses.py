@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from two_replicas import on_replicas
 
-from batchnorm_mechanics._keras import losses_reduced_by
+from batchnorm_mechanics._keras_training import losses_reduced_by
 from batchnorm_mechanics.distribute.losses import loss_of_all_replicas
 
 PARTS = {"even": 4, "uneven": 6, "empty": 8}
