@@ -1,6 +1,6 @@
 """What we take of Keras's private names still means what we need it for.
 
-A failure here after an update of Keras names the part of `_keras.py` or `_keras_training.py` to mend.
+A failure here after an update of Keras names the part of `_keras.py`, or of its like, to mend.
 """
 
 import ast

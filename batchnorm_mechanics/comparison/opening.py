@@ -1,6 +1,7 @@
 """What every form of a model has in common once it is opened: it takes inputs, and runs."""
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -20,11 +21,14 @@ class Opened(Protocol):
 
     Attributes:
         form: "Keras", "ONNX", "LiteRT" or "OpenVINO".
-        names: of the inputs, in its order.
     """
 
     form: str
-    names: Sequence[str]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the inputs, in its order."""
+        ...
 
     def run(self, inputs: Sequence[Array]) -> Ran:
         """Run it on arrays, in the order of its names."""
@@ -83,7 +87,7 @@ def _laid(array: Array, wanted: Sizes, refuse: Refusal) -> Array:
     rows, open_sizes = len(array), wanted[1:]
     if len(wanted) == array.ndim and _fits(array.shape[1:], open_sizes):
         return array
-    if None not in open_sizes and np.prod(open_sizes) == array[0].size:
+    if None not in open_sizes and math.prod(size or 1 for size in open_sizes) == array[0].size:
         shape = (rows, *(size or 1 for size in open_sizes))
         return next(rearranged(array, shape))[0]
     if len(wanted) == array.ndim:
