@@ -202,8 +202,9 @@ class _Onnx:
         if node.op_type not in _BY_OUTPUTS | _BY_INPUTS or len(node.input) < 2:
             return 0.0
         maker = self._makers.get(node.input[1])
-        known = maker is not None and maker.op_type == "DequantizeLinear"
-        if not known or not set(maker.input[:2]) <= set(self._stored) or not given.is_real:
+        if maker is None or maker.op_type != "DequantizeLinear" or not given.is_real:
+            return 0.0
+        if not set(maker.input[:2]) <= set(self._stored):
             return 0.0
         kernel, scales = (self._array(self._stored[one]) for one in maker.input[:2])
         summed = kernel.shape[1:] if node.op_type in _BY_OUTPUTS else kernel.shape[:-1]
