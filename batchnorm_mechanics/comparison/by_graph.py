@@ -123,14 +123,14 @@ def _by_factor(state: State, pending: list[int]) -> tuple[int, Found] | None:
     if first is None:
         return None
     norm = state.calls.stages[first]
-    source = state.expected(first)
+    source, given = state.expected(first), as_array(state.on_b[norm.inputs[0]])
     axes = norm.operation.axis
     axis = int(axes[0] if isinstance(axes, list | tuple) else axes) % source.ndim
     following = [at for at in pending if at > first][:1]
     tails = [at for at in following if _clips(state, at, norm)]
     for found in possible(state, first):
-        # The norm's own input is its output, too, but for a factor and an offset.
-        if found.position in state.used:
+        # The norm's own input, and copies of it, are its output, too, but for factor and offset.
+        if found.position in state.used or np.array_equal(found.array, given):
             continue
         # Without what cuts off first: a value that nothing cut off fits both ways.
         for at in (first, *tails):

@@ -190,7 +190,7 @@ def moved(array: Any, like: Any) -> Any:
 
     Example:
         >>> one = moved(np.ones(1000, np.float32), None).numpy()
-        >>> sorted(set((one - 1) / np.finfo(np.float32).eps))
+        >>> sorted(set(((one - 1) / np.finfo(np.float32).eps).tolist()))
         [-1.0, 1.0]
     """
     dtype = keras.backend.standardize_dtype(array.dtype)

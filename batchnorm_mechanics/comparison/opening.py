@@ -1,7 +1,6 @@
 """What every form of a model has in common once it is opened: it takes inputs, and runs."""
 
 import importlib
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,17 +16,16 @@ Sizes = tuple[int | None, ...]
 
 
 class Opened(Protocol):
-    """A model that can be run.
+    """A model that can be run."""
 
-    Attributes:
-        form: "Keras", "ONNX", "LiteRT" or "OpenVINO".
-    """
-
-    form: str
+    @property
+    def form(self) -> str:
+        """What it is called: "Keras", "ONNX", "LiteRT" or "OpenVINO"."""
+        ...
 
     @property
     def names(self) -> Sequence[str]:
-        """The names of the inputs, in its order."""
+        """Of the inputs, in its order."""
         ...
 
     def run(self, inputs: Sequence[Array]) -> Ran:
@@ -87,8 +85,9 @@ def _laid(array: Array, wanted: Sizes, refuse: Refusal) -> Array:
     rows, open_sizes = len(array), wanted[1:]
     if len(wanted) == array.ndim and _fits(array.shape[1:], open_sizes):
         return array
-    if None not in open_sizes and math.prod(size or 1 for size in open_sizes) == array[0].size:
-        shape = (rows, *(size or 1 for size in open_sizes))
+    shape = (rows, *(size or 0 for size in open_sizes))
+    # Where a size is open, it is 0 here, and nothing fits.
+    if np.prod(shape) == array.size:
         return next(rearranged(array, shape))[0]
     if len(wanted) == array.ndim:
         moved = np.moveaxis(array, -1, 1)
