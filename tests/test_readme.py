@@ -54,6 +54,7 @@ SHORTER = {
     "bnm doctor --explain BN201": "{command}",
     "bnm repair model.keras --data train.npz --out repaired.keras": "{command}",
     "bnm fold repaired.keras --out folded.keras": "{command}",
+    "bnm compare repaired.keras folded.keras --data test.npz": "{command}",
     "python -m batchnorm_mechanics --help": "{command}",
 }
 
