@@ -161,11 +161,10 @@ types: $(DEV) $(TOOLS) ## check types
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
 check: peers $(TOOLS) ## lint, types, tests, slow ones too, the site and the wheel: what CI runs
-	@# What one processor does at a time goes side by side; the tests take all there are.
-	@$(MAKE) --no-print-directory -j2 lint types wheel
-	@# The site before the tests, since some look at it and at the notebooks; slow tests together with
-	@# the others, since each process takes half a minute until its first one.
-	@$(MAKE) --no-print-directory docs
+	@# What one processor does at a time goes side by side; the tests take all there are. The site
+	@# comes before them, since some look at it and at the notebooks; slow tests together with the
+	@# others, since each process takes half a minute until its first one.
+	@$(MAKE) --no-print-directory -j2 lint types wheel docs
 	@$(MAKE) --no-print-directory test MARKED="not thorough" DIST=worksteal
 	@set -eu; for target in test-other test-pythons; do $(MAKE) --no-print-directory $$target; done
 

@@ -296,7 +296,7 @@ def test_code_from_a_file_runs_only_with_trust(folder, found):
     assert "no batch norm layer" in found["trusted"].out
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_demonstration_takes_under_a_minute_and_keeps_nothing(tmp_path):
     done = bnm("doctor", "demo", cwd=tmp_path)
     assert done.code == 0, done.err

@@ -172,6 +172,7 @@ def test_a_model_whose_output_is_nan_is_not_folded_and_says_why(ended):
     assert "are NaN or infinite. Nothing was written. `bnm doctor sick.keras` may say" in done.err
 
 
+@pytest.mark.thorough
 def test_a_signal_while_the_file_is_written_leaves_none_and_says_so(folder, accuracy):
     del accuracy
     before = {path: path.read_bytes() for path in folder.iterdir()}

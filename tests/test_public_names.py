@@ -115,6 +115,7 @@ def test_the_first_computation_prints_nothing_and_keras_then_finds_our_layer_in_
     assert err == ""
 
 
+@pytest.mark.thorough
 def test_keras_finds_our_layer_in_a_file_if_it_was_imported_first(saved):
     out, _ = fresh(f"import keras\nimport batchnorm_mechanics\n{LOAD.format(str(saved))}")
     assert out == LOADED

@@ -25,6 +25,7 @@ def test_where_the_system_tells_no_instruction_sets_there_are_none(information):
     assert hardware.flags(information) == []
 
 
+@pytest.mark.thorough
 def test_the_machine_says_whether_onednn_is_on_and_what_decided_it(monkeypatch):
     # In this process it is decided, and one process is enough to see the other decision.
     on, setting = (False, "0") if one_dnn_is_on() else (True, "1")

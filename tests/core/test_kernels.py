@@ -383,7 +383,7 @@ def test_inference_is_taken_by_wide_rows_where_rows_are_narrow(monkeypatch):
         assert core.choose_kernel(shape, tf.float32, [0], training=False) == kernel
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_the_process_runs_on_is_what_tensorflows_log_says():
     script = (
         "import tensorflow as tf\n"

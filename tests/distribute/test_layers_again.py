@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from replicated_layers import on_two_replicas
 
+# Quicker tests here ask what replicas share; and `REPLICAS=1` asks it of the whole suite.
+pytestmark = pytest.mark.thorough
+
 LAYERS = Path(__file__).parents[1] / "layers"
 
 

@@ -129,6 +129,7 @@ class Rows:
         return rows(self.start, self.stop)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cluster")
 def test_what_is_wrong_is_said_as_here():
     x = rows()
@@ -155,6 +156,7 @@ def test_a_worker_that_dies_each_time_is_given_up():
         list(workers.map(killed, [1]))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cluster")
 def test_what_workers_cannot_import_is_said(monkeypatch):
     module = types.ModuleType("only_here")
@@ -167,6 +169,7 @@ def test_what_workers_cannot_import_is_said(monkeypatch):
         list(workers.map(module.call, [1]))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("in_order", [True, False])
 def test_results_come_in_the_order_of_their_tasks_where_that_is_asked(in_order):

@@ -15,6 +15,18 @@ PAGES = {path.stem: path.read_text() for path in sorted(WRONG.glob("*.md"))}
 del PAGES["index"]
 # Devices have to be set before TensorFlow starts.
 PROGRAMS = {"several-devices"}
+# What these take is seconds of training or compiling each; the others stand for them in the check.
+LONG = {
+    "averaged-weights",
+    "batch-of-one",
+    "compiled-differs-from-eager",
+    "gradient-accumulation-and-remat",
+    "nan-in-half-precision",
+    "one-layer-for-two-inputs",
+    "quantization",
+    "renorm-or-group-norm",
+    "several-devices",
+}
 # What makes its own data on the page.
 NO_MODEL = {"several-devices", "gradient-accumulation-and-remat"}
 SECTIONS = ("Symptom", "Is it yours?", "Cause", "Repair", "Verify", "What else it may be")
@@ -58,7 +70,7 @@ def test_what_a_page_names_exists(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in PROGRAMS)) for name in PAGES],
+    [pytest.param(name, marks=[pytest.mark.thorough] * (name in LONG)) for name in PAGES],
 )
 def test_its_steps_end_in_the_figures_that_it_promises(name, tmp_path):
     if name not in NO_MODEL:

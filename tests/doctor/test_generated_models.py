@@ -34,7 +34,7 @@ def test_no_distance_is_passed_over_and_nothing_is_found_where_there_is_none(dra
     check(drawn, repairs=False)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @few(3)
 @given(drawn=st.fixed_dictionaries(DRAWN))
 def test_repair_makes_no_distance_larger_and_hides_none(drawn):

@@ -27,7 +27,14 @@ MARKS = {
     "channels_first": pytest.mark.channels_first,
     # Each takes five seconds and more.
     **dict.fromkeys(
-        ("residual", "frozen_fine_tuned", "long_trained", "mobilenet_v2", "resnet_50"),
+        (
+            "residual",
+            "frozen_fine_tuned",
+            "briefly_fine_tuned",
+            "long_trained",
+            "mobilenet_v2",
+            "resnet_50",
+        ),
         pytest.mark.thorough,
     ),
 }

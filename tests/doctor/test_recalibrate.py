@@ -897,7 +897,7 @@ def random(mean, variance):
     return rng.normal(0, 3, mean.shape), rng.uniform(0.1, 30, variance.shape)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("sequential", [False, True])
 @pytest.mark.parametrize("spoil", [zeros, random, "another domain"])
 def test_the_accuracy_on_mnist_comes_back(trained, mnist, spoil, sequential):

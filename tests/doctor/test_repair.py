@@ -825,6 +825,7 @@ def classifier(*, norms=True):
     return model, data
 
 
+@pytest.mark.thorough
 def test_what_makes_a_model_worse_is_taken_back_and_said():
     """A loop without `training=True`: the weights fit the statistics that never moved."""
     model, data = classifier(norms=False)
@@ -841,6 +842,7 @@ def test_what_makes_a_model_worse_is_taken_back_and_said():
     assert repair(model, data[0], batch_size=50).steps
 
 
+@pytest.mark.thorough
 def test_what_was_good_before_is_kept_when_a_later_round_is_taken_back(monkeypatch):
     model, data = classifier()
     recalibrate(model, data[0], batch_size=50)
@@ -989,7 +991,7 @@ def trained(mnist):
     return model, model.get_weights(), (x[:4000], y[:4000])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["zeros", "never updated", "random", "poisoned"])
 def test_repair_brings_the_accuracy_on_mnist_back(trained, mnist, kind):
     model, weights, (x, y) = trained
@@ -1007,7 +1009,7 @@ def test_repair_brings_the_accuracy_on_mnist_back(trained, mnist, kind):
     assert "accuracy " in str(done)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_statistics_of_another_domain_are_moved_where_that_is_asked_for_or_labels_tell(
     trained, mnist
 ):

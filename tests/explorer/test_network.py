@@ -84,6 +84,7 @@ def quick():
     return recorded.record(QUICK)
 
 
+@pytest.mark.thorough
 def test_a_quick_run_has_the_form_of_the_stored_one(run, quick):
     assert form(quick) == form(run)
     assert [one["name"] for one in quick["failures"]] == list(QUICK.failures)
@@ -93,6 +94,7 @@ def test_a_quick_run_has_the_form_of_the_stored_one(run, quick):
     assert nan["repaired"]["layers"][1]["shift"].count(None) == 0
 
 
+@pytest.mark.thorough
 def test_it_is_the_same_with_the_same_seed(quick):
     settings = replace(recorded._SETTINGS, rows=QUICK.rows)
     digits = dataset.load(minimum_rows=600)
@@ -105,7 +107,7 @@ def test_it_is_the_same_with_the_same_seed(quick):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_stored_run_comes_out_again():
     """Its beginning: chaos makes two machines' digits drift apart along the way."""
     plan = recorded.Plan(steps=(0, 1, 2, 5, 10, 20))

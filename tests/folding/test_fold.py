@@ -39,7 +39,7 @@ def test_resnet_50_is_folded_wholly_and_gives_the_same_output():
     assert result.speed > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_mobilenet_v2_folds_exactly_in_float64():
     # Here nothing hides behind the rounding that a deep network of random weights amplifies.
     keras.config.set_dtype_policy("float64")

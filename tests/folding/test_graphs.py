@@ -156,7 +156,7 @@ def test_a_graph_at_random_is_folded_exactly_and_wholly(seed):
     check(seed)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @few(30)
 @given(seed=SEEDS)
 def test_many_graphs_at_random_are_folded_exactly_and_wholly(seed):

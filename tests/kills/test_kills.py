@@ -233,6 +233,7 @@ def test_a_command_that_is_killed_goes_on_and_ends_with_the_same(
     kill_at_random(bnm, name, folder, undisturbed, times, record_property)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["repair", "doctor", "trace"])
 def test_a_command_that_is_killed_between_a_file_and_its_name_leaves_the_old_one(
     bnm, name, inputs, folder, record_property

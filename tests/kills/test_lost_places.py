@@ -162,6 +162,7 @@ def test_studies_that_lose_their_folder_keep_what_is_finished_and_go_on(place, f
     assert "Damaged" not in again.err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", FAULTS)
 def test_training_goes_on_where_watch_loses_its_table(place, fault):
     fails, mends, reason = FAULTS[fault]

@@ -620,6 +620,7 @@ assert not [name for name in sys.modules if name.startswith("batchnorm_mechanics
 """
 
 
+@pytest.mark.thorough
 def test_a_saved_file_needs_nothing_of_ours_even_without_restore(rng, tmp_path):
     _, model = twins(with_a_frozen_layer, (16, 16, 3))
     x, y = batches(rng, (16, 16, 3))
@@ -704,7 +705,7 @@ def test_mobilenet_v2_trains_on_as_before(dtype, rng):
     assert_same_weights(model, untouched, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_normalization_of_resnet50_is_found():
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
     assert bnm.accelerate(model) == Accelerated(53, {})

@@ -115,7 +115,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_more_rows_than_altair_likes_are_drawn(monkeypatch):
     monkeypatch.setattr(report, "_bundle", lambda: "")
     assert "chart-0" in render(made_up(("keras-100", "keras-916"), range(300)))

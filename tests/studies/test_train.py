@@ -302,6 +302,7 @@ def test_algorithm_2_ends_an_epoch_with_the_statistics_of_that_epoch_alone(train
     assert set(layer.weights[-1].numpy()) == {steps * (settings.batch_size - 1)}
 
 
+@pytest.mark.thorough
 def test_the_papers_run_follows_test_accuracy_and_percentiles(trained):
     found = trained("paper-with-bn")
     history = found.run.history
@@ -345,6 +346,7 @@ def test_a_run_is_what_keras_gives_batch_by_batch(trained, name):
     assert int(best.optimizer.iterations) in (steps, 2 * steps)
 
 
+@pytest.mark.thorough
 def test_a_run_is_the_same_to_the_last_digit_on_a_used_network_and_on_a_new_one(trained, tmp_path):
     found = trained("algorithm2-100")
     study, arrays, networks = found.study, found.arrays, found.networks

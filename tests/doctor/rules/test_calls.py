@@ -440,6 +440,7 @@ def all_stale():
     return model, x, y
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sequential", [False, True])
 def test_a_repair_is_as_good_as_the_best_estimation_it_could_have_made(sequential):
     model, x, y = all_stale()
@@ -485,6 +486,7 @@ def test_an_estimation_that_is_no_better_leaves_nothing_behind(monkeypatch):
     assert moved == ["bn0"]
 
 
+@pytest.mark.thorough
 def test_what_was_taken_back_is_said_to_be_in_later_rounds_too(monkeypatch):
     from batchnorm_mechanics.doctor import repair as module
 
