@@ -84,6 +84,8 @@ def _execute(notebook: nbformat.NotebookNode) -> None:
         client = NotebookClient(
             notebook,
             timeout=CELL_TIMEOUT,
+            # On a busy machine TensorFlow alone takes a minute to start.
+            startup_timeout=CELL_TIMEOUT,
             kernel_name="python3",
             store_widget_state=False,
             coalesce_streams=True,
