@@ -222,7 +222,7 @@ class Walk:
 
 
 def _is_same(one: Array, other: Array) -> bool:
-    """Return whether two arrays hold the same numbers; of most, the first few say that they don't."""
+    """Return whether two arrays hold the same numbers; mostly the first few tell."""
     few = slice(64)
     return (
         one.dtype == other.dtype
