@@ -67,21 +67,33 @@ def digits():
     return scaled[0][:rows], loaded.y_train[:rows], scaled[1][:TEST], loaded.y_test[:TEST]
 
 
-def onnx_figures(model, folder, images, labels, x):
-    """Yield the figures of ONNX exports of a model by format."""
-    import onnx
+def quantized(plain, x, *, per_channel):
+    """Quantize an ONNX file with some images, and return the new one, beside it."""
     import onnxruntime
     from onnxruntime import quantization
 
-    plain = folder / "model.onnx"
-    model.export(plain, format="onnx", verbose=False)
+    name = onnxruntime.InferenceSession(str(plain)).get_inputs()[0].name
 
     class Reader(quantization.CalibrationDataReader):
-        def __init__(self, name):
+        def __init__(self):
             self.batches = iter([{name: x[:CALIBRATION]}])
 
         def get_next(self):
             return next(self.batches, None)
+
+    file = plain.with_name(f"{plain.stem}-int8-{per_channel}.onnx")
+    kind = quantization.QuantType.QInt8
+    quantization.quantize_static(plain, file, Reader(), per_channel=per_channel, weight_type=kind)
+    return file
+
+
+def onnx_figures(model, folder, images, labels, x):
+    """Yield the figures of ONNX exports of a model by format."""
+    import onnx
+    import onnxruntime
+
+    plain = folder / "model.onnx"
+    model.export(plain, format="onnx", verbose=False)
 
     def figures_of(file):
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -95,18 +107,9 @@ def onnx_figures(model, folder, images, labels, x):
             "quantizers": sum(nodes[kind] for kind in _QUANTIZERS),
         }
 
-    name = onnxruntime.InferenceSession(str(plain)).get_inputs()[0].name
     yield FORMATS[0], figures_of(plain)
     for per_channel, label in ((False, FORMATS[1]), (True, FORMATS[2])):
-        file = folder / f"int8-{per_channel}.onnx"
-        quantization.quantize_static(
-            plain,
-            file,
-            Reader(name),
-            per_channel=per_channel,
-            weight_type=quantization.QuantType.QInt8,
-        )
-        yield label, figures_of(file)
+        yield label, figures_of(quantized(plain, x, per_channel=per_channel))
 
 
 def litert_figures(model, folder, images, labels, x):
@@ -142,18 +145,24 @@ def litert_figures(model, folder, images, labels, x):
         )
 
 
-def measured():
-    """Train, fold, export and judge; return the record."""
+def trained_on(x, y):
+    """Return the network, trained."""
     import keras
 
+    keras.utils.set_random_seed(SEED)
+    model = network(keras)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(5e-3), loss)
+    model.fit(x, y, batch_size=BATCH, verbose=0)
+    return model
+
+
+def measured():
+    """Train, fold, export and judge; return the record."""
     import batchnorm_mechanics as bnm
 
-    keras.utils.set_random_seed(SEED)
     x, y, images, labels = digits()
-    trained = network(keras)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trained.compile(keras.optimizers.Adam(5e-3), loss)
-    trained.fit(x, y, batch_size=BATCH, verbose=0)
+    trained = trained_on(x, y)
     rows = []
     for statistics in STATISTICS:
         if statistics == STATISTICS[1]:
@@ -203,11 +212,16 @@ def table(record):
 
 def page(record, whole):
     """Return the page with the table of a record between its marks."""
-    first, last = figures.marks(MARK)
+    return between(MARK, table(record), whole, f"fold_exports: {PAGE.name}")
+
+
+def between(mark, text, whole, name):
+    """Return a page with a text between two marks; `name` says in an error which page it is."""
+    first, last = figures.marks(mark)
     if whole.count(first) != 1 or whole.count(last) != 1:
-        raise SystemExit(f"fold_exports: {PAGE.name} must have {first} and {last} once each.")
+        raise SystemExit(f"{name} must have {first} and {last} once each.")
     before, _, rest = whole.partition(first)
-    return f"{before}{first}\n\n{table(record)}\n\n{last}{rest.partition(last)[2]}"
+    return f"{before}{first}\n\n{text}\n\n{last}{rest.partition(last)[2]}"
 
 
 def main(arguments=None):

@@ -1,4 +1,7 @@
-"""Write docs/bad_inputs.md from what bnm says: python docs/bad_inputs.py."""
+"""Write docs/bad_inputs.md from what bnm says: python docs/bad_inputs.py.
+
+It needs onnx, onnxruntime, ai-edge-litert and openvino, which say what is wrong with their files.
+"""
 
 import contextlib
 import io
@@ -7,6 +10,7 @@ import re
 import shlex
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,6 +138,25 @@ FOLD = (
     BadInput("a new model in the old one's place", "model.keras --out model.keras"),
     BadInput("data of another shape", "model.keras --out new.keras --data wide.npy"),
 )
+COMPARE = (
+    BadInput("no data", "model.keras model.keras"),
+    BadInput("a file that is not there", "model.keras nowhere.onnx --data x.npy"),
+    BadInput("a model of Keras that is not there", "nowhere.keras model.keras --data x.npy"),
+    BadInput("text named as a model", "text.keras model.keras --data x.npy"),
+    BadInput("a model that was never called", "model.keras new.keras --data x.npy"),
+    BadInput("text named as an ONNX file", "model.keras text.onnx --data x.npy"),
+    BadInput("an ONNX file that is cut off", "model.keras cut.onnx --data x.npy"),
+    BadInput("an ONNX file without operations", "model.keras empty.onnx --data x.npy"),
+    BadInput("ONNX weights outside its folder", "model.keras outside.onnx --data x.npy"),
+    BadInput("ONNX weights that are not there", "model.keras gone.onnx --data x.npy"),
+    BadInput("text named as a LiteRT file", "model.keras text.tflite --data x.npy"),
+    BadInput("OpenVINO without its weights", "model.keras text.xml --data x.npy"),
+    BadInput("data that are not there", "model.keras model.keras --data nowhere.npz"),
+    BadInput("another number of features", "model.keras sound.onnx --data wide.npy"),
+    BadInput("no samples", "model.keras model.keras --data empty.npy"),
+    BadInput("data that fit neither ONNX file", "sound.onnx sound.onnx --data wide.npy"),
+    BadInput("a page in a model's place", "model.keras sound.onnx --data x.npy --html sound.onnx"),
+)
 COMMANDS = {
     "trace": TRACE,
     "conform": CONFORM,
@@ -141,6 +164,7 @@ COMMANDS = {
     "doctor": DOCTOR,
     "repair": REPAIR,
     "fold": FOLD,
+    "compare": COMPARE,
 }
 
 
@@ -181,6 +205,11 @@ def write_files(folder: Path) -> None:
     inputs = keras.Input((3,), name="inputs")
     outputs = keras.layers.BatchNormalization(name="bn")(inputs)
     keras.Model(inputs, outputs, name="model").save(folder / "model.keras")
+    new = keras.Sequential([keras.layers.BatchNormalization(name="bn")], name="new")
+    with warnings.catch_warnings():
+        # That it has no weights yet is the matter.
+        warnings.simplefilter("ignore", UserWarning)
+        new.save(folder / "new.keras")
     whole = (folder / "model.keras").read_bytes()
     (folder / "cut.keras").write_bytes(whole[: len(whole) // 2])
     with zipfile.ZipFile(folder / "two.keras", "w") as archive:
@@ -201,6 +230,32 @@ def write_files(folder: Path) -> None:
         with zipfile.ZipFile(folder / f"{name}.keras", "w") as archive:
             for part, content in parts.items():
                 archive.writestr(part, content.replace(old, new))
+
+
+def write_onnx(folder: Path) -> None:
+    """Write what `bnm compare` is given: an ONNX file, and some that are none, or not whole."""
+    from onnx import TensorProto, helper
+
+    for name in ("text.onnx", "text.tflite", "text.xml"):
+        (folder / name).write_text("Not what its name says.\n")
+    (folder / "empty.onnx").touch()
+    for name, location in {"sound": None, "outside": "../x.bin", "gone": "gone.bin"}.items():
+        factors = helper.make_tensor("factors", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
+        if location is not None:
+            factors.ClearField("float_data")
+            factors.data_location = TensorProto.EXTERNAL
+            entry = factors.external_data.add()
+            entry.key, entry.value = "location", location
+        ends = [
+            helper.make_tensor_value_info(end, TensorProto.FLOAT, [None, 3]) for end in ("x", "y")
+        ]
+        node = helper.make_node("Mul", ["x", "factors"], ["y"])
+        graph = helper.make_graph([node], "scales", ends[:1], ends[1:], [factors])
+        sets = [helper.make_opsetid("", 13)]
+        document = helper.make_model(graph, ir_version=8, opset_imports=sets)
+        (folder / f"{name}.onnx").write_bytes(document.SerializeToString())
+    whole = (folder / "sound.onnx").read_bytes()
+    (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])
 
 
 def said(command: str, bad: BadInput) -> tuple[int, str, str]:
@@ -252,6 +307,7 @@ def page() -> str:
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as name:
         write_files(Path(name))
+        write_onnx(Path(name))
         os.chdir(name)
         try:
             return "\n".join(lines()) + "\n"

@@ -24,7 +24,19 @@ INPUTS = [(command, bad) for command, inputs in MADE.COMMANDS.items() for bad in
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     MADE.write_files(folder)
+    if importlib.util.find_spec("onnx") is not None:
+        MADE.write_onnx(folder)
     return folder
+
+
+# What reads a file of its kind must be there to say what is wrong with it.
+NEEDED = {".onnx": "onnxruntime", ".tflite": "ai_edge_litert", ".xml": "openvino"}
+
+
+def need_runtimes(bad):
+    for suffix, module in NEEDED.items():
+        if suffix in bad.arguments:
+            pytest.importorskip(module)
 
 
 def contents(folder):
@@ -35,6 +47,7 @@ def contents(folder):
     ("command", "bad"), INPUTS, ids=[f"{command} {bad.arguments}" for command, bad in INPUTS]
 )
 def test_each_gets_its_line_and_nothing_else(files, monkeypatch, command, bad):
+    need_runtimes(bad)
     monkeypatch.chdir(files)
     monkeypatch.setenv("COLUMNS", "80")
     before = contents(files)

@@ -127,7 +127,16 @@ class Ran:
         before = 0
         for one in bits(anchors):
             before |= self.ancestors[one]
-        return bits(self.ancestors[position] & ~before)
+        found = self.ancestors[position] & ~before
+        # What a shortcut takes from an anchor may come before another anchor, too.
+        open_, seen = [position], anchors
+        while open_:
+            one = open_.pop()
+            if seen >> one & 1 or not self.ancestors[one] & anchors:
+                continue
+            seen |= 1 << one
+            open_ += self.steps[self.step_of[one]].inputs if one in self.step_of else ()
+        return bits(found | seen & ~anchors)
 
     def rounding(self, anchors: int, position: int) -> float:
         """Return what quantization on the way does to a value, as a root mean square.

@@ -82,6 +82,38 @@ def test_a_fault_in_an_onnx_file_is_named(onnx, network, tmp_path, fault):
     assert [row.name for row in found.rows if row.differs] == ["0_project_bn"]
 
 
+def test_a_quantized_onnx_file_agrees_as_far_as_int8_can(onnx, network):
+    model, data = network("mobile")
+    found = compare(model, HERE / "mobile_int8.onnx", data)
+    assert (found.agrees, found.lost, found.is_quantized) == (True, (), True)
+    assert 20 < found.sqnr < 60
+    # Of quantized tensors the floor is that of their grids, and not of float32.
+    assert all(row.floor < 60 for row in found.rows if row.layers[-1].endswith("relu"))
+
+
+def test_a_scale_of_one_channel_that_is_wrong_is_found_in_a_quantized_onnx_file(
+    onnx, network, tmp_path
+):
+    model, data = network("mobile")
+    document = onnx.load(HERE / "mobile_int8.onnx")
+    stored = {one.name: one for one in document.graph.initializer}
+    (kernel,) = (
+        node
+        for node in document.graph.node
+        if node.op_type == "DequantizeLinear"
+        and node.input[0] in stored
+        and list(stored[node.input[0]].dims) == [8, 3, 3, 3]
+    )
+    scale = onnx.numpy_helper.to_array(stored[kernel.input[1]]).copy()
+    assert scale.shape == (8,)
+    scale[2] *= 2
+    stored[kernel.input[1]].CopyFrom(onnx.numpy_helper.from_array(scale, kernel.input[1]))
+    onnx.save(document, tmp_path / "b.onnx")
+    found = compare(model, tmp_path / "b.onnx", data)
+    assert found.agrees is False
+    assert "stem" in found.start.layers
+
+
 def test_two_onnx_files_are_matched_by_value_and_no_cause_is_tried(onnx, network):
     _, data = network("mobile")
     path = HERE / "mobile.onnx"
