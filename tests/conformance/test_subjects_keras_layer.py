@@ -416,7 +416,7 @@ def test_a_loaded_layer_has_its_epsilon_from_the_file():
             return {**super().get_config(), "epsilon": 1.0}
 
     session = as_subject(Forgetful).open(Setting((2, 3), (1,), epsilon=0.5))
-    assert session.reload()._layer.epsilon == 1.0
+    assert session.reload().layer.epsilon == 1.0
 
 
 def test_a_layer_that_cannot_be_saved_raises_on_reloading():
