@@ -114,7 +114,8 @@ export function createChart({ title, height, xTitle, pick, settle = () => {} }) 
   const cursor = s("line", { class: "cursor", y1: MARGIN.top - 6, y2: height - MARGIN.bottom });
   const svg = s(
     "svg",
-    { class: "chart", role: "img", height },
+    // Until it is drawn, which tells more.
+    { class: "chart", role: "img", "aria-label": title, height },
     s("clipPath", { id: clip }, window_),
     still,
     faint,
