@@ -8,17 +8,13 @@ re-estimated statistics, is exported as it is and folded; ONNX Runtime quantizes
 for each kernel and by one for each channel, and `bnm.compare` compares each file with its model.
 """
 
-import argparse
-import json
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import fold_exports
 import worlds_page
-from hardware import describe, limit_process
-
-from batchnorm_mechanics._io.files import write_atomically
+from hardware import describe
 
 RECORD = Path(__file__).parent / "records" / "compare_int8.json"
 PAGE = Path(__file__).parents[1] / "docs" / "howto" / "compare.md"
@@ -98,16 +94,5 @@ def page(record, whole):
     return fold_exports.between(MARK, table(record), whole, f"compare_int8: {PAGE.name}")
 
 
-def main(arguments=None):
-    """Measure unless told not to; write the record and the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--page", action="store_true", help="measure nothing; write the table")
-    if not parser.parse_args(arguments).page:
-        limit_process()
-        write_atomically(RECORD, json.dumps(measured(), indent=2) + "\n")
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    write_atomically(PAGE, page(record, PAGE.read_text(encoding="utf-8")))
-
-
 if __name__ == "__main__":
-    main()
+    fold_exports.record_and_page(__doc__, RECORD, PAGE, measured=measured, page=page)

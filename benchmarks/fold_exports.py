@@ -224,16 +224,24 @@ def between(mark, text, whole, name):
     return f"{before}{first}\n\n{text}\n\n{last}{rest.partition(last)[2]}"
 
 
-def main(arguments=None):
-    """Measure unless told not to; write the record and the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def record_and_page(about, record_file, page_file, *, measured, page, arguments=None):
+    """Measure unless told not to; write the record and the page.
+
+    Args:
+        about: what is measured, for `--help`; its first line.
+        record_file, page_file: where both lie.
+        measured: returns a new record.
+        page: takes a record and the page, and returns the page with its table.
+        arguments: of the command; by default the process's.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--page", action="store_true", help="measure nothing; write the table")
     if not parser.parse_args(arguments).page:
         limit_process()
-        write_atomically(RECORD, json.dumps(measured(), indent=2) + "\n")
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    write_atomically(PAGE, page(record, PAGE.read_text(encoding="utf-8")))
+        write_atomically(record_file, json.dumps(measured(), indent=2) + "\n")
+    record = json.loads(record_file.read_text(encoding="utf-8"))
+    write_atomically(page_file, page(record, page_file.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
-    main()
+    record_and_page(__doc__, RECORD, PAGE, measured=measured, page=page)
