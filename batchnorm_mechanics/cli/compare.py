@@ -105,10 +105,12 @@ def _loaded(path: Path, reading: options.ModelOptions) -> Any:
 
 
 def _read(given: options.DataOptions, most: int | None) -> Any:
+    """Open data of which no model says before it runs whether they fit."""
     from batchnorm_mechanics.models.data import load_data
+    from batchnorm_mechanics.models.data_fit import Checked
 
     with options.insisting():
-        return load_data(
+        data = load_data(
             given.data or "",
             batch_size=given.batch_size,
             samples=given.samples,
@@ -116,6 +118,7 @@ def _read(given: options.DataOptions, most: int | None) -> Any:
             most=most,
             caller="compare",
         )
+    return Checked(**vars(data), name=str(given.data), caller="compare")
 
 
 def _show(found: "Comparison", html: Path | None, *, as_json: bool, read: Any) -> None:

@@ -5,8 +5,7 @@ from typing import Any
 
 from batchnorm_mechanics._io.charts import BLUE, GREY, ORANGE, theme
 
-_MOST = 200.0
-_SERIES = {"own": ("on B's own values", BLUE), "so far": ("with all before it", ORANGE)}
+_COLOURS = {"own": BLUE, "so far": ORANGE}
 
 
 def picture(found: Any) -> str:
@@ -25,6 +24,8 @@ def picture(found: Any) -> str:
         for series, value in (("own", row.own), ("so far", row.inherited))
         if value is not None
     ]
+    # Where no stage could be looked at by itself there is but one.
+    series = [one for one in _COLOURS if any(row["series"] == one for row in rows)]
     floors = [
         {"stage": at, "decibels": row.floor}
         for at, row in enumerate(found.rows, start=1)
@@ -40,7 +41,7 @@ def picture(found: Any) -> str:
     colour = alt.Color(
         "series:N",
         title=None,
-        scale=alt.Scale(domain=list(_SERIES), range=[colour for _, colour in _SERIES.values()]),
+        scale=alt.Scale(domain=series, range=[_COLOURS[one] for one in series]),
     )
     lines = (
         alt.Chart(alt.Data(values=rows))

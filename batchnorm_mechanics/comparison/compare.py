@@ -91,11 +91,8 @@ def compared(
 ) -> Comparison:
     """Compare two models that are open; as `compare` does."""
     given = _first(data, samples)
-    inputs = list(map(np.asarray, keras.tree.flatten(given)))
-    tensors: list[Any] = []
-    if isinstance(a, KerasForm):
-        tensors = a.tensors(given)
-        inputs = [np.asarray(one) for one in tensors]
+    tensors = a.tensors(given) if isinstance(a, KerasForm) else _by_name(given, a.names)
+    inputs = list(map(np.asarray, tensors))
     ran = b.run(_in_order(inputs, a.names, b.names))
     places = [ran.inputs[at] for at in _order(a.names, b.names, len(inputs))]
     # What B rounded before it began is what A's layers are run on.
@@ -152,6 +149,13 @@ def _first(data: Any, samples: int) -> Any:
             "A dataset that can be gone through once only is empty the second time."
         )
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+
+
+def _by_name(given: Any, names: Sequence[str]) -> list[Any]:
+    """Return arrays in the order of a model's inputs: by name where all are the same."""
+    if isinstance(given, dict) and set(given) == set(names):
+        return [given[name] for name in names]
+    return keras.tree.flatten(given)
 
 
 def _order(a: Sequence[str], b: Sequence[str], count: int) -> list[int]:

@@ -77,13 +77,7 @@ def open_litert(path: Path, most: int, refuse: Refusal) -> Opened:
             ),
             experimental_preserve_all_tensors=True,
         )
-        interpreter.allocate_tensors()
     except Exception as error:
-        if "Flex delegate" in str(error):
-            raise refuse(
-                "holds operations of TensorFlow's own, which LiteRT runs by a delegate of the app "
-                "alone: export it without them, recurrent layers with unroll=True"
-            ) from error
         raise refuse(f"LiteRT cannot run ({first_line(error)})") from error
     return _LiteRT(interpreter, operators, refuse)
 
@@ -114,6 +108,12 @@ class _LiteRT:
         try:
             parts = [self._batch(batch) for batch in batches]
         except Exception as error:
+            # Only what is allocated for inputs of a size tells that a kernel is missing.
+            if "Flex delegate" in str(error):
+                raise self._refuse(
+                    "holds operations of TensorFlow's own, which LiteRT runs by a delegate of the "
+                    "app alone: export it without them, recurrent layers with unroll=True"
+                ) from error
             raise self._refuse(f"fails on the data ({first_line(error)})") from error
         rows = len(batches[0][0])
         arrays = {at: together([part[at] for part in parts], rows) for at in parts[0]}

@@ -141,6 +141,11 @@ class Comparison(Shown):
         return next((row for row in self.rows if row.differs), None)
 
     @property
+    def is_judged(self) -> bool:
+        """Whether of any stage its own error is known, and not only what it inherits."""
+        return any(row.differs is not None for row in self.rows)
+
+    @property
     def agrees(self) -> bool | None:
         """Whether both models agree: by `min_sqnr` if it is given, else but for rounding.
 
@@ -152,11 +157,10 @@ class Comparison(Shown):
             return False
         if self.sqnr >= _ROUNDING:
             return True
-        judged = any(row.differs is not None for row in self.rows)
         # Rounding that makes another thing of the outputs is no agreement, either.
-        if judged and not self.lost and self.sqnr > 0:
+        if self.is_judged and not self.lost and self.sqnr > 0:
             return True
-        return None if judged or self.is_quantized else False
+        return None if self.is_judged or self.is_quantized else False
 
     @property
     def summary(self) -> str:

@@ -47,6 +47,9 @@ def print_comparison(found: Any, console: Console) -> None:
 
 def _table(found: Any, console: Console, lines: Lines) -> None:
     width = min(console.width, WIDTH)
+    if not found.is_judged:
+        _pairs(found, width, lines)
+        return
     left = max(width - sum(_COLUMNS.values()) - _VERDICT, 20)
     heads = "".join(f"{head:>{size}}" for head, size in _COLUMNS.items())
     lines.line(f"{'stage':<{left}}{heads}", "dim")
@@ -58,6 +61,17 @@ def _table(found: Any, console: Console, lines: Lines) -> None:
         style = {True: "bold red", False: "green", None: "dim"}[row.differs]
         text.append(f"  {row.verdict}", style)
         lines.line(text)
+
+
+def _pairs(found: Any, width: int, lines: Lines) -> None:
+    """Print which value of B each stage has, where neither model could be run by layers."""
+    end = _COLUMNS["so far"]
+    left = max((width - end) // 2, 20)
+    lines.line(f"{'stage of A':<{left}}{'value of B':<{left}}{'so far':>{end}}", "dim")
+    for row in found.rows:
+        names = (" + ".join(row.layers), row.counterpart)
+        text = "".join(f"{_cut(name, left - 1):<{left}}" for name in names)
+        lines.line(f"{text}{wording.decibel_text(row.inherited):>{end}}")
 
 
 def _cut(name: str, width: int) -> str:

@@ -1,7 +1,9 @@
 """Two models of which neither can be run layer by layer, matched by their values alone."""
 
+import numpy as np
+
 from batchnorm_mechanics.comparison.layouts import decibels, nearest
-from batchnorm_mechanics.comparison.ran import Ran, Value
+from batchnorm_mechanics.comparison.ran import Ran, Step, Value
 from batchnorm_mechanics.comparison.result import Row
 from batchnorm_mechanics.comparison.state import ALONE
 
@@ -9,23 +11,29 @@ from batchnorm_mechanics.comparison.state import ALONE
 def rows_by_value(a: Ran, b: Ran) -> tuple[list[Row], list[str]]:
     """Return A's steps that have a counterpart in B, and names of those that have none.
 
+    A step without one is part of the next one behind it that has one, as a bias that B adds
+    together with an activation. What only moves numbers is no step here.
+
     Args:
         a: of which no step can be run by itself.
         b: on the same inputs.
     """
-    rows, lost, used = [], [], set(b.inputs)
-    for step in a.steps:
-        for position in step.outputs[:1]:
-            value = a.values[position]
-            if not value.is_real or value.size == 0:
-                continue
-            found = _nearest(value, b, used)
-            if found is None:
-                lost.append(step.name)
-                continue
+    rows, used = [], set(b.inputs)
+    # Of each value of A, the steps that made it since the last ones that B has, too.
+    waiting: dict[int, tuple[int, ...]] = {}
+    joined: set[int] = set()
+    for number, step in enumerate(a.steps):
+        before = {one for given in step.inputs for one in waiting.get(given, ())}
+        if _changes_nothing(step, a):
+            joined.add(number)
+        else:
+            before.add(number)
+        steps, found = tuple(sorted(before)), _counterpart(step, a, b, used)
+        if found is not None and steps:
             used.add(found[0])
+            joined.update(steps)
             row = Row(
-                layers=(step.name,),
+                layers=tuple(a.steps[one].name for one in steps),
                 counterpart=b.values[found[0]].name,
                 own=None,
                 inherited=found[1],
@@ -33,7 +41,28 @@ def rows_by_value(a: Ran, b: Ran) -> tuple[list[Row], list[str]]:
                 differs=None,
             )
             rows.append(row)
-    return rows, lost
+            steps = ()
+        waiting |= dict.fromkeys(step.outputs, steps)
+    return rows, [step.name for number, step in enumerate(a.steps) if number not in joined]
+
+
+def _changes_nothing(step: Step, ran: Ran) -> bool:
+    """Return whether a step's output has the numbers of its input, perhaps in another order."""
+    if len(step.inputs) != 1 or len(step.outputs) != 1:
+        return False
+    before, after = (ran.values[one].array for one in (step.inputs[0], step.outputs[0]))
+    if before.size != after.size or before.dtype != after.dtype:
+        return False
+    return np.array_equal(np.sort(before, None), np.sort(after, None))
+
+
+def _counterpart(step: Step, a: Ran, b: Ran, used: set[int]) -> tuple[int, float] | None:
+    """Return the value of B that is nearest to a step's, and by how many decibels."""
+    for position in step.outputs[:1]:
+        value = a.values[position]
+        if value.is_real and value.size > 0:
+            return _nearest(value, b, used)
+    return None
 
 
 def _nearest(value: Value, b: Ran, used: set[int]) -> tuple[int, float] | None:

@@ -7,6 +7,8 @@ from batchnorm_mechanics._io.words import counted, named, together
 
 # Of a quantized tensor: more would be no chance, but a range that the data leave.
 _SATURATED = 0.01
+# Of decibels: ten times the error there was.
+_FALL = 20.0
 # Words that go on from a name.
 _RELATIVE = ("whose", "which", "without")
 
@@ -30,10 +32,14 @@ def sentence(found: Any) -> str:
     if start is not None:
         return _begins(found, start)
     if found.agrees:
-        judged = [row for row in found.rows if row.differs is not None]
-        stages = f", and each of {counted(len(judged), 'stage')} is within its rounding"
+        stages = ""
+        if found.is_judged:
+            judged = [row for row in found.rows if row.differs is not None]
+            stages = f", and each of {counted(len(judged), 'stage')} is within its rounding"
+        elif found.rows and not found.lost:
+            stages = f", and each of {counted(len(found.rows), 'stage')} has a counterpart"
         how = "Both agree as far as B's integers can tell" if found.is_quantized else "Both agree"
-        return f"{how}: {outputs}{stages if judged else ''}."
+        return f"{how}: {outputs}{stages}."
     if found.agrees is None:
         lost = f" {named(found.lost)} have no counterpart." if found.lost else ""
         return f"It cannot be told whether both agree: {outputs}.{lost}"
@@ -42,7 +48,24 @@ def sentence(found: Any) -> str:
             f"Both differ by more than was asked for: {outputs}, where {found.min_sqnr:g} dB "
             "were to be; each stage is within its rounding."
         )
-    return f"Both differ: {outputs}; no stage of A could be looked at by itself."
+    return f"Both differ: {outputs}; {_falls(found.rows)}."
+
+
+def _falls(rows: Sequence[Any]) -> str:
+    """Return where the agreement falls the most, of stages of which only that is known."""
+    least, worst, place = [], 0.0, 0
+    for at, row in enumerate(rows):
+        if least and least[-1] - row.inherited > worst:
+            worst, place = least[-1] - row.inherited, at
+        least.append(min([*least[-1:], row.inherited]))
+    if worst < _FALL:
+        return "no stage of A could be looked at by itself"
+    before = decibel_text(least[place - 1])
+    near = "the same" if before == "exact" else f"{before} apart or nearer"
+    return (
+        f"up to `{rows[place - 1].name}` all is {near}, "
+        f"behind `{rows[place].name}` it is {decibel_text(rows[place].inherited)}"
+    )
 
 
 def output_text(output: Any, samples: int) -> str:

@@ -1,0 +1,114 @@
+"""Two models that can only be run as a whole: their steps are matched by what they compute."""
+
+import numpy as np
+import pytest
+from commands import bnm_here
+
+from batchnorm_mechanics.comparison.ran import Ran, Step, Value
+from batchnorm_mechanics.comparison.result import Comparison, Output
+from batchnorm_mechanics.comparison.values_alone import rows_by_value
+
+X = np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32)
+SUM = 3 * X - 1
+
+
+def ran(*arrays, form="ONNX"):
+    """A chain of steps, each of which makes one array, named by its place."""
+    values = [Value(f"{form} {at}", array) for at, array in enumerate((X, *arrays))]
+    steps = [Step(str(at), "Any", (at - 1,), (at,)) for at in range(1, len(values))]
+    return Ran(form, values, steps, (0,), (len(values) - 1,))
+
+
+def rows(a, b):
+    found, lost = rows_by_value(a, b)
+    return [(row.layers, row.counterpart) for row in found], lost
+
+
+def test_each_step_has_the_value_that_is_the_same():
+    a, b = ran(SUM, np.abs(SUM)), ran(SUM * 1.000001, np.abs(SUM), form="LiteRT")
+    assert rows(a, b) == ([(("1",), "LiteRT 1"), (("2",), "LiteRT 2")], [])
+
+
+def test_steps_that_b_computes_as_one_are_one_row():
+    a, b = ran(3 * X, SUM, np.maximum(SUM, 0)), ran(np.maximum(SUM, 0), form="LiteRT")
+    assert rows(a, b) == ([(("1", "2", "3"), "LiteRT 1")], [])
+
+
+def test_what_only_moves_numbers_is_no_step_and_is_not_missed():
+    moved = SUM.transpose(0, 2, 1)
+    a, b = ran(X.reshape(8, 12), SUM, moved, np.abs(moved)), ran(SUM, np.abs(SUM), form="LiteRT")
+    assert rows(a, b) == ([(("2",), "LiteRT 1"), (("4",), "LiteRT 2")], [])
+
+
+def test_a_step_that_leads_to_nothing_in_b_is_named():
+    assert rows(ran(SUM, np.sin(SUM)), ran(SUM, np.cos(SUM))) == ([(("1",), "ONNX 1")], ["2"])
+
+
+def answer(decibels):
+    a = ran(*(SUM * (at + 1) for at in range(len(decibels))))
+    arrays = [
+        array * (1 + 10 ** (-size / 20))
+        for array, size in zip([one.array for one in a.values[1:]], decibels, strict=True)
+    ]
+    found, lost = rows_by_value(a, ran(*arrays))
+    outputs = (Output("output", decibels[-1], 0.1, None),)
+    return Comparison(("a", "b"), ("ONNX", "ONNX"), 8, outputs, tuple(found), tuple(lost))
+
+
+def test_both_agree_where_the_outputs_do():
+    found = answer([130, 110, 120])
+    assert (found.agrees, found.start, found.is_judged) == (True, None, False)
+    assert found.summary == (
+        "Both agree: the outputs are 120 dB apart, and each of 3 stages has a counterpart."
+    )
+
+
+def test_where_they_differ_the_largest_fall_is_named():
+    found = answer([130, 110, 125, 60, 55])
+    assert found.agrees is False
+    assert found.summary == (
+        "Both differ: the outputs are 55 dB apart; "
+        "up to `3` all is 110 dB apart or nearer, behind `4` it is 60 dB."
+    )
+
+
+def test_a_slow_decline_has_no_place():
+    assert "no stage of A could be looked at by itself" in answer([79, 70, 60]).summary
+
+
+def test_the_table_shows_both_names_and_no_empty_columns():
+    lines = str(answer([130, 120])).splitlines()
+    head = next(line for line in lines if line.startswith("stage"))
+    assert head.split("  ")[0] == "stage of A"
+    assert [word for word in ("value of B", "so far", "own", "floor") if word in head] == [
+        "value of B",
+        "so far",
+    ]
+    assert next(line for line in lines if line.startswith("2 ")).split() == "2 ONNX 2 120 dB".split()
+
+
+@pytest.mark.parametrize("way", ["--json", "--html"])
+def test_the_command_compares_two_files_of_other_formats(tmp_path, way):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(name, kind, ["n", 4, 3]) for name in ("x", "y")]
+    for name, alpha in (("a", 0.1), ("b", 0.2)):
+        nodes = [
+            helper.make_node("Exp", ["x"], ["e"]),
+            helper.make_node("LeakyRelu", ["x"], ["r"], alpha=alpha),
+            helper.make_node("Add", ["e", "r"], ["y"]),
+        ]
+        graph = helper.make_graph(nodes, name, ends[:1], ends[1:])
+        opset = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / name)
+        (tmp_path / name).rename(tmp_path / f"{name}.onnx")
+    np.savez(tmp_path / "data.npz", x=X)
+    page = [tmp_path / "page.html"] if way == "--html" else []
+    files = "a.onnx", "b.onnx", "--data", "data.npz"
+    ended = bnm_here("compare", *files, way, *page, cwd=tmp_path)
+    assert (ended.code, ended.err) == (1, "")
+    assert "data.npz: 8 samples, (4, 3) float32" in ended.out
+    if page:
+        assert "<th>Verdict</th>" not in page[0].read_text()
+        assert "<svg" in page[0].read_text()
