@@ -224,21 +224,27 @@ def between(mark, text, whole, name):
     return f"{before}{first}\n\n{text}\n\n{last}{rest.partition(last)[2]}"
 
 
-def record_and_page(about, record_file, page_file, *, measured, page, arguments=None):
+def record_and_page(about, record_file, page_file, *, measured, page, folder=None):
     """Measure unless told not to; write the record and the page.
 
     Args:
         about: what is measured, for `--help`; its first line.
         record_file, page_file: where both lie.
-        measured: returns a new record.
+        measured: returns a new record; of a folder, where the command takes one.
         page: takes a record and the page, and returns the page with its table.
-        arguments: of the command; by default the process's.
+        folder: what is in the folder that the command takes; None where it takes none.
     """
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--page", action="store_true", help="measure nothing; write the table")
-    if not parser.parse_args(arguments).page:
+    if folder is not None:
+        parser.add_argument("folder", type=Path, nargs="?", help=folder)
+    given = parser.parse_args()
+    if not given.page:
+        if folder is not None and given.folder is None:
+            parser.error("name the folder, or give --page")
         limit_process()
-        write_atomically(record_file, json.dumps(measured(), indent=2) + "\n")
+        record = measured() if folder is None else measured(given.folder)
+        write_atomically(record_file, json.dumps(record, indent=2) + "\n")
     record = json.loads(record_file.read_text(encoding="utf-8"))
     write_atomically(page_file, page(record, page_file.read_text(encoding="utf-8")))
 

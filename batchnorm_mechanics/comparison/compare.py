@@ -207,13 +207,17 @@ class _Found:
         for joined in walk:
             self.rows.append(self._row(joined, walk))
         self.lost = [stage.name for stage in walk.lost()]
-        self._compare_outputs([np.asarray(walk.own[one]) for one in calls.outputs], calls.outputs)
+        self._compare_outputs([(np.asarray(walk.own[one]), 0.0) for one in calls.outputs])
 
     def by_value(self, own: Ran) -> None:
         """Match what A computed with what B did."""
         self.rows, self.lost = rows_by_value(own, self.ran)
-        wanted = [None if at is None else own.values[at].array for at in own.outputs]
-        self._compare_outputs(wanted, own.outputs)
+        self._compare_outputs(
+            [
+                (None, 0.0) if at is None else (own.values[at].array, own.unit(at))
+                for at in own.outputs
+            ]
+        )
         self.notes.append(
             "A is no functional or sequential Keras model, so that its layers cannot be run on B's "
             "values: stages are matched by their values alone, and causes were not tried."
@@ -251,13 +255,15 @@ class _Found:
         words = "whose " + ", ".join(f"{one.what} {_is(one)}{one.words}" for one in found)
         return Cause(code, words, name, 0.0, is_norm=found[0].is_norm)
 
-    def _compare_outputs(self, wanted: Sequence[Array | None], names: Sequence[Any]) -> None:
+    def _compare_outputs(self, wanted: Sequence[tuple[Array | None, float]]) -> None:
+        """Compare what A gives, with the least distance that it tells apart, and what B does."""
         if len(wanted) != len(self.ran.outputs):
             self.notes.append(
                 f"A has {len(wanted)} outputs and B {len(self.ran.outputs)}: "
                 "as many as both have were compared, in their order."
             )
-        for at, (expected, position) in enumerate(zip(wanted, self.ran.outputs, strict=False)):
+        pairs = zip(wanted, self.ran.outputs, strict=False)
+        for at, ((expected, unit), position) in enumerate(pairs):
             if expected is None or position is None:
                 self.notes.append(f"Output {at} does not depend on the inputs.")
                 continue
@@ -267,16 +273,16 @@ class _Found:
                     "compare: `b` must have outputs of A's shapes. Received: an output of shape "
                     f"{actual.shape}, where A has {expected.shape}. Compare models of one task."
                 )
-            self.outputs.append(
-                _output(f"output {at}" if len(names) > 1 else "output", expected, actual)
-            )
+            name = f"output {at}" if len(wanted) > 1 else "output"
+            least = max(unit, self.ran.unit(position))
+            self.outputs.append(_output(name, expected, actual, least))
 
 
 def _is(change: Change) -> str:
     return "is " if change.relative is None else ""
 
 
-def _output(name: str, expected: Array, actual: Array) -> Output:
+def _output(name: str, expected: Array, actual: Array, least: float) -> Output:
     wanted = expected.astype(np.float64)
     laid = nearest(actual.astype(np.float64), wanted)
     if laid is None:
@@ -287,4 +293,5 @@ def _output(name: str, expected: Array, actual: Array) -> Output:
     top = None
     if wanted.ndim >= 2 and wanted.shape[-1] > 1:
         top = float(np.mean(np.argmax(array, -1) == np.argmax(wanted, -1)))
-    return Output(name, decibels(root_mean_square(wanted), gap), float(largest), top)
+    sqnr = decibels(root_mean_square(wanted), gap)
+    return Output(name, sqnr, float(largest), top, is_rounding=gap <= least)

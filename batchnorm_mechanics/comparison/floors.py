@@ -31,14 +31,16 @@ def floor_of(joined: Joined, ran: Ran) -> float:
         products' own rounding does, as a walk by chance; and both sides err. So 2 (1 + sqrt(n)) d
         / sqrt(12), n the longest sum of the stage. What B quantizes comes on top: a number on a
         grid of distance s errs by s / sqrt(12). 4 times the one and 2 times the other are taken to
-        be rounding.
+        be rounding; and a unit in the last place of 1 where B's value comes from a function that
+        ends at 1, half of it for each side.
     """
     length = max(stage.length for stage in joined.stages)
     size = root_mean_square(joined.expected)
     shaken = np.hypot(distance(joined.moved, joined.expected), _UNIT * size)
     rounded = 2 * (1 + np.sqrt(length)) * shaken / np.sqrt(12) if np.isfinite(shaken) else 0.0
-    grids = ran.rounding(joined.anchors, joined.found.position)
-    return float(np.hypot(_SLACK * rounded, _SLACK_OF_GRIDS * grids))
+    position = joined.found.position
+    grids = np.hypot(_SLACK_OF_GRIDS * ran.rounding(joined.anchors, position), ran.unit(position))
+    return float(np.hypot(_SLACK * rounded, grids))
 
 
 def on_grid(expected: Array, joined: Joined, ran: Ran) -> tuple[Array, float]:

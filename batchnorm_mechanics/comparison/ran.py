@@ -12,6 +12,9 @@ Array = NDArray[Any]
 
 # Squares of float32 that are smaller lose digits.
 _LEAST = 1e-30
+# Functions whose largest number is 1, as the formats call them.
+_UP_TO_ONE = {"sigmoid", "logistic", "tanh", "softmax"}
+_UNIT = float(np.finfo(np.float32).eps)
 
 
 class Grid(NamedTuple):
@@ -137,6 +140,23 @@ class Ran:
             seen |= 1 << one
             open_ += self.steps[self.step_of[one]].inputs if one in self.step_of else ()
         return bits(found | seen & ~anchors)
+
+    def unit(self, position: int) -> float:
+        """Return the least distance that a function up to 1 tells apart, or 0 of anything else.
+
+        Runtimes compute such a function to half a unit in the last place of 1, however small a
+        number it gives: one rounds 1e-9 to 0, the next to 1e-8.
+        """
+        number = self.step_of.get(position)
+        if number is None:
+            return 0.0
+        step = self.steps[number]
+        if step.kind.lower() in _UP_TO_ONE:
+            return _UNIT
+        # What hands numbers on, a branch or a reshape, has them of the function itself.
+        flat = self.values[position].array.ravel()
+        given = (one for one in step.inputs if np.array_equal(self.values[one].array.ravel(), flat))
+        return max(map(self.unit, given), default=0.0)
 
     def rounding(self, anchors: int, position: int) -> float:
         """Return what quantization on the way does to a value, as a root mean square.

@@ -23,12 +23,15 @@ class Output:
         relative: the largest difference, relative to the largest number in A.
         same_top: share of samples whose largest number is in the same place; None where there are
             no classes.
+        is_rounding: whether they are no farther apart than a unit in the last place of 1, and come
+            from a function that ends there, as a sigmoid: small ones are apart by many decibels.
     """
 
     name: str
     sqnr: float
     relative: float
     same_top: float | None
+    is_rounding: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""
@@ -37,6 +40,7 @@ class Output:
             "sqnr": self.sqnr,
             "relative": plain(self.relative),
             "same_top": self.same_top,
+            "is_rounding": self.is_rounding,
         }
 
 
@@ -155,7 +159,7 @@ class Comparison(Shown):
             return self.sqnr >= self.min_sqnr
         if self.start is not None:
             return False
-        if self.sqnr >= _ROUNDING:
+        if all(output.sqnr >= _ROUNDING or output.is_rounding for output in self.outputs):
             return True
         # Rounding that makes another thing of the outputs is no agreement, either.
         if self.is_judged and not self.lost and self.sqnr > 0:

@@ -38,6 +38,8 @@ def sentence(found: Any) -> str:
             stages = f", and each of {counted(len(judged), 'stage')} is within its rounding"
         elif found.rows and not found.lost:
             stages = f", and each of {counted(len(found.rows), 'stage')} has a counterpart"
+        if any(output.is_rounding and output.sqnr < 100 for output in found.outputs):
+            outputs += ", which is rounding to a unit in the last place of 1"
         how = "Both agree as far as B's integers can tell" if found.is_quantized else "Both agree"
         return f"{how}: {outputs}{stages}."
     if found.agrees is None:
@@ -53,6 +55,8 @@ def sentence(found: Any) -> str:
 
 def _falls(rows: Sequence[Any]) -> str:
     """Return where the agreement falls the most, of stages of which only that is known."""
+    if not any(row.by == "value" for row in rows):
+        return "no stage of A has a counterpart in B: they part at the first, or are two networks"
     least, worst, place = [], 0.0, 0
     for at, row in enumerate(rows):
         if least and least[-1] - row.inherited > worst:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import compared_networks as networks
+import keras
 import numpy as np
 import pytest
 
@@ -122,6 +123,31 @@ def test_two_onnx_files_are_matched_by_value_and_no_cause_is_tried(onnx, network
     assert found.lost == ()
     assert all(row.own is None and row.cause is None for row in found.rows)
     assert "causes were not tried" in found.notes[0]
+
+
+def test_small_probabilities_are_apart_by_rounding_alone(onnx, tmp_path):
+    kernel = np.linspace(-1, 1, 4, dtype=np.float32)[:, None]
+    data = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    layers = [keras.layers.Input((4,)), keras.layers.Dense(1, "sigmoid", name="top")]
+    model = keras.Sequential(layers)
+    model.set_weights([kernel, np.float32([-17.0])])
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(name, kind, ["n", n]) for name, n in (("x", 4), ("y", 1))]
+    stored = [
+        onnx.numpy_helper.from_array(array, name)
+        for array, name in ((kernel, "kernel"), (np.float32([-17.0]), "bias"))
+    ]
+    nodes = [helper.make_node("Gemm", ["x", "kernel", "bias"], ["z"])]
+    nodes.append(helper.make_node("Sigmoid", ["z"], ["y"]))
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], stored)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "b.onnx")
+    found = compare(model, tmp_path / "b.onnx", data)
+    assert found.sqnr < 80
+    assert (found.agrees, found.outputs[0].is_rounding) == (True, True)
+    # Another bias is no rounding, though it moves the output by less than a tenth of a unit of 1.
+    model.set_weights([kernel, np.float32([-13.0])])
+    assert compare(model, tmp_path / "b.onnx", data).agrees is False
 
 
 def exported(network, name, form, folder, suffix):
