@@ -11,6 +11,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import bnm_here
 from keras import layers
@@ -70,9 +72,8 @@ def alone():
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(
-    "workers", [2, *(pytest.param(one, marks=pytest.mark.thorough) for one in (1, 4))]
-)
+@pytest.mark.thorough  # that of the worker which is killed says the same
+@pytest.mark.parametrize("workers", [1, 2, 4])
 def test_statistics_are_those_of_this_process_however_many_workers(workers, alone):
     model = network()
     change = bnm.recalibrate(model, rows(), executor=RayExecutor(workers=workers))
@@ -94,22 +95,41 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(tmp_path, alone):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def from_numpy(data, _):
+    return data.from_numpy([rows(start, start + 800) for start in range(0, ROWS, 800)])
+
+
+def from_items(data, _):
+    return data.from_items([{"x": row, "y": 0} for row in rows()], override_num_blocks=5)
+
+
+def from_parquet(data, folder):
+    for start in range(0, ROWS, 800):
+        table = pa.table({"x": list(rows(start, start + 800)), "y": [0] * 800})
+        pq.write_table(table, folder / f"{start}.parquet")
+    return data.read_parquet(str(folder), override_num_blocks=5)
+
+
 @pytest.mark.usefixtures("cluster")
-def test_the_blocks_of_a_ray_dataset_are_shards(alone):
-    of_ray = pytest.importorskip("ray.data", exc_type=ImportError)
-    # Blocks of whole batches, whose columns are read as the arrays of a file are.
-    found = [
-        of_ray.from_numpy([rows(start, start + 800) for start in range(0, ROWS, 800)]),
-        of_ray.from_items([{"x": row, "y": 0} for row in rows()], override_num_blocks=5),
-    ]
-    for dataset in found:
-        model = network()
-        change = bnm.recalibrate(model, dataset, executor=RayExecutor(workers=2))
-        assert change.samples == ROWS
-        for one, expected in zip(statistics(model), alone, strict=True):
-            np.testing.assert_allclose(one, expected, rtol=1e-6)
+# Of Ray's own, which sets all options of its data when it is first used.
+@pytest.mark.filterwarnings(r"ignore:.*deprecated.*::ray\.data\.context")
+@pytest.mark.parametrize(
+    ("source", "workers"),
+    [
+        (from_numpy, None),
+        *(
+            pytest.param(one, 2, marks=pytest.mark.thorough)
+            for one in (from_numpy, from_items, from_parquet)
+        ),
+    ],
+)
+def test_the_blocks_of_a_ray_dataset_are_shards(alone, source, workers, tmp_path):
+    dataset = source(pytest.importorskip("ray.data", exc_type=ImportError), tmp_path)
     model = network()
-    bnm.recalibrate(model, found[0])
+    executor = None if workers is None else RayExecutor(workers=workers)
+    # Blocks of whole batches, whose columns are read as the arrays of a file are.
+    change = bnm.recalibrate(model, dataset, executor=executor)
+    assert change.samples == ROWS
     for one, expected in zip(statistics(model), alone, strict=True):
         np.testing.assert_allclose(one, expected, rtol=1e-6)
 
