@@ -11,7 +11,7 @@ import numpy as np
 from batchnorm_mechanics._keras import with_mask_of
 from batchnorm_mechanics.comparison.calls import Stage
 from batchnorm_mechanics.comparison.fitting import affine_fit
-from batchnorm_mechanics.comparison.layouts import decibels, nearest
+from batchnorm_mechanics.comparison.layouts import decibels, distance, nearest
 from batchnorm_mechanics.comparison.state import (
     AHEAD,
     ALONE,
@@ -59,7 +59,8 @@ def possible(state: State, at: int) -> Iterator[Found]:
         # B may leave a layer out: then what comes into it comes out.
         given = as_array(state.on_b[stage.inputs[0]])
         if given.shape == expected.shape and anchors.bit_count() == 1:
-            yield Found(anchors.bit_length() - 1, given, "graph")
+            gap = distance(given, expected)
+            yield Found(anchors.bit_length() - 1, given, gap, "graph")
     count = 0
     for position in state.ran.by_count.get(expected.size, ()):
         if position in state.used or anchors & ~state.ran.ancestors[position]:
@@ -69,7 +70,7 @@ def possible(state: State, at: int) -> Iterator[Found]:
             return
         laid = nearest(state.ran.values[position].array, expected, state.orders)
         if laid is not None:
-            yield Found(position, laid.array, "graph")
+            yield Found(position, laid.array, laid.distance, "graph")
 
 
 def _is_norm(stage: Stage) -> bool:

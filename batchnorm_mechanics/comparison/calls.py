@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from batchnorm_mechanics._keras import filled_in, nodes_in, with_mask_of
 from batchnorm_mechanics.comparison.ran import Array
+from batchnorm_mechanics.models.norms import KINDS
 from batchnorm_mechanics.models.wiring import graph_of
 
 L = keras.layers
@@ -112,7 +113,24 @@ class Calls:
     stages: tuple[Stage, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    last_use: Mapping[int, int] = field(default_factory=dict)
+
+    @cached_property
+    def last_use(self) -> dict[int, int]:
+        """Of each tensor, which stage takes it last; of outputs, one behind all."""
+        found = {number: at for at, stage in enumerate(self.stages) for number in stage.inputs}
+        return found | dict.fromkeys(self.outputs, len(self.stages))
+
+    @cached_property
+    def is_by_sample(self) -> bool:
+        """Whether each sample of a batch has an output of its own, as far as is known.
+
+        Of an operation or a layer of one's own it is not known, nor where the size of a batch is.
+        """
+        layers = [stage.operation for stage in self.stages]
+        fixed = any(
+            one.shape[:1] != (None,) for stage in self.stages for one in stage.node.input_tensors
+        )
+        return not fixed and all(_is_by_sample(layer) for layer in layers)
 
     def run(self, inputs: Sequence[Any]) -> dict[int, Any]:
         """Run all of them, and return each tensor by its number."""
@@ -129,6 +147,12 @@ class Calls:
             (type(stage.operation).__name__, stage.inputs, stage.outputs) for stage in self.stages
         )
         return kinds, self.inputs, self.outputs
+
+
+def _is_by_sample(operation: Any) -> bool:
+    is_keras_s = type(operation).__module__.startswith("keras.")
+    is_layer = isinstance(operation, L.Layer) and not isinstance(operation, L.Lambda)
+    return isinstance(operation, KINDS) or (is_keras_s and is_layer)
 
 
 def calls_of(model: Any) -> Calls | None:
@@ -196,7 +220,7 @@ def moved(array: Any, like: Any) -> Any:
     dtype = keras.backend.standardize_dtype(array.dtype)
     if "float" not in dtype:
         return array
-    values = np.asarray(keras.ops.convert_to_numpy(array))
+    values = np.asarray(array)
     factors = _factors(values.dtype, float(ml_dtypes.finfo(dtype).eps))
     flat = values.reshape(-1)
     new = np.empty_like(flat)

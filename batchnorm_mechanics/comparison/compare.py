@@ -227,7 +227,9 @@ class _Found:
         floor = floor_of(joined, self.ran)
         expected, saturated = on_grid(joined.expected, joined, self.ran)
         array = joined.found.array
-        size, own = root_mean_square(expected), distance(expected, array)
+        size, own = joined.size, joined.found.distance
+        if expected is not joined.expected:
+            size, own = root_mean_square(expected), distance(expected, array)
         differs = bool(own > floor)
         cause: Cause | None = None
         if differs:

@@ -4,7 +4,7 @@ import numpy as np
 
 from batchnorm_mechanics.comparison.layouts import distance
 from batchnorm_mechanics.comparison.matching import Joined
-from batchnorm_mechanics.comparison.ran import Array, Ran, root_mean_square
+from batchnorm_mechanics.comparison.ran import Array, Ran
 
 # In the last place of a float32 that begins with 1.
 _UNIT = float(np.finfo(np.float32).eps)
@@ -35,8 +35,8 @@ def floor_of(joined: Joined, ran: Ran) -> float:
         ends at 1, half of it for each side.
     """
     length = max(stage.length for stage in joined.stages)
-    size = root_mean_square(joined.expected)
-    shaken = np.hypot(distance(joined.moved, joined.expected), _UNIT * size)
+    few = joined.expected[: len(joined.moved)] if joined.moved.ndim else joined.expected
+    shaken = np.hypot(distance(joined.moved, few), _UNIT * joined.size)
     rounded = 2 * (1 + np.sqrt(length)) * shaken / np.sqrt(12) if np.isfinite(shaken) else 0.0
     position = joined.found.position
     grids = np.hypot(_SLACK_OF_GRIDS * ran.rounding(joined.anchors, position), ran.unit(position))

@@ -82,7 +82,7 @@ def _tensor(part: Any) -> Any:
 
 
 def _array(tensor: Any) -> Array:
-    array = np.asarray(keras.ops.convert_to_numpy(tensor))
+    array = np.asarray(tensor)
     # Half types are compared as what they are in float32; bfloat16 is no type of NumPy's own.
     return (
         array.astype(np.float32)

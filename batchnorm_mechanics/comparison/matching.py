@@ -15,7 +15,7 @@ from batchnorm_mechanics._keras import has_mask, with_mask_of
 from batchnorm_mechanics.comparison.by_graph import by_graph, possible
 from batchnorm_mechanics.comparison.calls import Calls, Stage, moved
 from batchnorm_mechanics.comparison.layouts import nearest
-from batchnorm_mechanics.comparison.ran import Array, Ran
+from batchnorm_mechanics.comparison.ran import Array, Ran, root_mean_square
 from batchnorm_mechanics.comparison.state import (
     AHEAD,
     ALONE,
@@ -26,6 +26,9 @@ from batchnorm_mechanics.comparison.state import (
     is_constant,
 )
 
+# Samples of which is measured what rounding does to them.
+_FEW = 4
+
 
 class Joined(NamedTuple):
     """A stage of A, one layer or several that are one in B, and its counterpart in B.
@@ -34,7 +37,8 @@ class Joined(NamedTuple):
         stages: of A, the last one gives the value.
         found: the counterpart.
         expected: what A's layers make of B's values.
-        moved: the same with everything moved by a unit in the last place.
+        size: its root mean square.
+        moved: the same with everything moved by a unit in the last place, of the first samples.
         own: what they made of A's own values.
         anchors: positions, as bits, of the values of B that it was computed from.
     """
@@ -42,6 +46,7 @@ class Joined(NamedTuple):
     stages: tuple[Stage, ...]
     found: Found
     expected: Array
+    size: float
     moved: Array
     own: Array
     anchors: int
@@ -73,8 +78,11 @@ class Walk:
         self._state = State(calls, ran, places, inputs)
         self._stages, self._pairs = calls.stages, pairs
         self.own: dict[int, Any] = dict(self.on_b)
-        self._moved: dict[int, Any] = dict(self.on_b)
+        # What rounding does is the same for all samples; some tell how much.
+        self._few = slice(_FEW if calls.is_by_sample else None)
+        self._moved: dict[int, Any] = {one: part[self._few] for one, part in self.on_b.items()}
         self._joined: set[int] = set()
+        self._bridges: set[int] = set()
 
     @property
     def on_b(self) -> dict[int, Any]:
@@ -90,19 +98,19 @@ class Walk:
             moves = self._pairs is None and self._stages[at].moves
             found = None if moves else self._counterpart(at)
             if found is None and self._state.is_bridge(self._stages[at]):
+                self._bridges.add(at)
                 self._bridge(at)
             elif self._pairs is None and (found is None or found.ratio < self._state.sure):
                 at, found = self._otherwise(at, found)
             if found is not None:
                 yield self._join(at, found)
+            self._forget(at)
             at += 1
 
     def lost(self) -> list[Stage]:
         """Return the stages that have no counterpart, and are in none, when the walk has ended."""
         return [
-            stage
-            for at, stage in enumerate(self._stages)
-            if at not in self._joined and not self._state.is_bridge(stage)
+            stage for at, stage in enumerate(self._stages) if at not in self._joined | self._bridges
         ]
 
     def _compute(self, at: int) -> None:
@@ -110,7 +118,7 @@ class Walk:
         state, stage = self._state, self._stages[at]
         again = stage.outputs[0] in self.own
         _store(state.on_b, stage, stage.run([state.on_b[one] for one in stage.inputs]))
-        shaken = [moved(self._moved[one], state.on_b[one]) for one in stage.inputs]
+        shaken = [moved(self._moved[one], self._moved[one]) for one in stage.inputs]
         weights = {id(one): moved(one.value, one) for one in stage.weights}
         _store(self._moved, stage, stage.run(shaken, weights))
         if not again and all(self.own[one] is state.on_b[one] for one in stage.inputs):
@@ -127,6 +135,18 @@ class Walk:
             state.pending[one] = (*sorted(pending), at)
             state.depth[one] = depth + (not stage.moves)
 
+    def _forget(self, at: int) -> None:
+        """Let go of what no stage needs, those that the walk may go back to included.
+
+        All of it would be three times what A computes.
+        """
+        last, state = self._state.calls.last_use, self._state
+        open_ = [one for one in self._moved if last.get(one, 0) > at]
+        first = min((step for one in open_ for step in state.pending[one]), default=at + 1)
+        for one in [one for one in self._moved if last.get(one, 0) < first and one not in open_]:
+            for held in (self.own, self._moved, state.on_b):
+                held.pop(one, None)
+
     def _counterpart(self, at: int) -> Found | None:
         """Return the tensor of B that has a stage's value."""
         state, number = self._state, self._stages[at].outputs[0]
@@ -136,7 +156,7 @@ class Walk:
         if self._pairs is not None:
             position = self._pairs[number]
             laid = nearest(state.ran.values[position].array, expected, state.orders)
-            return None if laid is None else Found(position, laid.array, "graph")
+            return None if laid is None else Found(position, laid.array, laid.distance, "graph")
         anchors = state.anchors[number]
         return state.search(expected, anchors, MATCH) or state.search(expected, 0, ALONE)
 
@@ -180,16 +200,18 @@ class Walk:
         if position is None or position in state.used:
             return None
         laid = nearest(state.ran.values[position].array, state.expected(at), state.orders)
-        return None if laid is None else Found(position, laid.array, "output")
+        return None if laid is None else Found(position, laid.array, laid.distance, "output")
 
     def _join(self, at: int, found: Found) -> Joined:
         """Put a value of B in the place of what A's layers made."""
         state, stage = self._state, self._stages[at]
         number = stage.outputs[0]
+        expected = state.expected(at)
         joined = Joined(
             tuple(self._stages[one] for one in state.pending[number]),
             found,
-            state.expected(at),
+            expected,
+            root_mean_square(expected),
             as_array(self._moved[number]),
             as_array(self.own[number]),
             state.anchors[number],
@@ -197,7 +219,9 @@ class Walk:
         state.used.add(found.position)
         self._joined.update(state.pending[number])
         new = self._in_place(found.array.astype(joined.expected.dtype, copy=False), number)
-        state.on_b[number] = self._moved[number] = new
+        state.on_b[number] = new
+        few = new[: len(joined.moved)] if joined.moved.ndim else new
+        self._moved[number] = with_mask_of(few, self._moved[number])
         state.anchors[number] = 1 << found.position
         for one in stage.outputs:
             state.pending[one], state.depth[one] = (), 0

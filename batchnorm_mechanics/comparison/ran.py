@@ -12,6 +12,8 @@ Array = NDArray[Any]
 
 # Squares of float32 that are smaller lose digits.
 _LEAST = 1e-30
+# How far a mean or a root mean square may be off, relative to the latter.
+ROUNDED = 1e-6
 # Functions whose largest number is 1, as the formats call them.
 _UP_TO_ONE = {"sigmoid", "logistic", "tanh", "softmax"}
 _UNIT = float(np.finfo(np.float32).eps)
@@ -53,7 +55,7 @@ class Value:
     @cached_property
     def mean(self) -> float:
         """Of all numbers in it."""
-        return float(np.mean(self.array, dtype=np.float64))
+        return mean_of(self.array)
 
     @cached_property
     def size(self) -> float:
@@ -188,6 +190,21 @@ def bits(mask: int) -> list[int]:
         found.append(lowest.bit_length() - 1)
         mask ^= lowest
     return found
+
+
+def mean_of(array: Array) -> float:
+    """Return the mean, to about a millionth of the root mean square; 0 of no numbers.
+
+    Example:
+        >>> mean_of(np.array([1.0, 2.0], np.float32))
+        1.5
+    """
+    if not array.size:
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        # In its own type, pair by pair, it is some times as fast.
+        found = float(np.mean(array.reshape(-1)))
+    return found if np.isfinite(found) else float(np.mean(array, dtype=np.float64))
 
 
 def root_mean_square(array: Array) -> float:

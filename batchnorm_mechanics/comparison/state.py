@@ -7,7 +7,7 @@ import numpy as np
 
 from batchnorm_mechanics.comparison.calls import Calls, Stage
 from batchnorm_mechanics.comparison.layouts import Order, decibels, nearest
-from batchnorm_mechanics.comparison.ran import Array, Ran, root_mean_square
+from batchnorm_mechanics.comparison.ran import ROUNDED, Array, Ran, mean_of, root_mean_square
 
 # Counterparts of healthy stages were measured at 35 dB in int8 and at 130 dB in float32, all other
 # tensors of their shape below 10 dB.
@@ -36,6 +36,7 @@ class Found(NamedTuple):
     Attributes:
         position: of the value in B.
         array: its numbers in A's layout.
+        distance: from what was expected, root mean square.
         by: "value", "graph" or "output".
         ratio: decibels of the value that was expected to the distance from it; 0 where the value
             decided nothing.
@@ -43,6 +44,7 @@ class Found(NamedTuple):
 
     position: int
     array: Array
+    distance: float
     by: str
     ratio: float = 0.0
 
@@ -111,7 +113,7 @@ class State:
         """
         if is_constant(expected):
             return None
-        size, mean = root_mean_square(expected), float(np.mean(expected, dtype=np.float64))
+        size, mean = root_mean_square(expected), mean_of(expected)
         best, ratio, order = None, least, None
         for position in self.ran.by_count.get(expected.size, ()):
             value, before = self.ran.values[position], self.ran.ancestors[position]
@@ -119,15 +121,17 @@ class State:
                 continue
             if not anchors and position in self.used:
                 continue
-            # No difference is smaller than that of the sizes, or of the means.
-            gap = max(abs(value.size - size), abs(value.mean - mean))
+            # No difference is smaller than that of the sizes, or of the means, which are rounded.
+            least = max(abs(value.size - size), abs(value.mean - mean))
+            gap = max(0.0, least - ROUNDED * size) if np.isfinite(least) else least
             if not np.isfinite(gap) or decibels(size, gap) < ratio:
                 continue
             laid = nearest(value.array, expected)
             found = -1.0 if laid is None else decibels(size, laid.distance)
             # Copies of a value, in another layout, follow it.
             if laid is not None and found > ratio + (3 if best else 0):
-                best, ratio = Found(position, laid.array, "value", found), found
+                best = Found(position, laid.array, laid.distance, "value", found)
+                ratio = found
                 order = laid.order
         if order is not None:
             self.orders.add(order)
@@ -136,7 +140,9 @@ class State:
 
 def is_constant(array: Array) -> bool:
     """Return whether all numbers are the same, as those of others may be too."""
-    return not array.size or bool(np.all(array == array.reshape(-1)[0]))
+    flat = array.reshape(-1)
+    # Mostly the first few tell.
+    return all(bool(np.all(part == flat[0])) for part in (flat[:64], flat) if part.size)
 
 
 def same_numbers(one: Any, other: Any) -> bool:
