@@ -69,6 +69,8 @@ def axes_of(norm: Norm, x: tf.Tensor) -> list[int]:
 def by_batch(norm: Norm, heard: Heard, *, exactly: bool) -> tuple[tf.Tensor, core.Moments]:
     """Return what a layer gives when it normalizes by the batch, and the batch's moments.
 
+    One of batch renormalization corrects that by its averages, as it does in training.
+
     Args:
         norm: the layer.
         heard: the call.
@@ -77,7 +79,11 @@ def by_batch(norm: Norm, heard: Heard, *, exactly: bool) -> tuple[tf.Tensor, cor
     """
     layer, x = norm.layer, heard.inputs
     settings = {"axes": axes_of(norm, x), "epsilon": max(layer.epsilon, _LEAST_EPSILON)}
-    if exactly:
+    if norm.renorm:
+        x_hat, moments = core.normalize_batch(x, mask=heard.mask, **settings)
+        r, d = norm.correction(moments.mean, moments.variance)
+        outputs = core.renormalize(x_hat, r, d, layer.gamma, layer.beta, axes=settings["axes"])
+    elif exactly:
         outputs, moments = core.normalize_batch(
             x, layer.gamma, layer.beta, mask=heard.mask, **settings
         )

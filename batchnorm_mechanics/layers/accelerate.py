@@ -204,7 +204,7 @@ def _call(
     axes = [axis for axis in range(rank) if axis != self.axis % rank]
     if training and self.trainable:
         again = is_recomputing()
-        renorm = _Renorm(self) if self.renorm else None
+        renorm = Renorm(self) if self.renorm else None
         outputs, batch = normalize_batch(
             inputs,
             self.gamma,
@@ -244,7 +244,7 @@ def _move(weight: Any, batch: tf.Tensor, count: tf.Tensor, momentum: float) -> N
     weight.assign(where_counted(count, old * momentum + batch * (1.0 - momentum), old))
 
 
-class _Renorm:
+class Renorm:
     """The policy of a layer with `renorm`, and its state in the layer's own weights."""
 
     def __init__(self, layer: Any) -> None:

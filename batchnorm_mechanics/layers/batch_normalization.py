@@ -271,7 +271,7 @@ class BatchNormalization(keras.layers.Layer):
                 kernel=self._kernel,
                 synchronized=self.synchronized,
                 moments_are_wanted=not again,
-                correction=self._correct if self.policy.renormalizes else None,
+                correction=self.correction if self.policy.renormalizes else None,
             )
             if not again:
                 self._update_statistics(batch)
@@ -296,7 +296,8 @@ class BatchNormalization(keras.layers.Layer):
     def _state(self) -> Any:
         return self._state_type(*(tf.convert_to_tensor(weight) for weight in self._state_weights))
 
-    def _correct(self, mean: tf.Tensor, variance: tf.Tensor) -> tuple[Any, Any]:
+    def correction(self, mean: tf.Tensor, variance: tf.Tensor) -> tuple[Any, Any]:
+        """Return the r and d of `Policy.correction` for a batch, by what was seen before it."""
         return self.policy.correction(self._state(), mean, variance)
 
     def _update_statistics(self, batch: core.Moments) -> None:

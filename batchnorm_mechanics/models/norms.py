@@ -19,6 +19,7 @@ from batchnorm_mechanics._keras import (
 )
 from batchnorm_mechanics.distribute.replicas import on_each_replica
 from batchnorm_mechanics.layers import BatchNormalization
+from batchnorm_mechanics.layers.accelerate import Renorm
 from batchnorm_mechanics.layers.intercept import own_call
 from batchnorm_mechanics.models import linear
 from batchnorm_mechanics.statistics import ExponentialMovingAverage, Policy
@@ -171,6 +172,12 @@ class Norm:
     def renorm(self) -> bool:
         """Whether the layer is one of batch renormalization, which derives its moving variance."""
         return self.policy.renormalizes if self.is_ours else bool(self.layer.renorm)
+
+    def correction(self, mean: Any, variance: Any) -> tuple[Any, Any]:
+        """Return r and d, by which a layer of renorm corrects a batch in training."""
+        if self.is_ours:
+            return self.layer.correction(mean, variance)
+        return Renorm(self.layer).correction(mean, variance)
 
     def begun(self, name: str) -> Any:
         """Return what a weight of the layer's began with, by its own initializer.

@@ -11,6 +11,7 @@ import tensorflow as tf
 import batchnorm_mechanics as bnm
 from batchnorm_mechanics._exceptions import InputError
 from batchnorm_mechanics.doctor.calls import listening
+from batchnorm_mechanics.doctor.heard import Heard, by_batch
 from batchnorm_mechanics.doctor.measuring import measure
 from batchnorm_mechanics.doctor.pools import Pool
 from batchnorm_mechanics.doctor.sample import MOST_ROWS, Sample
@@ -397,3 +398,53 @@ def test_the_last_smaller_batch_needs_no_trace_of_its_own():
     traces.clear()
     probe(model, np.random.default_rng(0).normal(size=(70, 3)).astype("float32"))
     assert [shape[0] for shape in traces] == [None]  # training is looked at eagerly
+
+
+RENORMS = {
+    "keras": lambda: layers.BatchNormalization(
+        name="bn", renorm=True, renorm_clipping={"rmin": 0.4, "rmax": 2.5, "dmax": 3.0}
+    ),
+    "ours": lambda: bnm.BatchNormalization(
+        name="bn", statistics=bnm.Renormalization(r_max=2.5, d_max=3.0)
+    ),
+}
+
+
+def renormalizing(rng, kind, *, stale):
+    """A layer whose averages are off by less than its bounds allow for, or by more."""
+    model = sequential(layers.Dense(4), RENORMS[kind](), layers.Dense(2))
+    norm, x = model.get_layer("bn"), rng.normal(2, 3, (256, 3)).astype("float32")
+    bnm.recalibrate(model, x)
+    deviation = np.sqrt(norm.moving_variance + norm.epsilon)
+    mean, variance = norm.moving_mean + stale * deviation, 1.5 * norm.moving_variance
+    held = {weight.name: weight for weight in norm.weights}
+    for name, value in (("mean", mean), ("variance", variance)):
+        held[f"moving_{name}"].assign(value)
+    for name in ("moving_stddev", "renorm_stddev"):
+        held[name].assign(np.sqrt(variance + norm.epsilon))
+    held["renorm_mean"].assign(mean)
+    return model, x
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+@pytest.mark.parametrize("kind", RENORMS)
+def test_in_training_mode_renormalization_corrects_the_batch_as_the_layer_itself_does(
+    rng, kind, exactly
+):
+    model, x = renormalizing(rng, kind, stale=4.0)
+    norm, x = norms_in(model)[0], tf.constant(rng.normal(1, 2, (32, 4)), tf.float32)
+    outputs, moments = by_batch(norm, Heard(x, None, True), exactly=exactly)
+    np.testing.assert_allclose(moments.variance, np.var(x, 0), rtol=1e-5)
+    expected = norm.layer(x, training=True)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    # Bounds hold it back here: it is neither what plain batch norm gives nor what inference does.
+    plain = norm.layer.gamma * (x - moments.mean) / tf.sqrt(moments.variance + 1e-3)
+    assert np.abs(outputs - plain).max() > 0.5
+
+
+@pytest.mark.parametrize("kind", RENORMS)
+def test_stale_averages_within_its_bounds_are_no_gap_of_renormalization(rng, kind):
+    model, x = renormalizing(rng, kind, stale=1.0)
+    assert probe(model, x).effects.relative < 0.05
+    model, x = renormalizing(rng, kind, stale=6.0)
+    assert probe(model, x).effects.relative > 0.5
