@@ -151,7 +151,8 @@ class _LiteRT:
         steps = []
         for kind, inputs, outputs in self._operators:
             before = tuple(places[at] for at in inputs if at in places)
-            after = [int(at) for at in outputs if int(at) in arrays]
+            # Of a damaged file the runtime leaves some out.
+            after = [int(at) for at in outputs if int(at) in arrays and int(at) in details]
             if not before:
                 continue
             for at in after:
@@ -162,33 +163,33 @@ class _LiteRT:
             noise = 0.0
             if numbers and kind in _SUMMED:
                 kernel = inputs[0] if kind == "TRANSPOSE_CONV" else inputs[1]
-                noise = self._noise(kind, int(kernel), values[before[0]], values[numbers[0]])
                 maker = makers.get(kernel)
                 if maker is not None and maker[0] == "DEQUANTIZE":
-                    stored = int(maker[1][0])
-                    noise = self._noise(kind, stored, values[before[0]], values[numbers[0]])
+                    kernel = maker[1][0]
+                stored = details.get(int(kernel))
+                noise = _noise(kind, stored, values[before[0]], values[numbers[0]])
             name = details[after[0]]["name"] if after else kind
             steps.append(Step(name, kind, before, numbers, noise))
         outputs = tuple(places.get(one["index"]) for one in self._interpreter.get_output_details())
         return Ran(self.form, values, steps, tuple(range(len(self._inputs))), outputs)
 
-    def _noise(self, kind: str, kernel: int, given: Value, output: Value) -> float:
-        """Return what the rounding of a kernel, and of inputs on the way, does to an output."""
-        details = next(
-            one for one in self._interpreter.get_tensor_details() if one["index"] == kernel
-        )
-        if details["dtype"] == np.float16:
-            return _HALF * output.size
-        scales = details["quantization_parameters"]["scales"]
-        if not len(scales) or not given.is_real:
-            return 0.0
-        length = int(np.prod([details["shape"][axis] for axis in _SUMMED[kind]]))
-        noise = noise_of(scales, length, given.size)
-        if given.grid is None and output.grid is None and given.size > 0:
-            # Floating inputs are rounded row by row to 8 bits before they meet such a kernel.
-            largest = float(np.max(np.abs(given.array)))
-            noise = np.hypot(noise, largest / 127 / np.sqrt(12) / given.size * output.size)
-        return float(noise)
+
+def _noise(kind: str, kernel: dict[str, Any] | None, given: Value, output: Value) -> float:
+    """Return what the rounding of a kernel, and of inputs on the way, does to an output."""
+    if kernel is None:
+        return 0.0
+    if kernel["dtype"] == np.float16:
+        return _HALF * output.size
+    scales = kernel["quantization_parameters"]["scales"]
+    if not len(scales) or not given.is_real:
+        return 0.0
+    length = int(np.prod([kernel["shape"][axis] for axis in _SUMMED[kind]]))
+    noise = noise_of(scales, length, given.size)
+    if given.grid is None and output.grid is None and given.size > 0:
+        # Floating inputs are rounded row by row to 8 bits before they meet such a kernel.
+        largest = float(np.max(np.abs(given.array)))
+        noise = np.hypot(noise, largest / 127 / np.sqrt(12) / given.size * output.size)
+    return float(noise)
 
 
 def _by_signature(interpreter: Any) -> tuple[list[dict[str, Any]], list[str]]:

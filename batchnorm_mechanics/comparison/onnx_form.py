@@ -45,11 +45,15 @@ def open_onnx(path: Path, most: int, refuse: Refusal) -> Opened:
         raise refuse(f"is no sound ONNX file ({first_line(error)})") from error
     if not model.graph.node or not model.graph.output:
         raise refuse("holds no operation")
-    external = [_entries(one) for one in _tensors(model.graph) if one.data_location == 1]
-    if external:
-        _check_external(external, path, most, refuse)
-        onnx.load_external_data_for_model(model, str(path.parent))
-    return _Onnx(onnx, model, runtime, refuse)
+    try:
+        external = [_entries(one) for one in _tensors(model.graph) if one.data_location == 1]
+        if external:
+            _check_external(external, path, most, refuse)
+            onnx.load_external_data_for_model(model, str(path.parent))
+        return _Onnx(onnx, model, runtime, refuse)
+    except UnicodeDecodeError as error:
+        # Names are taken for text when they are asked for.
+        raise refuse(f"is no sound ONNX file (a name in it is no text: {error.reason})") from error
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -129,22 +133,22 @@ class _Onnx:
         except Exception as error:
             # Its errors have no class of their own in common.
             raise refuse(f"ONNX Runtime cannot run ({first_line(error)})") from error
-
-    def run(self, inputs: Sequence[Array]) -> Ran:
-        """Run it on arrays, in the order of its names."""
         taken = {one.name: one for one in self._session.get_inputs()}
-        types = {name: _type(one.type) for name, one in taken.items()}
-        sizes = [
+        self._types = {name: _type(one.type) for name, one in taken.items()}
+        self._sizes = [
             tuple(size if isinstance(size, int) else None for size in taken[name].shape)
             for name in self.names
         ]
-        batches, whole = fed(inputs, sizes, self._refuse)
+
+    def run(self, inputs: Sequence[Array]) -> Ran:
+        """Run it on arrays, in the order of its names."""
+        batches, whole = fed(inputs, self._sizes, self._refuse)
         try:
             parts = [
                 self._session.run(
                     self._wanted,
                     {
-                        name: np.ascontiguousarray(array, types[name])
+                        name: np.ascontiguousarray(array, self._types[name])
                         for name, array in zip(self.names, batch, strict=True)
                     },
                 )

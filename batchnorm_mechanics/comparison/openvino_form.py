@@ -36,11 +36,10 @@ def open_openvino(path: Path, most: int, refuse: Refusal) -> Opened:
     if total > most:
         raise refuse(f"holds {total:,} bytes with its weights, more than {most:,}")
     try:
-        model = runtime.Core().read_model(path, weights)
+        return _OpenVino(runtime, runtime.Core().read_model(path, weights), refuse)
     except Exception as error:
-        # Its errors are RuntimeError, of whatever is wrong.
-        raise refuse(f"OpenVINO cannot read ({first_line(error)})") from error
-    return _OpenVino(runtime, model, refuse)
+        # Its errors are RuntimeError and IndexError, of whatever is wrong.
+        raise refuse(f"OpenVINO cannot run ({first_line(error)})") from error
 
 
 class _OpenVino:
@@ -76,12 +75,9 @@ class _OpenVino:
         self._outputs = [key(one.get_node().input(0).get_source_output()) for one in model.outputs]
         model.add_outputs(wanted)
         self._keys = [key(one.get_node().input(0).get_source_output()) for one in model.outputs]
-        try:
-            self._compiled = runtime.Core().compile_model(
-                model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-            )
-        except Exception as error:
-            raise refuse(f"OpenVINO cannot run ({first_line(error)})") from error
+        self._compiled = runtime.Core().compile_model(
+            model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
 
     def run(self, inputs: Sequence[Array]) -> Ran:
         """Run it on arrays, in the order of its names."""

@@ -216,6 +216,13 @@ def test_files_that_are_no_models_are_refused_in_a_sentence(onnx, tmp_path):
     )
 
 
+def test_an_onnx_file_whose_names_are_no_text_is_refused(onnx, tmp_path):
+    content = (HERE / "separable.onnx").read_bytes()
+    name = onnx.load(HERE / "separable.onnx").graph.node[0].input[0].encode()
+    (tmp_path / "a.onnx").write_bytes(content.replace(name, b"\xff" * len(name)))
+    assert "is no sound ONNX file (a name in it is no text" in refusal(tmp_path / "a.onnx")
+
+
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "gone.bin", ""])
 def test_weights_outside_of_the_folder_of_an_onnx_file_are_not_read(onnx, tmp_path, location):
     (tmp_path / "secret.bin").write_bytes(bytes(1000))
@@ -265,4 +272,4 @@ def test_openvino_needs_its_weights(tmp_path):
     path.write_text("<net/>")
     assert refusal(path) == "needs 'a.bin' beside it, which is not there."
     path.with_suffix(".bin").write_bytes(b"")
-    assert refusal(path).startswith("OpenVINO cannot read (")
+    assert refusal(path).startswith("OpenVINO cannot run (")
