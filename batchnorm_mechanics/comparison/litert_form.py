@@ -161,25 +161,34 @@ class _LiteRT:
                 values.append(Value(details[at]["name"], array, grid))
             numbers = tuple(places[at] for at in after)
             noise = 0.0
-            if numbers and kind in _SUMMED:
-                kernel = inputs[0] if kind == "TRANSPOSE_CONV" else inputs[1]
-                maker = makers.get(kernel)
-                if maker is not None and maker[0] == "DEQUANTIZE":
-                    kernel = maker[1][0]
-                stored = details.get(int(kernel))
-                noise = _noise(kind, stored, values[before[0]], values[numbers[0]])
+            if numbers:
+                # As they are stored, through what makes them wider on the way.
+                stored = [
+                    makers[at][1][0] if makers.get(at, ("",))[0] == "DEQUANTIZE" else at
+                    for at in inputs
+                ]
+                held = [details.get(int(at)) for at in stored]
+                noise = _noise(kind, held, values[before[0]], values[numbers[0]])
             name = details[after[0]]["name"] if after else kind
             steps.append(Step(name, kind, before, numbers, noise))
         outputs = tuple(places.get(one["index"]) for one in self._interpreter.get_output_details())
         return Ran(self.form, values, steps, tuple(range(len(self._inputs))), outputs)
 
 
-def _noise(kind: str, kernel: dict[str, Any] | None, given: Value, output: Value) -> float:
-    """Return what the rounding of a kernel, and of inputs on the way, does to an output."""
+def _noise(kind: str, held: Sequence[dict[str, Any] | None], given: Value, output: Value) -> float:
+    """Return what the rounding of weights, and of inputs on the way, does to an output.
+
+    Args:
+        kind: of the operation.
+        held: details of its inputs, as they are stored; None of one that is not there.
+        given: the first that depends on the model's inputs.
+        output: what it gave.
+    """
+    if any(one is not None and one["dtype"] == np.float16 for one in held):
+        return _HALF * output.size
+    kernel = held[0 if kind == "TRANSPOSE_CONV" else 1] if kind in _SUMMED else None
     if kernel is None:
         return 0.0
-    if kernel["dtype"] == np.float16:
-        return _HALF * output.size
     scales = kernel["quantization_parameters"]["scales"]
     if not len(scales) or not given.is_real:
         return 0.0
@@ -214,34 +223,25 @@ def _tensor(interpreter: Any, index: int) -> Array | None:
     return array if array.dtype.kind in "fiub" else None
 
 
-def _scale(details: dict[str, Any]) -> tuple[float, int] | None:
-    """Return scale and zero of a tensor that is quantized as a whole."""
-    parameters = details["quantization_parameters"]
-    is_integer = np.dtype(details["dtype"]).kind in "iu"
-    if len(parameters["scales"]) != 1 or not is_integer or details["dtype"] == np.int32:
-        return None
-    return float(parameters["scales"][0]), int(parameters["zero_points"][0])
-
-
 def _grid(details: dict[str, Any]) -> Grid | None:
-    found = _scale(details)
-    if found is None:
+    """Return the grid of a tensor that is quantized as a whole."""
+    parameters, dtype = details["quantization_parameters"], np.dtype(details["dtype"])
+    if len(parameters["scales"]) != 1 or dtype.kind not in "iu" or dtype == np.int32:
         return None
-    limits = np.iinfo(details["dtype"])
-    return Grid(found[0], (limits.min - found[1]) * found[0], (limits.max - found[1]) * found[0])
+    return Grid.of(float(parameters["scales"][0]), int(parameters["zero_points"][0]), dtype)
 
 
 def _real(array: Array, details: dict[str, Any]) -> Array:
-    found = _scale(details)
-    if found is None:
-        return array.astype(np.float32) if array.dtype == np.float16 else array
-    return ((array.astype(np.int64) - found[1]) * found[0]).astype(np.float32)
+    grid = _grid(details)
+    if grid is not None:
+        return grid.real(array)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _quantized(array: Array, details: dict[str, Any]) -> Array:
-    found, dtype = _scale(details), details["dtype"]
-    if found is None or array.dtype.kind != "f":
+    grid, dtype = _grid(details), np.dtype(details["dtype"])
+    if grid is None or array.dtype.kind != "f":
         return np.ascontiguousarray(array, dtype)
     limits = np.iinfo(dtype)
-    whole = np.rint(array / found[0]) + found[1]
-    return np.clip(whole, limits.min, limits.max).astype(dtype)
+    integers = np.clip(np.round(array / grid.scale) + grid.zero, limits.min, limits.max)
+    return integers.astype(dtype)

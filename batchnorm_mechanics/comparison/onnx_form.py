@@ -22,7 +22,18 @@ from batchnorm_mechanics.comparison.ran import Array, Grid, Ran, Step, Value
 
 _EXTRA = "onnx"
 # Axes of a kernel that are summed over: all but the first, or but the last.
-_BY_OUTPUTS, _BY_INPUTS = {"Conv", "Gemm"}, {"MatMul"}
+_BY_OUTPUTS, _BY_INPUTS = {"Conv", "Gemm", "QLinearConv", "QGemm"}, {"MatMul", "QLinearMatMul"}
+# They hand integers on as they are.
+_MOVING = {
+    "Flatten",
+    "Identity",
+    "MaxPool",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
 _HALF = 2.0**-11
 
 
@@ -106,6 +117,7 @@ class _Onnx:
         self._stored = {one.name: one for one in graph.initializer}
         self._array = onnx.numpy_helper.to_array
         self._makers = {name: node for node in graph.node for name in node.output}
+        self._grids = self._grids_of_integers(graph.node)
         self.names = [one.name for one in graph.input if one.name not in self._stored]
         self._outputs = [one.name for one in graph.output]
         # Nodes with those of their inputs that depend on the model's.
@@ -172,12 +184,16 @@ class _Onnx:
             noise = 0.0
             for name in outputs:
                 # Sequences and the like come as lists, and have no places.
-                array = arrays.pop(name)
+                array, grid = arrays.pop(name), self._grids.get(name)
                 places[name] = len(values)
                 is_half = array.dtype == np.float16
-                values.append(
-                    Value(name, array.astype(np.float32) if is_half else array, self._grid(node))
-                )
+                if is_half:
+                    array = array.astype(np.float32)
+                elif grid is not None:
+                    array = grid.real(array)
+                elif node.op_type == "DequantizeLinear":
+                    grid = self._grid(node.input[1:3])
+                values.append(Value(name, array, grid))
                 noise = _HALF * values[-1].size if is_half else noise
             before = tuple(places[one] for one in taken if one in places)
             if before:
@@ -187,30 +203,49 @@ class _Onnx:
         outputs = tuple(places.get(one) for one in self._outputs)
         return Ran(self.form, values, steps, tuple(range(len(inputs))), outputs)
 
-    def _grid(self, node: Any) -> Grid | None:
-        """Return the grid of what is real again after it was quantized."""
-        if node.op_type != "DequantizeLinear" or node.input[1] not in self._stored:
+    def _grids_of_integers(self, nodes: Sequence[Any]) -> dict[str, Grid]:
+        """Return the grids of integers between operations that compute with integers.
+
+        Behind each tensor that such an operation takes come its scale and its zero point. Those
+        before a DequantizeLinear are left out: what comes out of it has the same numbers.
+        """
+        found: dict[str, Grid] = {}
+        for node in reversed(nodes):
+            if node.op_type.startswith("QLinear") or node.op_type == "QGemm":
+                for at, name in enumerate(node.input[:-2]):
+                    grid = self._grid(node.input[at + 1 : at + 3]) if name in self._makers else None
+                    if grid is not None:
+                        found.setdefault(name, grid)
+            elif node.op_type in _MOVING and node.output[0] in found:
+                found.setdefault(node.input[0], found[node.output[0]])
+        return found
+
+    def _grid(self, names: Sequence[str]) -> Grid | None:
+        """Return the grid of a stored scale and zero point; None of several, or of none."""
+        if not names or not set(names) <= set(self._stored):
             return None
-        scale = self._array(self._stored[node.input[1]])
-        if scale.size != 1:
+        scale = self._array(self._stored[names[0]])
+        zero = self._array(self._stored[names[1]]) if len(names) > 1 else np.uint8(0)
+        if (
+            scale.size != 1
+            or scale.dtype.kind != "f"
+            or zero.size != 1
+            or zero.dtype.kind not in "iu"
+        ):
             return None
-        zero = self._array(self._stored[node.input[2]]) if len(node.input) > 2 else np.uint8(0)
-        if zero.dtype.kind not in "iu":
-            return None
-        limits, step = np.iinfo(zero.dtype), float(scale.reshape(-1)[0])
-        start = int(zero.reshape(-1)[0])
-        return Grid(step, (limits.min - start) * step, (limits.max - start) * step)
+        return Grid.of(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), zero.dtype)
 
     def _noise(self, node: Any, given: Value) -> float:
         """Return what the rounding of quantized weights does to a node's output."""
         if node.op_type not in _BY_OUTPUTS | _BY_INPUTS or len(node.input) < 2:
             return 0.0
-        maker = self._makers.get(node.input[1])
-        if maker is None or maker.op_type != "DequantizeLinear" or not given.is_real:
+        names = node.input[3:5]
+        if not node.op_type.startswith("Q"):
+            maker = self._makers.get(node.input[1])
+            names = maker.input[:2] if maker and maker.op_type == "DequantizeLinear" else ()
+        if len(names) < 2 or not set(names) <= set(self._stored) or not given.is_real:
             return 0.0
-        if not set(maker.input[:2]) <= set(self._stored):
-            return 0.0
-        kernel, scales = (self._array(self._stored[one]) for one in maker.input[:2])
+        kernel, scales = (self._array(self._stored[one]) for one in names)
         summed = kernel.shape[1:] if node.op_type in _BY_OUTPUTS else kernel.shape[:-1]
         return noise_of(scales, int(np.prod(summed)), given.size)
 

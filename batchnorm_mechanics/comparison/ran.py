@@ -26,11 +26,28 @@ class Grid(NamedTuple):
         scale: the distance between two of them.
         least: the least of them.
         most: the largest.
+        zero: the integer that stands for 0.
+
+    Example:
+        >>> grid = Grid.of(0.5, 10, np.dtype("uint8"))
+        >>> grid.least, grid.most, grid.real(np.array([0, 11], np.uint8)).tolist()
+        (-5.0, 122.5, [-5.0, 0.5])
     """
 
     scale: float
     least: float
     most: float
+    zero: int = 0
+
+    @classmethod
+    def of(cls, scale: float, zero: int, dtype: Any) -> "Grid":
+        """Return the grid of integers of a type."""
+        limits = np.iinfo(dtype)
+        return cls(scale, (limits.min - zero) * scale, (limits.max - zero) * scale, zero)
+
+    def real(self, integers: Array) -> Array:
+        """Return the numbers that integers stand for, float32."""
+        return ((integers.astype(np.int64) - self.zero) * self.scale).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

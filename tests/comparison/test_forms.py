@@ -92,6 +92,39 @@ def test_a_quantized_onnx_file_agrees_as_far_as_int8_can(onnx, network):
     assert all(row.floor < 60 for row in found.rows if row.layers[-1].endswith("relu"))
 
 
+@pytest.mark.filterwarnings("ignore")  # of the quantizer, which is not ours
+@pytest.mark.parametrize(("name", "rows"), [("mobile", 13), ("residual", 22), ("separable", 6)])
+def test_a_file_whose_operations_compute_in_integers_agrees_stage_by_stage(
+    onnx, network, tmp_path, name, rows
+):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    model, data = network(name)
+    path, (given,) = HERE / f"{name}.onnx", onnx.load(HERE / f"{name}.onnx").graph.input
+    quantization.quantize_static(
+        path,
+        tmp_path / "b.onnx",
+        Once({given.name: data}),
+        quant_format=quantization.QuantFormat.QOperator,
+        per_channel=True,
+    )
+    nodes = onnx.load(tmp_path / "b.onnx").graph.node
+    assert "QLinearConv" in {node.op_type for node in nodes}
+    found = compare(model, tmp_path / "b.onnx", data)
+    assert (found.agrees, found.lost, len(found.rows)) == (True, (), rows)
+    assert all(row.own > 25 for row in found.rows)
+    assert all(25 < row.floor < 50 for row in found.rows)
+
+
+class Once:
+    """Samples to calibrate by, as ONNX Runtime asks for them."""
+
+    def __init__(self, batch):
+        self._left = [batch]
+
+    def get_next(self):
+        return self._left.pop() if self._left else None
+
+
 def test_a_scale_of_one_channel_that_is_wrong_is_found_in_a_quantized_onnx_file(
     onnx, network, tmp_path
 ):
@@ -157,20 +190,23 @@ def exported(network, name, form, folder, suffix):
     return model, path, data
 
 
-def int8(model, data, path):
+def quantized(model, data, path, kind):
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([row[None]] for row in data)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if kind == "int8":
+        converter.representative_dataset = lambda: ([row[None]] for row in data)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    elif kind == "float16":
+        converter.target_spec.supported_types = [tf.float16]
     path.write_bytes(converter.convert())
     return path
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the converters, none of which is ours
-@pytest.mark.parametrize("name", ["mobile", "residual", "separable"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_litert_agrees_in_floating_point_and_as_far_as_int8_can(network, tmp_path, name):
     pytest.importorskip("ai_edge_litert")
     model, path, data = exported(network, name, "litert", tmp_path, ".tflite")
@@ -178,7 +214,7 @@ def test_litert_agrees_in_floating_point_and_as_far_as_int8_can(network, tmp_pat
     assert found.agrees is True
     assert found.lost == ()
     assert [row for row in found.rows if not names_fit(row)] == []
-    found = compare(model, int8(model, data, tmp_path / "int8.tflite"), data)
+    found = compare(model, quantized(model, data, tmp_path / "b.tflite", "int8"), data)
     assert (found.agrees, found.lost, found.is_quantized) == (True, (), True)
     assert 20 < found.sqnr < 60
     assert [row for row in found.rows if not names_fit(row)] == []
@@ -186,12 +222,44 @@ def test_litert_agrees_in_floating_point_and_as_far_as_int8_can(network, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the converter, which is not ours
-@pytest.mark.parametrize("name", ["residual", "recurrent"])
-def test_openvino_agrees(network, tmp_path, name):
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_openvino_agrees_with_weights_of_half_precision_too(network, tmp_path, name):
+    openvino = pytest.importorskip("openvino")
     model, path, data = exported(network, name, "openvino", tmp_path, ".xml")
     found = compare(model, path, data)
     assert (found.agrees, found.lost) == (True, ())
+    assert found.sqnr > 120
+    half = tmp_path / "half.xml"
+    openvino.save_model(openvino.Core().read_model(path), half, compress_to_fp16=True)
+    found = compare(model, half, data)
+    assert (found.agrees, found.lost) == (True, ())
+    assert 60 < found.sqnr < 90
+
+
+def test_openvino_agrees_as_far_as_int8_can(network, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model, data = network("mobile")
+    made = openvino.convert_model(HERE / "mobile_int8.onnx")
+    assert "FakeQuantize" in {node.get_type_name() for node in made.get_ops()}
+    openvino.save_model(made, tmp_path / "b.xml", compress_to_fp16=False)
+    found = compare(model, tmp_path / "b.xml", data)
+    assert (found.agrees, found.lost, found.is_quantized) == (True, (), True)
+    # Each stage of its own, with none that came out as zeros.
+    assert len(found.rows) == 18
+    assert all(row.own > 40 and 20 < row.floor < 50 for row in found.rows)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the converter, which is not ours
+@pytest.mark.parametrize(
+    ("name", "kind"), [("residual", "weights"), ("recurrent", "float16"), ("separable", "float16")]
+)
+def test_litert_agrees_with_weights_alone_rounded(network, tmp_path, name, kind):
+    pytest.importorskip("ai_edge_litert")
+    model, data = network(name)
+    found = compare(model, quantized(model, data, tmp_path / "b.tflite", kind), data)
+    assert (found.agrees, found.lost, found.is_quantized) == (True, (), False)
+    assert 40 < found.sqnr < 90
 
 
 def refusal(path, **options):
