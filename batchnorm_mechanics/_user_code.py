@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 import sysconfig
@@ -92,17 +93,31 @@ def _from_file(path: Path) -> ModuleType:
     name = f"_bnm_user_{content[:12]}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
+    loader = _FromSource(name, str(path))
+    found = importlib.util.spec_from_file_location(name, path, loader=loader)
+    if found is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
     try:
-        found.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """Compiles what the file holds now.
+
+    Bytecode that Python keeps is taken for that of a file which has changed within the same second,
+    if it is as long.
+    """
+
+    def get_code(self, fullname: str) -> Any:
+        """Return the code of the file, and keep none."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
 
 def _from_module(name: str) -> ModuleType:

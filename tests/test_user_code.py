@@ -74,10 +74,15 @@ def test_two_names_of_a_file_come_of_one_import(folder):
     assert issubclass(found("mine.py:Own"), found("mine.py:Base"))
 
 
-def test_a_file_that_has_changed_is_imported_anew(folder):
+def test_a_file_that_has_changed_is_imported_anew_and_nothing_is_kept_beside_it(
+    folder, monkeypatch
+):
+    # Whatever the machine says: bytecode would be that of a file as old and as long.
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for number in (1, 2):
         (folder / "mine.py").write_text(f"number = {number}\n")
         assert found("mine.py:number") == number
+    assert [path.name for path in folder.iterdir()] == ["mine.py"]
 
 
 def test_the_name_of_a_file_s_module_is_the_same_in_every_process(folder):

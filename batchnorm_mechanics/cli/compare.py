@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from batchnorm_mechanics.comparison.result import Comparison
 
 _SAMPLES = 8
+# Of the JSON object; 2 says of outputs whether their distance is rounding.
+_FORMAT = 2
 
 
 @options.takes_options
@@ -127,7 +129,7 @@ def _show(found: "Comparison", html: Path | None, *, as_json: bool, read: Any) -
 
         options.write_page(html, page(found), caller="compare")
     if as_json:
-        options.print_json({**found.as_json(), **options.read_as_json(read)})
+        options.print_json({**found.as_json(), **options.read_as_json(read)}, version=_FORMAT)
     else:
         from batchnorm_mechanics._io.terminal import Terminal
         from batchnorm_mechanics.comparison.showing import print_comparison

@@ -327,8 +327,8 @@ def read_as_json(data: "Checked | None") -> dict[str, Any]:
     return {"data": data.line} if data is not None and data.seen.rows else {}
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: dict[str, Any], *, version: int = _FORMAT) -> None:
     """Print one JSON object, with the version of its form."""
     from batchnorm_mechanics._io import json
 
-    print(json.text({"format": _FORMAT, **document}))
+    print(json.text({"format": version, **document}))

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import bench_commands
+import bench_compare
 import bench_doctor
 import bench_memory
 import pyperf
@@ -85,14 +86,12 @@ def test_an_unknown_part_is_refused_before_a_file_is_replaced(tmp_path):
     output.write_text("of another time")
     done = bench(FOLDER, "layers", "-o", output)
     assert done.returncode == 2
-    expected = (
-        "there is no part 'layers', only commands, doctor, explorer, layer, memory, training\n"
-    )
-    assert done.stderr.endswith(expected)
+    parts = "commands, compare, doctor, explorer, layer, memory, training"
+    assert done.stderr.endswith(f"there is no part 'layers', only {parts}\n")
     assert output.read_text() == "of another time"
 
 
-@pytest.mark.parametrize("part", ["commands", "doctor", "layer", "training"])
+@pytest.mark.parametrize("part", ["commands", "compare", "doctor", "layer", "training"])
 def test_every_part_has_its_benchmarks(part, tmp_path, monkeypatch):
     script = tmp_path / "names.py"
     script.write_text(
@@ -142,3 +141,9 @@ def test_a_call_of_the_doctor_is_timed(call, monkeypatch):
     bench_doctor._set_up.cache_clear()
     assert bench_doctor.calls(1, bench_doctor.DIGITS, call) > 0
     bench_doctor._set_up.cache_clear()
+
+
+@pytest.mark.parametrize("call", bench_compare.CALLS)
+def test_a_comparison_is_timed(call):
+    # The least that the network takes.
+    assert bench_compare.calls(1, 32, call) > 0
