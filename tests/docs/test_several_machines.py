@@ -33,7 +33,7 @@ def test_the_commands_start_one_program_for_each_worker_of_one_cluster():
     assert tasks == [{"type": "worker", "index": index} for index in range(2)]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_program_trains_in_these_processes_and_prints_what_is_shown(tmp_path):
     ports = iter(free_ports(2))
     theirs = {host: f"127.0.0.1:{next(ports)}" for host in configurations()[0]["cluster"]["worker"]}

@@ -209,7 +209,8 @@ def test_nothing_moves_by_itself(explorer):
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-@pytest.mark.parametrize("width", [360, 1400])
+# Where there is room little moves.
+@pytest.mark.parametrize("width", [360, pytest.param(1400, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     "address",
     ["#batch", "#batch?x=1,2;1,3", "#axes", "#gradients", "#statistics", "#digits"],

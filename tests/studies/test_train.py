@@ -116,7 +116,9 @@ def test_training_uses_batch_statistics_with_or_without_the_flag(images):
     np.testing.assert_array_equal(*outputs)
 
 
-@pytest.mark.parametrize("name", ["algorithm2-100", "keras-916-baked"])
+@pytest.mark.parametrize(
+    "name", ["keras-916-baked", pytest.param("algorithm2-100", marks=pytest.mark.thorough)]
+)
 def test_an_epoch_at_a_time_is_what_keras_does_batch_by_batch(name, images, labels):
     # XLA takes seconds for each layer.
     flags = STUDIES[name].settings.baked_training[:2]
@@ -319,7 +321,9 @@ def test_the_papers_run_follows_test_accuracy_and_percentiles(trained):
         assert "percentile_85" in next(csv.reader(file))
 
 
-@pytest.mark.parametrize("name", ["average-100", "paper-with-bn"])
+@pytest.mark.parametrize(
+    "name", ["average-100", pytest.param("paper-with-bn", marks=pytest.mark.thorough)]
+)
 def test_a_run_is_what_keras_gives_batch_by_batch(trained, name):
     found = trained(name)
     settings, arrays = found.study.settings, found.arrays
