@@ -26,12 +26,14 @@ from batchnorm_mechanics.models.norms import KINDS
 _TRIED = 12
 
 
-def by_graph(state: State, at: int) -> tuple[int, Found] | None:
+def by_graph(state: State, at: int, *, near: bool) -> tuple[int, Found] | None:
     """Return which stage, of those up to one that have no counterpart, has one, and which.
 
     Args:
         state: of the walk.
         at: the last stage.
+        near: whether a value of B is near the last stage's, which says more than a value that would
+            be but for a factor and an offset a channel.
 
     Returns:
         The nearest tensor of B that leads on, with the last stage from which it does: an
@@ -48,7 +50,7 @@ def by_graph(state: State, at: int) -> tuple[int, Found] | None:
             break
         if _leads_on(state, one, found):
             return one, found
-    return _by_factor(state, pending)
+    return None if near else _by_factor(state, pending)
 
 
 def possible(state: State, at: int) -> Iterator[Found]:
@@ -118,8 +120,10 @@ def _leads_on(state: State, at: int, found: Found) -> bool:
 def _by_factor(state: State, pending: list[int]) -> tuple[int, Found] | None:
     """Return a batch norm whose value in B is A's but for a factor and an offset a channel.
 
-    With it goes what follows and cuts off numbers alone, as a ReLU does.
+    With it goes what follows and cuts off numbers alone, as a ReLU does. Of several that come one
+    from the other it is the last: exports add the offset to what they have multiplied.
     """
+    best: tuple[int, Found] | None = None
     first = next((at for at in pending if _is_norm(state.calls.stages[at])), None)
     if first is None:
         return None
@@ -139,8 +143,15 @@ def _by_factor(state: State, pending: list[int]) -> tuple[int, Found] | None:
             if fit is None or not fit.size or fit.points <= 3 * np.isfinite(fit.factor).sum():
                 continue
             if decibels(fit.size, fit.remainder) > ALONE:
-                return at, found
-    return None
+                if best is None or (at == best[0] and _follows(state, found, best[1])):
+                    best = at, found
+                break
+    return best
+
+
+def _follows(state: State, one: Found, other: Found) -> bool:
+    """Return whether a value of B depends on another."""
+    return bool(state.ran.ancestors[one.position] >> other.position & 1)
 
 
 def _clips(state: State, at: int, norm: Stage) -> bool:

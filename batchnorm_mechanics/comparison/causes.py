@@ -16,6 +16,8 @@ from batchnorm_mechanics.models.norms import KINDS, Norm
 
 # Those that libraries have by default, and that people write.
 _EPSILONS = (1e-3, 1e-5, 1e-4, 1e-6, 1e-2, 1e-1, 2e-5, 2e-3, 1e-7, 1e-8, 1e-12, 0.0)
+# The part of its numbers by which a trial is judged at least, if others are NaN.
+_KNOWN = 0.25
 # Of these, so many that are nearest to what the factors say are tried before the very number.
 _NEAREST = 3
 
@@ -136,11 +138,15 @@ class _Explaining:
         plain = self._after(self.own.of(self.x, self.axis))
         for trial in self._trials():
             output = self._after(trial.output)
-            # What changes nothing explains nothing.
-            if distance(output, plain) <= self.floor:
+            # Where a square root of what is below 0 goes in, runtimes go on with NaN, or with 0.
+            known = np.isfinite(output)
+            if np.mean(known) < _KNOWN:
                 continue
-            left = distance(output, self.joined.found.array)
+            # What changes nothing explains nothing.
+            if distance(output[known], plain[known]) <= self.floor:
+                continue
             array = self.joined.found.array
+            left = distance(output[known], array[known])
             size = root_mean_square(array[np.isfinite(array)])
             if left <= self._limit(size):
                 ratio = decibels(size, left)

@@ -172,7 +172,7 @@ class Walk:
         is_stuck = state.is_output(stage) or state.depth[stage.outputs[0]] >= AHEAD
         if found is None and not constant and not is_stuck:
             return at, None
-        again = by_graph(state, at)
+        again = by_graph(state, at, near=found is not None)
         if again is not None:
             return again
         if found is None and constant:

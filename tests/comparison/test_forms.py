@@ -236,6 +236,23 @@ def test_openvino_agrees_with_weights_of_half_precision_too(network, tmp_path, n
     assert 60 < found.sqnr < 90
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the converter, which is not ours
+def test_swapped_statistics_are_named_where_a_runtime_makes_0_of_what_is_no_number(
+    network, tmp_path
+):
+    pytest.importorskip("openvino")
+    model, data = network("mobile")
+    model = networks.faulty(model, "stem_bn", "epsilon")
+    mean = model.get_layer("stem_bn").moving_mean
+    mean.assign(mean * [1, -1, 1, -1, 1, 1, 1, -1])
+    other = networks.faulty(model, "stem_bn", "swapped_statistics")
+    # Of a variance below 0 there is no root, and OpenVINO's ReLU of that is 0.
+    other.export(str(tmp_path / "b.xml"), format="openvino", verbose=False)
+    found = compare(model, tmp_path / "b.xml", data)
+    assert (found.start.name, found.start.cause.code) == ("stem_bn", "swapped_statistics")
+
+
 def test_openvino_agrees_as_far_as_int8_can(network, tmp_path):
     openvino = pytest.importorskip("openvino")
     model, data = network("mobile")
