@@ -109,6 +109,19 @@ def _is_small(fit: Fit, joined: Joined, floor: float) -> bool:
     return fit.remainder <= limit and fit.points > 3 * np.isfinite(fit.factor).sum()
 
 
+def _left(output: Array, array: Array) -> float:
+    """Return how far a trial's output is from B's value.
+
+    Where a root of what is below 0 goes in, runtimes go on with NaN, or with 0 behind a ReLU: then
+    by the numbers that are none of these, if they are enough.
+    """
+    found = distance(output, array)
+    known = np.isfinite(output)
+    if np.isfinite(found) or np.mean(known) < _KNOWN:
+        return found
+    return distance(output[known], array[known])
+
+
 class _Explaining:
     """One batch norm of a stage, what goes into it, and what comes behind it."""
 
@@ -138,15 +151,11 @@ class _Explaining:
         plain = self._after(self.own.of(self.x, self.axis))
         for trial in self._trials():
             output = self._after(trial.output)
-            # Where a square root of what is below 0 goes in, runtimes go on with NaN, or with 0.
-            known = np.isfinite(output)
-            if np.mean(known) < _KNOWN:
-                continue
             # What changes nothing explains nothing.
-            if distance(output[known], plain[known]) <= self.floor:
+            if distance(output, plain) <= self.floor:
                 continue
             array = self.joined.found.array
-            left = distance(output[known], array[known])
+            left = _left(output, array)
             size = root_mean_square(array[np.isfinite(array)])
             if left <= self._limit(size):
                 ratio = decibels(size, left)
