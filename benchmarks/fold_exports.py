@@ -25,7 +25,7 @@ from batchnorm_mechanics._io.files import write_atomically
 RECORD = Path(__file__).parent / "records" / "fold_exports.json"
 PAGE = Path(__file__).parents[1] / "docs" / "howto" / "fold.md"
 MARK = "exports"
-SEED, STEPS, BATCH, TEST, CALIBRATION = 0, 300, 64, 2_000, 256
+SEED, STEPS, BATCH, TEST, CALIBRATION, COMPARED = 0, 300, 64, 2_000, 256, 64
 FORMATS = (
     "ONNX float32",
     "ONNX int8, one scale a kernel",
@@ -102,6 +102,7 @@ def onnx_figures(model, folder, images, labels, x):
         nodes = Counter(node.op_type for node in onnx.load(file).graph.node)
         return {
             "accuracy": float((outputs.argmax(1) == labels).mean()),
+            "compared": compared(model, file, images),
             "nodes": sum(many for kind, many in nodes.items() if kind not in _QUANTIZERS),
             "multiplications and additions": nodes["Mul"] + nodes["Add"],
             "quantizers": sum(nodes[kind] for kind in _QUANTIZERS),
@@ -124,7 +125,9 @@ def litert_figures(model, folder, images, labels, x):
         if quantized:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ([row[None]] for row in x[:CALIBRATION])
-        interpreter = Interpreter(model_content=converter.convert())
+        file = folder / "model.tflite"
+        file.write_bytes(converter.convert())
+        interpreter = Interpreter(str(file))
         (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
         interpreter.resize_tensor_input(entry["index"], images.shape)
         interpreter.allocate_tensors()
@@ -137,12 +140,21 @@ def litert_figures(model, folder, images, labels, x):
             label,
             {
                 "accuracy": float((outputs.argmax(1) == labels).mean()),
+                "compared": compared(model, file, images),
                 "nodes": sum(kinds.values()) - kinds["QUANTIZE"] - kinds["DEQUANTIZE"],
                 "multiplications and additions": kinds["MUL"] + kinds["ADD"],
                 "quantizers": kinds["QUANTIZE"] + kinds["DEQUANTIZE"],
                 "delegates": delegates,
             },
         )
+
+
+def compared(model, file, images):
+    """Return what `compare` says of an export: decibels of the outputs, and whether all is well."""
+    import batchnorm_mechanics as bnm
+
+    found = bnm.compare(model, file, images, samples=COMPARED)
+    return {"agrees": found.agrees, "sqnr": found.sqnr, "stages": len(found.rows)}
 
 
 def trained_on(x, y):
@@ -193,21 +205,22 @@ def table(record):
     rows = []
     for row in record["rows"]:
         before = [KERAS, row["statistics"], row["model"], f"{row['keras']:.4f}"]
-        rows.append([*before, "", "", ""])
+        rows.append([*before, "", "", "", ""])
         for name, found in row["formats"].items():
             counts = [found["nodes"], found["multiplications and additions"], found["quantizers"]]
             lead = [name, row["statistics"], row["model"]]
-            rows.append([*lead, f"{found['accuracy']:.4f}", *map(str, counts)])
+            outputs = f"{found['compared']['sqnr']:.0f} dB"
+            rows.append([*lead, f"{found['accuracy']:.4f}", outputs, *map(str, counts)])
     # Both models of one export beside each other, for that is what is to be compared.
     order = (KERAS, *FORMATS)
     rows.sort(key=lambda one: (order.index(one[0]), STATISTICS.index(one[1])))
-    header = ["export", "statistics", "model", "accuracy", "nodes", "Mul and Add", "quantizers"]
+    header = ["export", "statistics", "model", "accuracy", "outputs", "nodes", "Mul and Add"]
     packages = ", ".join(f"{name} {found}" for name, found in record["packages"].items())
     trained = f"{record['steps']} steps of {record['batch_size']} images of MNIST"
     judged = f"judged by {record['test_images']:,} others"
-    return "\n".join(
-        [*worlds_page.grid(header, rows), "", f"Trained by {trained}, {judged}; {packages}."]
-    )
+    outputs = f"outputs: by `bnm.compare`, against its Keras model, {COMPARED} images"
+    grid = worlds_page.grid([*header, "quantizers"], rows)
+    return "\n".join([*grid, "", f"Trained by {trained}, {judged}; {outputs}; {packages}."])
 
 
 def page(record, whole):

@@ -31,10 +31,16 @@ def test_a_page_without_the_marks_is_left_alone():
 def test_what_the_page_says_of_the_table_holds(statistics):
     plain, folded = (row(statistics, model) for model in MODELS)
     for name in fold_exports.FORMATS:
-        before, after = plain["formats"][name], folded["formats"][name]
+        before, after = (dict(one["formats"][name]) for one in (plain, folded))
+        of_both = before.pop("compared"), after.pop("compared")
+        # Each export is what its model is, as far as its format can tell.
+        assert all(one["agrees"] for one in of_both)
+        assert all((one["sqnr"] > 100) == ("int8" not in name) for one in of_both)
         if name.startswith("LiteRT"):
             assert after == before
             continue
+        if "int8" in name:
+            assert 1.5 < of_both[1]["sqnr"] - of_both[0]["sqnr"] < 7.5
         gone = before["multiplications and additions"] - after["multiplications and additions"]
         assert gone == before["nodes"] - after["nodes"] == 8
         assert (after["quantizers"] < before["quantizers"]) == ("int8" in name)
