@@ -9,6 +9,7 @@ from runner import Runner
 
 BATCH = 64
 DIGITS, MOBILE_NET = "3 layers, 20,000 digits", "MobileNetV2, 1,024 of 64x64"
+DEEP, FEW = "32 layers, 24 samples, the first call", 24
 CALLS = ("predict", "diagnose", "recalibrate")
 FOLDED = "predict, folded"
 
@@ -26,6 +27,39 @@ def calls(loops, case, call):
     for _ in range(loops):
         run()
     return time.perf_counter() - start
+
+
+def first_calls(loops, call):
+    """Return the seconds of as many calls, each of a model of its own that was never called."""
+    import keras
+
+    import batchnorm_mechanics as bnm
+
+    x = np.random.default_rng(0).standard_normal((FEW, 32, 32, 3), np.float32)
+    seconds = 0.0
+    for _ in range(loops):
+        keras.utils.set_random_seed(0)
+        model = _deep(keras)
+        run = {
+            "diagnose": lambda: bnm.diagnose(model, x),  # noqa: B023 - called in this turn
+            "predict": lambda: model.predict(x, verbose=0),  # noqa: B023 - likewise
+        }[call]
+        start = time.perf_counter()
+        run()
+        seconds += time.perf_counter() - start
+    return seconds
+
+
+def _deep(keras):
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((32, 32, 3))])
+    for _ in range(32):
+        model.add(layers.Conv2D(16, 3, padding="same", use_bias=False))
+        model.add(layers.BatchNormalization())
+        model.add(layers.ReLU())
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(10))
+    return model
 
 
 @functools.cache
@@ -70,6 +104,8 @@ def main():
     for case in (DIGITS, MOBILE_NET):
         for call in (*CALLS, FOLDED):
             runner.time(f"doctor, {case}: {call}", calls, case, call)
+    for call in CALLS[:2]:
+        runner.time(f"doctor, {DEEP}: {call}", first_calls, call)
     runner.finish()
 
 

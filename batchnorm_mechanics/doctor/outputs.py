@@ -181,7 +181,10 @@ def _gap(
     found = replace(start, relative=relative, changed=changed, chance=float(chance))
     if found.severity == "note":
         return found
-    return replace(found, makers=_makers(again, parts, *pairs[0]))
+    # By one batch: it is a question of which call, and each answer takes a run of the model.
+    rows = np.sort(parts[0])
+    some = ([head[rows] for head in heads] for heads in pairs[0])
+    return replace(found, makers=_makers(again, parts[0], *some))
 
 
 def _in_other_batches(parts: list[Rows], rng: Any) -> list[Rows]:
@@ -206,7 +209,7 @@ def _in_common(parts: list[Rows], others: list[Rows]) -> float:
 
 
 def _makers(
-    again: Again, parts: list[Rows], inference: Heads, training: Heads
+    again: Again, batch: Rows, inference: Heads, training: Heads
 ) -> tuple[tuple[Call, float], ...]:
     """Return the calls that make most of the difference between training mode and inference.
 
@@ -218,7 +221,7 @@ def _makers(
 
     def left(first: int) -> float:
         switched = _from_start(again, lambda rows: again.switched(rows, calls[:first]))
-        return _relative(_run(switched, parts), training, inference)
+        return _relative(_run(switched, [batch]), training, inference)
 
     whole = rest = _relative(inference, training, inference)
     found: list[tuple[Call, float]] = []

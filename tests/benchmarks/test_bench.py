@@ -143,6 +143,11 @@ def test_a_call_of_the_doctor_is_timed(call, monkeypatch):
     bench_doctor._set_up.cache_clear()
 
 
+@pytest.mark.parametrize("call", bench_doctor.CALLS[:2])
+def test_the_first_call_of_a_deep_model_is_timed(call):
+    assert bench_doctor.first_calls(1, call) > 0
+
+
 @pytest.mark.parametrize("call", bench_compare.CALLS)
 def test_a_comparison_is_timed(call):
     # The least that the network takes.
