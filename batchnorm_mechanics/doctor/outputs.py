@@ -182,8 +182,8 @@ def _gap(
     if found.severity == "note":
         return found
     # By one batch: it is a question of which call, and each answer takes a run of the model.
-    rows = np.sort(parts[0])
-    some = ([head[rows] for head in heads] for heads in pairs[0])
+    of_batch = np.sort(parts[0])
+    some = ([head[of_batch] for head in heads] for heads in pairs[0])
     return replace(found, makers=_makers(again, parts[0], *some))
 
 
