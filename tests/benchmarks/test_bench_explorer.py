@@ -12,12 +12,18 @@ def browser(chromium, monkeypatch):
     bench_explorer._room.cache_clear()
 
 
-@pytest.mark.parametrize("name", bench_explorer.EDITS)
+def some_at_once(names):
+    """The first, and the others in the thorough tests: they differ in the address alone."""
+    first, *others = names
+    return [first, *(pytest.param(one, marks=pytest.mark.thorough) for one in others)]
+
+
+@pytest.mark.parametrize("name", some_at_once(bench_explorer.EDITS))
 def test_what_is_timed_is_an_edit_that_changes_the_page(browser, name):
     assert 0 < bench_explorer.edit(2, *bench_explorer.EDITS[name]) < 10
 
 
-@pytest.mark.parametrize("name", bench_explorer.FRAMES)
+@pytest.mark.parametrize("name", some_at_once(bench_explorer.FRAMES))
 def test_what_is_timed_is_a_frame_that_goes_on(browser, name):
     # Beyond the end of the stored run it begins anew.
     assert 0 < bench_explorer.frame(30, bench_explorer.FRAMES[name]) < 100

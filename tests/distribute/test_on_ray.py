@@ -116,11 +116,14 @@ def from_parquet(data, folder):
 @pytest.mark.parametrize(
     ("source", "workers"),
     [
-        (from_numpy, None),
-        *(
-            pytest.param(one, 2, marks=pytest.mark.thorough)
-            for one in (from_numpy, from_items, from_parquet)
-        ),
+        # How blocks become batches is tried without Ray, too: tests/models/test_ray_data.py.
+        pytest.param(one, workers, marks=pytest.mark.thorough)
+        for one, workers in (
+            (from_numpy, None),
+            (from_numpy, 2),
+            (from_items, 2),
+            (from_parquet, 2),
+        )
     ],
 )
 def test_the_blocks_of_a_ray_dataset_are_shards(alone, source, workers, tmp_path):
