@@ -39,7 +39,7 @@ def first_calls(loops, call):
     seconds = 0.0
     for _ in range(loops):
         keras.utils.set_random_seed(0)
-        model = _deep(keras)
+        model = _convolutional(keras, x.shape[1:], 32 * [(16, 1)])
         run = {
             "diagnose": lambda: bnm.diagnose(model, x),  # noqa: B023 - called in this turn
             "predict": lambda: model.predict(x, verbose=0),  # noqa: B023 - likewise
@@ -50,18 +50,6 @@ def first_calls(loops, call):
     return seconds
 
 
-def _deep(keras):
-    layers = keras.layers
-    model = keras.Sequential([layers.Input((32, 32, 3))])
-    for _ in range(32):
-        model.add(layers.Conv2D(16, 3, padding="same", use_bias=False))
-        model.add(layers.BatchNormalization())
-        model.add(layers.ReLU())
-    model.add(layers.GlobalAveragePooling2D())
-    model.add(layers.Dense(10))
-    return model
-
-
 @functools.cache
 def _set_up(case, *, folded):
     import keras
@@ -70,7 +58,8 @@ def _set_up(case, *, folded):
 
     keras.utils.set_random_seed(0)
     if case == DIGITS:
-        model, x = _convolutional(keras), _digits(20_000)
+        x = _digits(20_000)
+        model = _convolutional(keras, x.shape[1:], [(16, 1), (32, 2), (64, 2)])
     else:
         make = keras.applications.MobileNetV2
         model = make(weights=None, input_shape=(64, 64, 3), classes=10, classifier_activation=None)
@@ -86,10 +75,11 @@ def _digits(rows):
         return (arrays["x_train"][:rows, ..., None] / 255).astype("float32")
 
 
-def _convolutional(keras):
+def _convolutional(keras, shape, convolutions):
+    """Return a network of convolutions, each of so many filters and strides, with batch norm."""
     layers = keras.layers
-    model = keras.Sequential([layers.Input((28, 28, 1))])
-    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+    model = keras.Sequential([layers.Input(shape)])
+    for filters, strides in convolutions:
         model.add(layers.Conv2D(filters, 3, strides, padding="same", use_bias=False))
         model.add(layers.BatchNormalization())
         model.add(layers.ReLU())

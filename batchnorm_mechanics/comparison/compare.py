@@ -62,7 +62,8 @@ def compare(
         What rounding explains is derived for each stage: from what a unit in the last place of its
         inputs and weights does to it and from the length of its sums, and for a quantized tensor
         from the distance s of its numbers, s / sqrt(12). A stage differs where it adds more than 4
-        times the one and 2 times the other.
+        times the one and 2 times the other; behind a function that ends at 1, as a sigmoid, a unit
+        in the last place of 1 is rounding, too.
 
     Example:
         >>> layer = keras.layers.BatchNormalization(name="bn")

@@ -4,10 +4,7 @@ import numpy as np
 
 from batchnorm_mechanics.comparison.layouts import distance
 from batchnorm_mechanics.comparison.matching import Joined
-from batchnorm_mechanics.comparison.ran import Array, Ran
-
-# In the last place of a float32 that begins with 1.
-_UNIT = float(np.finfo(np.float32).eps)
+from batchnorm_mechanics.comparison.ran import UNIT, Array, Ran
 
 # Derived is what rounding does if it goes up and down by chance. Kernels that sum in blocks, or
 # compute a transform of the image, and functions that are approximated, do more.
@@ -36,7 +33,7 @@ def floor_of(joined: Joined, ran: Ran) -> float:
     """
     length = max(stage.length for stage in joined.stages)
     few = joined.expected[: len(joined.moved)] if joined.moved.ndim else joined.expected
-    shaken = np.hypot(distance(joined.moved, few), _UNIT * joined.size)
+    shaken = np.hypot(distance(joined.moved, few), UNIT * joined.size)
     rounded = 2 * (1 + np.sqrt(length)) * shaken / np.sqrt(12) if np.isfinite(shaken) else 0.0
     position = joined.found.position
     grids = np.hypot(_SLACK_OF_GRIDS * ran.rounding(joined.anchors, position), ran.unit(position))

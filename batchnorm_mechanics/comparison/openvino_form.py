@@ -22,8 +22,9 @@ from batchnorm_mechanics.comparison.ran import Array, Grid, Ran, Step, Value
 
 _EXTRA = "openvino"
 _HALF = 2.0**-11
-# From which axis of a kernel on they are summed over.
-_SUMMED = {"Convolution": 1, "GroupConvolution": 2, "MatMul": 0}
+# Operations with a kernel, and how many axes of it in front are not summed over; of products of
+# matrices the input says how many numbers are.
+_SUMMED = {"Convolution": 1, "GroupConvolution": 2, "MatMul": None}
 # Between a stored kernel and the operation that takes it.
 _WIDENING = {"Convert", "Reshape", "Transpose", "Multiply", "Subtract"}
 
@@ -161,8 +162,8 @@ class _Node(NamedTuple):
         given = [one.get_source_output() for one in node.inputs()]
         scales, length = None, 0
         if kind in _SUMMED and _key(given[1]) not in taken:
-            scales = _scales(given[1])
-            length = int(np.prod(given[1].get_shape()[_SUMMED[kind] :]))
+            scales, kept = _scales(given[1]), _SUMMED[kind]
+            length = 0 if kept is None else int(np.prod(given[1].get_shape()[kept:]))
         return cls(
             node.get_friendly_name(),
             kind,
@@ -171,7 +172,7 @@ class _Node(NamedTuple):
             any(_is_half(one) for one in given),
             _grid(node) if kind == "FakeQuantize" else None,
             scales,
-            length if kind != "MatMul" else 0,
+            length,
         )
 
 

@@ -16,7 +16,8 @@ _LEAST = 1e-30
 ROUNDED = 1e-6
 # Functions whose largest number is 1, as the formats call them.
 _UP_TO_ONE = {"sigmoid", "logistic", "tanh", "softmax"}
-_UNIT = float(np.finfo(np.float32).eps)
+# In the last place of a float32 that begins with 1.
+UNIT = float(np.finfo(np.float32).eps)
 
 
 class Grid(NamedTuple):
@@ -171,7 +172,7 @@ class Ran:
             return 0.0
         step = self.steps[number]
         if step.kind.lower() in _UP_TO_ONE:
-            return _UNIT
+            return UNIT
         # What hands numbers on, a branch or a reshape, has them of the function itself.
         flat = self.values[position].array.ravel()
         given = (one for one in step.inputs if np.array_equal(self.values[one].array.ravel(), flat))

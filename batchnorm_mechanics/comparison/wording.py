@@ -50,12 +50,13 @@ def sentence(found: Any) -> str:
             f"Both differ by more than was asked for: {outputs}, where {found.min_sqnr:g} dB "
             "were to be; each stage is within its rounding."
         )
-    return f"Both differ: {outputs}; {_falls(found.rows)}."
+    return f"Both differ: {outputs}; {_falls(found)}."
 
 
-def _falls(rows: Sequence[Any]) -> str:
+def _falls(found: Any) -> str:
     """Return where the agreement falls the most, of stages of which only that is known."""
-    if not any(row.by == "value" for row in rows):
+    rows = found.rows
+    if found.lost and not any(row.by == "value" for row in rows):
         return "no stage of A has a counterpart in B: they part at the first, or are two networks"
     least, worst, place = [], 0.0, 0
     for at, row in enumerate(rows):

@@ -165,6 +165,8 @@ def test_of_a_model_with_its_own_code_outputs_alone_are_compared():
     found = compare(one, other, data)
     assert found.agrees is False
     assert "by their values alone" in found.notes[0]
+    # Nothing was seen of its stages, which is not to say that B has none of them.
+    assert found.summary.endswith("; no stage of A could be looked at by itself.")
 
 
 def test_decibels_that_were_asked_for_decide(network):
