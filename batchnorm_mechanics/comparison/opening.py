@@ -68,7 +68,7 @@ def fed(
         (2, (2, 3, 8, 8), (4, 3, 8, 8))
     """
     if len(inputs) != len(sizes):
-        raise refuse(f"takes {len(sizes)} inputs, where the other model takes {len(inputs)}")
+        raise refuse(f"takes {len(sizes)} inputs, where the data have {len(inputs)}")
     whole = [_laid(array, wanted, refuse) for array, wanted in zip(inputs, sizes, strict=True)]
     rows = len(inputs[0])
     batch = next((wanted[0] for wanted in sizes if wanted and wanted[0] is not None), None) or rows

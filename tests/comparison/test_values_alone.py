@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from commands import bnm_here
 
+from batchnorm_mechanics._exceptions import InputError
+from batchnorm_mechanics.comparison.compare import compare
 from batchnorm_mechanics.comparison.ran import Ran, Step, Value
 from batchnorm_mechanics.comparison.result import Comparison, Output
 from batchnorm_mechanics.comparison.values_alone import rows_by_value
@@ -117,6 +119,27 @@ def test_the_table_shows_both_names_and_no_empty_columns():
         "so far",
     ]
     assert "2 ONNX 2 120 dB" in [" ".join(line.split()) for line in lines]
+
+
+def test_several_inputs_go_by_their_names_in_whatever_order_the_files_have_them(tmp_path):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    sizes = {"z": 3, "b": 1, "y": 3}
+    for name, order in (("a", "zb"), ("b", "bz")):
+        ends = [
+            helper.make_tensor_value_info(one, kind, ["n", sizes[one]]) for one in (*order, "y")
+        ]
+        node = helper.make_node("Sub", ["z", "b"], ["y"])
+        graph = helper.make_graph([node], name, ends[:2], ends[2:])
+        opset = [helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    data = {"z": X[:, 0], "b": 2 * X[:, 1, :1]}
+    found = compare(tmp_path / "a.onnx", tmp_path / "b.onnx", data)
+    assert (found.agrees, found.sqnr) == (True, 200)
+    with pytest.raises(InputError, match=r"which takes 2 inputs, where the data have 1\.$"):
+        compare(tmp_path / "a.onnx", tmp_path / "b.onnx", data["z"])
 
 
 @pytest.mark.parametrize("way", ["--json", "--html"])
